@@ -1,0 +1,126 @@
+"""The contract of a driver. Every numbered rule is a test of the conformance kit, `coatcheck.testing`.
+
+ 1. `load` answers with a `Record`, or with `Missing` and a reason: unknown, expired, rotated, revoked, unreadable.
+    Every reason means "no session". An error means that the engine failed, and never "no session".
+ 2. `create` never overwrites: `Conflict()` on a digest or sid that exists, `Gone` on a digest with a tombstone.
+ 3. `commit` is atomic, touches only what the `Delta` names and answers `Committed`, `Conflict` or `Gone`. Requests that
+    change different keys all keep their changes: between threads, tasks and processes, and, where the engine's scope is
+    `SHARED`, between machines.
+ 4. No write brings back a session that was destroyed, revoked, rotated away or expired, and the caller is told: `Gone`.
+ 5. Every stored value has a positive version that no later write of that key, in that session, ever repeats, not even
+    after a drop. A put or drop whose base version no longer holds is refused with `Conflict` naming it, and nothing of
+    the Delta is written. Increments are atomic; `NotACounter` and `CounterOverflow` are raised and nothing is written.
+ 6. `rotate` keeps sid, values and user, in time that does not grow with the values. With `grace` 0 the old digest is
+    dead at once. With a grace, the old digest works until the first commit under the new one, and for `grace` seconds
+    after it. A second rotation of an old digest is `Conflict()`, unless its successor was issued at least `grace` ago
+    and never used: then the new digest replaces it.
+ 7. `revoke` ends the session of a digest, current or in grace. `revoke_user` ends all sessions of a user but the one
+    with the sid `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
+    is answered `Gone(REVOKED)`, in `create`, `commit` and `rotate` (the session `keep` included: it need not log in).
+    `sessions_of` lists the live sessions of a user, `dead` says which of some sids are not alive. The index by user is
+    written with the session, or ahead of it and healed when it is read; never by events that can be lost.
+ 8. Expiry is judged by `Record.expires <= now`, from the stored limits and the `now` that is passed; never by the
+    engine's clock. An expired record is `Missing(EXPIRED)` (`UNKNOWN` once swept), whether or not anybody swept.
+ 9. `sweep` removes at most `limit` expired sessions and what else is past its time, and never blocks readers.
+10. Values are bytes or counters. No driver parses, pickles or logs them.
+11. Every call has a bounded timeout. Failure is `DriverUnavailable` with its cause chained; `outcome_unknown=True`
+    where a write may have left the process. Such a write is never sent again; a read may be retried once.
+12. `open` does no I/O. Connections belong to one process: after a fork the child opens its own.
+
+A destroyed, revoked or rotated digest leaves a tombstone for `TOMBSTONE` seconds, during which `load` says why.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import ClassVar
+
+from coatcheck.errors import UnsupportedCapability
+from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
+
+__all__ = ["Capability", "Driver"]
+
+
+class Capability(StrEnum):
+    """What an engine can give. The list is closed: a driver declares some of these and nothing else."""
+
+    SCOPE_PROCESS = "scope: one process"
+    SCOPE_HOST = "scope: the processes of one host"
+    SCOPE_SHARED = "scope: many hosts"
+    DURABLE = "acknowledged writes survive a crash of the process"
+    COUNTERS = "atomic counters"
+    USER_INDEX = "sessions by user"
+    ATOMIC_REVOKE = "revoking a user is one atomic step"
+    SIZE_FOLLOWS_CHANGE = "a commit's size follows the change"
+    BORROWED_CONNECTION = "joins the application's transaction"
+
+
+class Driver(ABC):
+    """A storage engine, seen from a synchronous program. Safe to share between threads.
+
+    Attributes:
+        name: The short name, as in the scheme of a URL.
+        capabilities: What the engine gives.
+        rotation_bits: How many leading bits of a digest a rotation has to keep.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+    rotation_bits: ClassVar[int] = 0
+
+    @abstractmethod
+    def load(self, digest: bytes, now: float) -> Record | Missing:
+        """Give the live session under *digest*, with its values as of one moment."""
+
+    @abstractmethod
+    def create(self, record: Record, now: float) -> Answer:
+        """Store a new session. The versions in `record.values` are ignored; the answer tells the version given."""
+
+    @abstractmethod
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        """Apply *delta* to the live session under *digest*: all of it or nothing."""
+
+    @abstractmethod
+    def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
+        """File the live session under *new* instead of *old* and apply *delta*, in one atomic step."""
+
+    @abstractmethod
+    def revoke(self, digest: bytes, now: float) -> bool:
+        """End the session under *digest*; True where there was a live one."""
+
+    @abstractmethod
+    def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
+        """End all sessions of *user* but the one with the sid *keep*; give the number of live ones ended."""
+
+    @abstractmethod
+    def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
+        """List the live sessions of *user*, oldest first."""
+
+    @abstractmethod
+    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+        """Say which of *sids* name no live session."""
+
+    @abstractmethod
+    def sweep(self, now: float, limit: int) -> int:
+        """Remove at most *limit* expired sessions; give the number removed."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Create what is missing (tables, folders) and check the schema version. Never drops data."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections and handles. Closing twice is no error."""
+
+    def borrow(self, connection: object) -> Driver:  # noqa: ARG002 (the engines that can do it need it)
+        """Give a driver that works on *connection*, inside the transaction that the application has open there.
+
+        The connection belongs to the application: this driver neither commits nor rolls back nor closes it. A refused
+        write undoes only itself (a savepoint). Where no transaction is open, a write opens one and leaves it open.
+
+        Raises:
+            UnsupportedCapability: The engine has no `BORROWED_CONNECTION`.
+        """
+        raise UnsupportedCapability(self.name, Capability.BORROWED_CONNECTION, "use a SQL driver")

@@ -1,0 +1,229 @@
+"""What storage holds of a session, what one request changed, and how a driver answers.
+
+Plain data without behaviour of its own: drivers and the session core meet here and know nothing else of each other.
+All times are seconds since the epoch, all lengths of time are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+__all__ = [
+    "ABSENT",
+    "COUNTER_MAX",
+    "COUNTER_MIN",
+    "NEVER",
+    "TOMBSTONE",
+    "USER_FENCE",
+    "Answer",
+    "Committed",
+    "Conflict",
+    "Delta",
+    "Gone",
+    "Missing",
+    "Name",
+    "Put",
+    "Reason",
+    "Record",
+    "SessionInfo",
+    "Value",
+]
+
+NEVER: Final = 253402300800.0
+"""A moment or length that is never reached (the year 10000): a number that every engine can store and compare."""
+
+ABSENT: Final = 0
+"""The version of a value that is not there. Versions of stored values are positive."""
+
+TOMBSTONE: Final = 60.0
+"""Seconds for which storage remembers that a digest was rotated away, revoked or destroyed."""
+
+USER_FENCE: Final = 3600.0
+"""Seconds for which storage remembers that a user was revoked, so that a log-in in flight cannot slip by."""
+
+COUNTER_MIN: Final = -(2**63)
+COUNTER_MAX: Final = 2**63 - 1
+
+Name = tuple[str, str]
+"""A value's place: (app, key). The app of a session's default store is the empty string."""
+
+
+class Reason(StrEnum):
+    """Why there is no session under a digest. Every reason means "no session"."""
+
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    ROTATED = "rotated"
+    REVOKED = "revoked"
+    UNREADABLE = "unreadable"
+
+    @property
+    def is_tombstone(self) -> bool:
+        """True where somebody ended the session or its token on purpose, less than a minute ago."""
+        return self in (Reason.ROTATED, Reason.REVOKED)
+
+
+class Value(NamedTuple):
+    """A stored value: opaque bytes, or a signed 64-bit counter, with the version of its last write."""
+
+    data: bytes | int
+    version: int
+
+
+class Put(NamedTuple):
+    """A value to write.
+
+    Attributes:
+        data: Opaque bytes, or an int to store as a counter.
+        base: The version that the change was based on; `ABSENT` where the key was seen to be missing; None where
+            the request did not look, so that the last writer wins.
+    """
+
+    data: bytes | int
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """A session without its values, as a list of a user's devices shows it.
+
+    Attributes:
+        sid: The public name of the session, for good: 32 hexadecimal digits. It opens nothing.
+        created: When the session was made.
+        seen: The last recorded activity.
+        deadline: A moment at which the session ends whatever happens, or `NEVER`.
+        idle: The session ends this long after `seen`, or `NEVER`.
+        absolute: The session ends this long after `auth_time` (after `created` before a log-in), or `NEVER`.
+        user: The user who is logged in, or None.
+        auth_time: When that user last proved who they are, or None.
+    """
+
+    sid: str
+    created: float
+    seen: float
+    deadline: float = NEVER
+    idle: float = NEVER
+    absolute: float = NEVER
+    user: str | None = None
+    auth_time: float | None = None
+
+    @property
+    def expires(self) -> float:
+        """The moment at which the session ends if nothing else happens; from that moment on it is no more."""
+        start = self.created if self.auth_time is None else self.auth_time
+        return min(self.deadline, self.seen + self.idle, start + self.absolute)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record(SessionInfo):
+    """All that storage holds of one session.
+
+    Attributes:
+        digest: SHA-256 of the token, 32 bytes: what the session is filed under.
+        values: The values by (app, key).
+        rotated: When the present token was issued.
+        fresh: True where the token asked for came from a periodic rotation and no commit has yet confirmed that the
+            client has it. The first commit under it does.
+        stale: True where the token asked for has a successor and is in its period of grace.
+        basis: Whatever the driver wants back in the `Delta`. Opaque to everybody else.
+    """
+
+    digest: bytes = field(repr=False)
+    values: Mapping[Name, Value] = field(default_factory=dict, repr=False)
+    rotated: float = 0.0
+    fresh: bool = False
+    stale: bool = False
+    basis: object = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What one request changed: the unit of writing. A driver writes all of it or nothing.
+
+    Every base version is judged against what is stored before any part of the Delta is applied. Then the parts apply
+    in this order: clears, puts and drops, increments. No key is in two of `puts`, `drops` and `increments`.
+
+    Attributes:
+        puts: Values to write.
+        drops: Keys to delete, with the base version as in `Put.base`. Dropping what is not there is no error.
+        clears: Apps whose values all go, apart from those in `spare`.
+        clear_all: True where the values of every app go, apart from those in `spare`.
+        spare: Values that a clear leaves alone.
+        increments: Amounts to add to counters, atomically; a missing counter starts at 0.
+        touch: Activity at that moment: `seen` becomes the later of the two. None for no activity.
+        deadline: The new `deadline`, or None to keep it.
+        user: The user to set, together with `auth_time`; None for no change.
+        auth_time: The moment of the log-in, or None for no change.
+        basis: What the driver gave with the `Record`, or None.
+    """
+
+    puts: Mapping[Name, Put] = field(default_factory=dict, repr=False)
+    drops: Mapping[Name, int | None] = field(default_factory=dict)
+    clears: frozenset[str] = frozenset()
+    clear_all: bool = False
+    spare: frozenset[Name] = frozenset()
+    increments: Mapping[Name, int] = field(default_factory=dict)
+    touch: float | None = None
+    deadline: float | None = None
+    user: str | None = None
+    auth_time: float | None = None
+    basis: object = field(default=None, repr=False, compare=False)
+
+    def __bool__(self) -> bool:
+        """True where there is something to write."""
+        return bool(
+            self.puts
+            or self.drops
+            or self.increments
+            or self.clears
+            or self.clear_all
+            or self.touch is not None
+            or self.deadline is not None
+            or self.user is not None
+            or self.auth_time is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The answer to a load that finds no live session."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The write was done, all of it.
+
+    Attributes:
+        version: The version that every value written by this Delta, counters included, has now.
+        counters: The new value of each counter that was incremented.
+    """
+
+    version: int
+    counters: Mapping[Name, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another request got there first; nothing was written.
+
+    Attributes:
+        keys: The values whose base version no longer holds. Empty where the conflict is over a digest: from `create`
+            and `rotate`, the new digest exists already, or another rotation of the same token just issued a successor.
+    """
+
+    keys: tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The session has ended or its token is no longer good; nothing was written and nothing came back to life."""
+
+    reason: Reason
+
+
+Answer = Committed | Conflict | Gone

@@ -1,0 +1,50 @@
+# Every target works in a fresh clone and sets up what it needs; a second run finds it done.
+# make PYTHON=python3.12 ... chooses the Python (3.11 or newer; by itself: the first that is found).
+
+SHELL := /bin/bash
+PYTHON ?=
+PORT ?= 8000
+export PYTHON
+
+# Sets up an environment: $(call setup,FOLDER,KIND)
+setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.py $(1) $(2)
+
+# Part of `check` because they break where a name or a document changes, not where the code is wrong.
+CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-matrix check clean
+
+help:
+	@echo "make demo         serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
+	@echo "make test         the whole suite against the built wheels, with a real browser"
+	@echo "make test-fast    the tests that take no time and no browser, on the sources as they are"
+	@echo "make test-matrix  the same tests against the wheels, on the newest Python of this machine"
+	@echo "make check        ruff, mypy --strict, the public names, the examples of the documents"
+	@echo "make clean        remove all that the other targets made, the demo's database too"
+
+demo:
+	@$(call setup,.venv,demo)
+	@exec .venv/bin/python pythonweb/scripts/WSGIServer.py --port $(PORT) --data .demo
+
+test:
+	@exec bash scripts/test.sh
+
+test-fast:
+	@$(call setup,.venv,develop)
+	@.venv/bin/pytest -q -m "not slow and not browser"
+
+test-matrix:
+	@exec bash scripts/test_matrix.sh
+
+check:
+	@$(call setup,.venv,develop)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict
+	.venv/bin/mypy --strict scripts
+	.venv/bin/pytest -q $(CHECK_TESTS)
+
+clean:
+	rm -rf .build .demo .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,263 @@
+"""Reports of an exception: for a page, a terminal or a log.
+
+No report holds the value of a variable: those may be cookies or what a session holds. It shows the source around each
+line of the traceback, the names and the types of the variables there, and the message of the exception, with the
+values of the request's cookies taken out of it.
+"""
+
+from __future__ import annotations
+
+import html
+import linecache
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ["cookieSecrets", "info"]
+
+_OUTPUTS = ("debug", "traceback", "code")
+_FORMATS = ("html", "text")
+_HIDDEN = "[hidden]"
+# A shorter secret is hidden only where it stands as a word: replacing each "1" makes a report useless.
+_SHORT = 4
+# A report of a recursion that ran away keeps so many of its first and of its last frames.
+_FRAMES = 25
+_CHAIN = 20
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#222}"
+    "h1{font-size:1.4rem;white-space:pre-wrap;overflow-wrap:anywhere}h2{font-size:1rem;margin:1.5rem 0 .3rem}"
+    "pre{background:#f5f5f2;padding:.6rem .8rem;overflow-x:auto;margin:.2rem 0 .6rem}"
+    "pre b{display:block;background:#ffe3b3}"
+    ".where{color:#555;overflow-wrap:anywhere}.types{color:#555;font-size:.85rem}"
+)
+
+
+@dataclass
+class _Frame:
+    filename: str
+    line: int
+    function: str
+    source: list[tuple[int, str]]
+    types: list[tuple[str, str]]
+
+
+@dataclass
+class _Part:
+    """One exception of a chain; *relation* says how it led to the next one."""
+
+    message: str
+    frames: list[_Frame]
+    skipped: int
+    relation: str = ""
+
+
+def info(
+    output: str = "debug",
+    format: str = "html",  # noqa: A002 -- the parameter's name in the 2005 reference
+    error: BaseException | tuple[Any, Any, Any] | None = None,
+    context: int = 5,
+    *,
+    redact: Iterable[str] = (),
+) -> str:
+    """Report an exception.
+
+    Args:
+        output: ``'debug'`` gives the traceback with the source around each line and the types of the variables
+            there; ``'traceback'`` what Python itself prints; ``'code'`` the source around the line that failed.
+        format: ``'html'``, everything in it escaped (``'debug'`` is a whole page, the others are a ``<pre>``), or
+            ``'text'``.
+        error: The exception, or a tuple as `sys.exc_info` gives it; without it, the exception being handled.
+        context: How many lines of source to show around each line of the traceback.
+        redact: Texts that the report must not hold. The values of the cookies in the environment of the process,
+            where a CGI script finds them, are never in it.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: An argument has no meaning, or no exception is being handled.
+    """
+    if output not in _OUTPUTS:
+        raise ValueError(f"info(output={output!r}): use one of {', '.join(map(repr, _OUTPUTS))}")
+    if format not in _FORMATS:
+        raise ValueError(f"info(format={format!r}): use one of {', '.join(map(repr, _FORMATS))}")
+    if context < 0:
+        raise ValueError(f"info(context={context!r}): give a number of lines, 0 or more")
+    exception, trace = _exception(error)
+    secrets = [*redact, *cookieSecrets(os.environ.get("HTTP_COOKIE"))]
+    parts = _chain(exception, trace, 1 if output == "traceback" else context, secrets)
+    if output == "code":
+        return _code(parts[-1], markup=format == "html")
+    if format == "text" or output == "traceback":
+        text = _text(parts, full=output == "debug")
+        return text if format == "text" else f"<pre>{html.escape(text)}</pre>\n"
+    return _page(parts)
+
+
+def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, as all names here
+    """List the texts of a Cookie header that a report must not hold: its values, in each of their spellings.
+
+    Args:
+        header: The value of the header, None where the request has none.
+
+    Returns:
+        The texts, for the *redact* of `info`.
+    """
+    if not header:
+        return []
+    found = [header]
+    for pair in header.split(";"):
+        value = pair.partition("=")[2].strip()
+        found += [value, value.strip('"'), unquote(value.strip('"'))]
+    found += [repr(text)[1:-1] for text in found]
+    return [*dict.fromkeys(text for text in found if text)]
+
+
+def _redacted(text: str, secrets: Iterable[str]) -> str:
+    # Longest first, so that no part of a secret is left beside a shorter one.
+    patterns = [
+        re.escape(secret) if len(secret) >= _SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        for secret in sorted(set(secrets), key=len, reverse=True)
+        if secret
+    ]
+    return re.sub("|".join(patterns), _HIDDEN, text) if patterns else text
+
+
+def _exception(error: BaseException | tuple[Any, Any, Any] | None) -> tuple[BaseException, TracebackType | None]:
+    if isinstance(error, BaseException):
+        return error, error.__traceback__
+    _, exception, trace = sys.exc_info() if error is None else error
+    if not isinstance(exception, BaseException):
+        raise ValueError(  # noqa: TRY004 -- what is missing is the exception, whatever stands in its place
+            "info() has no exception to report: call it in an except clause, or pass error="
+        )
+    return exception, trace if trace is not None else exception.__traceback__
+
+
+def _chain(
+    exception: BaseException | None, trace: TracebackType | None, context: int, secrets: list[str]
+) -> list[_Part]:
+    """List an exception and those that led to it, the first one first."""
+    parts: list[_Part] = []
+    seen: set[int] = set()
+    relation = ""
+    while exception is not None and id(exception) not in seen and len(parts) < _CHAIN:
+        seen.add(id(exception))
+        frames, skipped = _frames(trace, context)
+        # Only messages can hold what a client sent: the source is on the disk, and no values are shown. To hide
+        # words of a cookie in the source too would let a client spoil the log.
+        message = _redacted(_message(exception), secrets)
+        parts.append(_Part(message, frames, skipped, relation))
+        cause = exception.__cause__
+        relation = "The above exception was the direct cause of the following exception:"
+        if cause is None and not exception.__suppress_context__:
+            cause = exception.__context__
+            relation = "During handling of the above exception, another exception occurred:"
+        exception, trace = cause, cause.__traceback__ if cause is not None else None
+    return parts[::-1]
+
+
+def _message(exception: BaseException) -> str:
+    lines = "".join(traceback.format_exception_only(exception)).rstrip("\n")
+    if isinstance(exception, BaseExceptionGroup):
+        for member in exception.exceptions:
+            lines += "\n  | " + _message(member).replace("\n", "\n  | ")
+    return lines
+
+
+def _frames(trace: TracebackType | None, context: int) -> tuple[list[_Frame], int]:
+    """List the frames of a traceback, the innermost last, and count those left out in the middle."""
+    steps = list(traceback.walk_tb(trace))
+    skipped = max(0, len(steps) - 2 * _FRAMES)
+    if skipped:
+        steps = steps[:_FRAMES] + steps[-_FRAMES:]
+    frames = []
+    for frame, line in steps:
+        code = frame.f_code
+        # The variables of a module are all that it defines: no help, and long.
+        local = {} if code.co_name == "<module>" else frame.f_locals
+        frames.append(
+            _Frame(
+                code.co_filename,
+                line or 0,
+                code.co_name,
+                _source(code.co_filename, line or 0, context, frame.f_globals),
+                [(str(name), type(value).__qualname__) for name, value in local.items()],
+            )
+        )
+    return frames, skipped
+
+
+def _source(filename: str, line: int, context: int, module: dict[str, Any]) -> list[tuple[int, str]]:
+    linecache.checkcache(filename)
+    lines = linecache.getlines(filename, module)
+    first = max(1, line - context // 2)
+    return [(number, lines[number - 1].rstrip()) for number in range(first, min(first + context, len(lines) + 1))]
+
+
+def _listing(frame: _Frame) -> Iterator[tuple[bool, str]]:
+    for number, text in frame.source:
+        yield number == frame.line, f"{'->' if number == frame.line else '  '} {number:5d}  {text}"
+
+
+def _types(frame: _Frame) -> str:
+    return ", ".join(f"{name}: {kind}" for name, kind in frame.types)
+
+
+def _text(parts: list[_Part], *, full: bool) -> str:
+    lines: list[str] = []
+    for part in parts:
+        lines += ["Traceback (most recent call last):"] if part.frames else []
+        for position, frame in enumerate(part.frames):
+            if part.skipped and position == _FRAMES:
+                lines.append(f"  [{part.skipped} more frames]")
+            lines.append(f'  File "{frame.filename}", line {frame.line}, in {frame.function}')
+            if full:
+                lines += [f"  {text}" for _, text in _listing(frame)]
+                lines += [f"     variables: {_types(frame)}"] if frame.types else []
+            else:
+                lines += [f"    {text.strip()}" for _, text in frame.source]
+        lines.append(part.message)
+        lines += ["", part.relation, ""] if part.relation else []
+    return "\n".join(lines) + "\n"
+
+
+def _code(part: _Part, *, markup: bool) -> str:
+    frame = part.frames[-1] if part.frames else _Frame("", 0, "", [], [])
+    if markup:
+        return _marked(frame)
+    return "".join(f"{text}\n" for _, text in _listing(frame))
+
+
+def _marked(frame: _Frame) -> str:
+    """Give the source around a line as HTML, that line set off."""
+    lines = (f"<b>{html.escape(text)}</b>" if here else f"{html.escape(text)}\n" for here, text in _listing(frame))
+    return f"<pre>{''.join(lines)}</pre>\n"
+
+
+def _page(parts: list[_Part]) -> str:
+    title = html.escape(parts[-1].message.partition("\n")[0])
+    body: list[str] = []
+    for part in parts:
+        body.append(f"<h1>{html.escape(part.message)}</h1>\n")
+        for position, frame in enumerate(part.frames):
+            if part.skipped and position == _FRAMES:
+                body.append(f"<p>{part.skipped} more frames</p>\n")
+            where = html.escape(f"{frame.filename}, line {frame.line}")
+            body.append(f'<h2>{html.escape(frame.function)} <span class="where">{where}</span></h2>\n{_marked(frame)}')
+            if frame.types:
+                body.append(f'<p class="types">Variables: {html.escape(_types(frame))}</p>\n')
+        if part.relation:
+            body.append(f"<p>{html.escape(part.relation)}</p>\n")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n{''.join(body)}</body></html>\n"
+    )

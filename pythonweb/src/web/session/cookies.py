@@ -1,0 +1,204 @@
+"""The cookie of one request's session, as the 2005 interface handles it."""
+
+# ruff: noqa: N802, N803, FBT001, FBT002 -- names and parameters are those of the 2005 reference
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+from coatcheck import ConfigurationError, Policy, SessionManager
+from coatcheck.cookie import Channel, cookie_name, deletion, find, set_cookie
+from coatcheck.plan import Saved
+from coatcheck.session import expiry
+from coatcheck.state import State
+from coatcheck.token import Token
+from coatcheck.wsgi import request_channel
+from web.session.drivers import Driver
+from web.session.errors import SessionError
+
+__all__ = ["Cookies", "Header"]
+
+Header = tuple[str, str]
+
+
+@lru_cache(maxsize=64)
+def _policy(environment: str, path: str, domain: str, *, persistent: bool) -> Policy:
+    try:
+        return Policy(
+            idle="never",
+            absolute="never",
+            cookie_name=environment,
+            path=path,
+            domain=domain or None,
+            persistent=persistent,
+            insecure_http=True,
+            sweep_every=0,
+        )
+    except ConfigurationError as error:
+        raise SessionError(f"session manager: {error}") from error
+
+
+class Cookies(ABC):
+    """What a `Manager` does about cookies.
+
+    Attributes:
+        driver: The `Driver`.
+        response_headers: The cookie headers for the response, as (name, value).
+        sent_headers: Those already printed.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        path: str,
+        domain: str,
+        maxAge: int | None,
+        environ: dict[str, Any] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        _check_max_age(maxAge)
+        self.driver = driver
+        self.response_headers: list[Header] = []
+        self.sent_headers: list[Header] = []
+        self._max_age = maxAge
+        self._wsgi = environ is not None
+        self._environ: Mapping[str, Any] = os.environ if environ is None else environ
+        policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
+        self._core = SessionManager(driver.core, policy, clock=clock)
+        self._by_hand: str | None = None  # the cookie that the application wrote itself
+
+    @property
+    @abstractmethod
+    def state(self) -> State | None:
+        """What is known of the session, for the middleware; None before the first use."""
+
+    @abstractmethod
+    def _state(self, what: str) -> State:
+        """Give what is known of the session, loaded or made where it was not used yet."""
+
+    @cached_property
+    def _channel(self) -> Channel:
+        if self._wsgi:
+            return request_channel(dict(self._environ), self._core.policy)
+        secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
+        return Channel.SECURE if secure else Channel.PLAIN
+
+    @property
+    def _cookie_name(self) -> str:
+        return cookie_name(self._core.policy, self._channel)
+
+    @property
+    def _cookies(self) -> tuple[str, ...]:
+        header = self._environ.get("HTTP_COOKIE")
+        return () if header is None else (header,)
+
+    def _lifetime(self, state: State) -> float | None:
+        if self._max_age == 0:
+            return None
+        return expiry(state) - self._core.clock() if self._max_age is None else self._max_age
+
+    def _append(self, cookie: str) -> None:
+        self.response_headers.append(("Set-Cookie", cookie))
+
+    def _promised(self) -> str | None:
+        """Give the cookie of a session that is made but not saved yet."""
+        state = self.state
+        if state is None or state.dead:
+            return None
+        if state.token is None:
+            return self.deleteCookieString() if state.ended is not None else None
+        if state.record is not None and state.deadline is None:
+            return None
+        return set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
+
+    def cookie(self, saved: Saved, foreign: str | None) -> str | None:
+        """Give the one cookie to send.
+
+        Args:
+            saved: What the save came to.
+            foreign: A cookie of the same name that the application put into its headers, or None.
+        """
+        state = self.state
+        if state is not None and state.dead:
+            return None
+        if self._by_hand is not None:
+            return self._by_hand
+        if foreign is not None and ("Set-Cookie", foreign) not in self.response_headers:
+            return foreign
+        if saved.set_cookie is not None and self._max_age and state is not None and state.token is not None:
+            return set_cookie(self._core.policy, self._channel, state.token.secret, self._max_age)
+        return saved.set_cookie
+
+    def is_own_cookie(self, header: Header) -> bool:
+        """Tell whether a response header sets the session's cookie."""
+        name, value = header
+        return name.lower() == "set-cookie" and value.partition("=")[0].strip() == self._cookie_name
+
+    def cookieSessionID(self, environ: Mapping[str, Any] | None = None, noSessionID: str = "") -> str:
+        """Give the session ID in the request's cookie, unchecked, or *noSessionID* where there is none.
+
+        Args:
+            environ: The request's environment; default the manager's own.
+            noSessionID: What to give instead.
+        """
+        header = (self._environ if environ is None else environ).get("HTTP_COOKIE")
+        for value in find(() if header is None else (str(header),), self._cookie_name):
+            if Token.parse(value) is not None:
+                return value
+        return noSessionID
+
+    def sendCookieHeaders(self) -> None:
+        """Print the cookie headers that were not printed yet, in a CGI script. Under WSGI the middleware sends them."""
+        if self._wsgi:
+            return
+        for header in self.response_headers[len(self.sent_headers) :]:
+            sys.stdout.write(f"{header[0]}: {header[1]}\n")
+            self.sent_headers.append(header)
+
+    def setCookie(self, maxAge: int | None = None, sendCookieHeaders: bool = True) -> None:
+        """Send the session's cookie with a lifetime in seconds of the application's choice.
+
+        Args:
+            maxAge: None for what is left of the session, 0 until the browser closes.
+            sendCookieHeaders: True prints the header in a CGI script.
+        """
+        self._set_by_hand(self.setCookieString(maxAge), sendCookieHeaders)
+
+    def setCookieString(self, maxAge: int | None = None) -> str:
+        """Give the value of a Set-Cookie header for the session; see `setCookie`."""
+        state = self._state("setCookieString")
+        if state.token is None:
+            raise SessionError("setCookieString: there is no session: call create() or load()")
+        _check_max_age(maxAge)
+        lifetime = expiry(state) - self._core.clock() if maxAge is None else maxAge or None
+        return set_cookie(self._core.policy, self._channel, state.token.secret, lifetime)
+
+    def deleteCookie(self, sendCookieHeaders: bool = True) -> None:
+        """Delete the session's cookie from the browser; the session itself stays."""
+        self._set_by_hand(self.deleteCookieString(), sendCookieHeaders)
+
+    def deleteCookieString(self) -> str:
+        """Give the value of a Set-Cookie header that deletes the session's cookie."""
+        return deletion(self._core.policy, self._channel)
+
+    def _set_by_hand(self, cookie: str, send: bool) -> None:
+        self._by_hand = cookie
+        self._append(cookie)
+        if send:
+            self.sendCookieHeaders()
+
+    def genSessionID(self) -> str:
+        """Draw a new session ID from the system's random number generator: 192 bits as 32 characters."""
+        return Token.new().secret
+
+
+def _check_max_age(value: object) -> None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise SessionError("session manager: maxAge must be None or a whole number of seconds, not negative")

@@ -1,0 +1,141 @@
+"""Where the sessions of an environment are stored."""
+
+# ruff: noqa: N802, N803 -- the names are those of the 2005 reference
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import coatcheck
+from coatcheck import CoatcheckError
+from coatcheck.drivers.sqlite import SQLiteDriver
+from web.environment import checkName
+from web.session.errors import SessionError
+
+__all__ = ["Driver", "driver"]
+
+_opened: Final[dict[tuple[str, str], coatcheck.Driver]] = {}
+"""The storage of this process by URL and environment: pools and open files serve many requests."""
+_lock: Final = threading.Lock()
+
+
+class Driver:
+    """The storage of one environment's sessions.
+
+    Attributes:
+        environment: The environment's name.
+        core: The coatcheck driver that does the work.
+        connection: The `web.database` connection that it works on, inside the application's transaction; None where
+            the sessions have storage of their own.
+    """
+
+    def __init__(self, environment: str, core: coatcheck.Driver, connection: Any = None) -> None:
+        self.environment = environment
+        self.core = core
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"<session driver {self.core.name!r} of environment {self.environment!r}>"
+
+    def completeSessionEnvironment(self) -> bool:
+        """Tell whether everything that stores the sessions is there."""
+        return self.core.is_set_up()
+
+    def createSessionEnvironment(self) -> list[str]:
+        """Create what is missing; drops nothing. On a lent connection it is part of the open transaction.
+
+        Returns:
+            What went wrong, in words; empty where all is well.
+        """
+        try:
+            self.core.setup()
+        except CoatcheckError as error:
+            return [str(error)]
+        return []
+
+    def removeSessionEnvironment(self, ignoreErrors: bool = False) -> list[str]:  # noqa: FBT001, FBT002 (as in 2005)
+        """Remove the environment's sessions and all that stored them.
+
+        Args:
+            ignoreErrors: True makes nothing of what was not there.
+
+        Returns:
+            What went wrong, in words; empty where all is well.
+        """
+        try:
+            if not ignoreErrors and not self.core.is_set_up():
+                return [f"the session environment {self.environment!r} is not complete: there is nothing to remove"]
+            self.core.tear_down()
+        except CoatcheckError as error:
+            return [] if ignoreErrors else [str(error)]
+        return []
+
+
+def driver(driver: str, environment: str, **params: Any) -> Driver:
+    """Give the storage of an environment's sessions.
+
+    Args:
+        driver: ``"database"``, or the name of a coatcheck driver such as ``"sqlite"`` or ``"memory"``.
+        environment: The environment's name: it becomes part of the names of tables and keys, and names the cookie.
+        **params: For ``"database"`` either ``cursor``, a `web.database` cursor whose transaction the sessions join, or
+            ``url``, a database of the sessions' own such as ``"sqlite:///sessions.db"``. For the others ``url``.
+
+    Raises:
+        SessionError: A parameter is missing, unknown or of the wrong kind.
+        ConfigurationError: The URL or the environment's name cannot be used.
+    """
+    checkName(environment)
+    cursor = params.pop("cursor", None)
+    url = params.pop("url", None)
+    if params:
+        raise SessionError(f"web.session.driver: unknown parameter {', '.join(sorted(params))}; it takes cursor or url")
+    if driver == "database" and (cursor is None) == (url is None):
+        raise SessionError("web.session.driver('database', ...) takes either cursor= (of web.database) or url=")
+    if driver == "database" and cursor is not None:
+        return _on_cursor(environment, cursor)
+    if cursor is not None:
+        raise SessionError(f"web.session.driver({driver!r}, ...) takes url=, not cursor=")
+    if url is None and driver == "memory":
+        url = "memory:"
+    if not isinstance(url, str):
+        raise SessionError(f"web.session.driver({driver!r}, ...) needs url=, such as url='sqlite:///sessions.db'")
+    if driver not in ("database", urlsplit(url).scheme):
+        raise SessionError(f"web.session.driver({driver!r}, ...): its url must start with {driver}:")
+    return Driver(environment, _own(url, environment))
+
+
+def _on_cursor(environment: str, cursor: Any) -> Driver:
+    connection = getattr(cursor, "connection", None)
+    base = getattr(connection, "baseConnection", None)
+    if connection is None or base is None:
+        raise SessionError("web.session.driver('database', cursor=...): that is no cursor of web.database")
+    if not isinstance(base, sqlite3.Connection):
+        raise SessionError(
+            f"sessions can join a transaction on SQLite only, not yet on {type(base).__module__}:"
+            " give the sessions storage of their own with url='sqlite:///sessions.db'"
+        )
+    path = next(row[2] for row in base.execute("PRAGMA database_list") if row[1] == "main")
+    key = ("sqlite", f"{environment}\0{path}")
+    with _lock:
+        if key not in _opened:
+            _opened[key] = SQLiteDriver(path, prefix=f"{environment}_")
+    return Driver(environment, _opened[key].borrow(base), connection)
+
+
+def _own(url: str, environment: str) -> coatcheck.Driver:
+    with _lock:
+        if (url, environment) not in _opened:
+            _opened[url, environment] = coatcheck.open(_with_prefix(url, environment))
+        return _opened[url, environment]
+
+
+def _with_prefix(url: str, environment: str) -> str:
+    if url == "memory:":
+        return url  # each environment has a memory of its own
+    place, _, options = url.partition("?")
+    query = dict(parse_qsl(options, keep_blank_values=True))
+    query["prefix"] = f"{query.get('prefix', '')}{environment}_"
+    return f"{place}?{urlencode(query)}"

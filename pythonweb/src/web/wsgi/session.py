@@ -1,0 +1,134 @@
+"""Session middleware: every request below it has a session manager and a store."""
+
+# ruff: noqa: N803, FBT002 -- names and parameters are those of the 2005 reference
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import coatcheck
+from coatcheck.headers import with_session
+from coatcheck.plan import Saved
+from coatcheck.state import State
+from coatcheck.wsgi import Response, respond
+from web.session import Driver, Manager, SessionError, check_probability, cookie_settings, driver, prepare
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["Session"]
+
+
+class Session:
+    """Adds ``web.session.driver``, ``web.session.manager`` and, with *app*, ``web.session.store`` to the environ.
+
+    Needs the Environment middleware above it, and for database storage the Database middleware too. The changes of a
+    request become durable with the application's ``connection.commit()``, together with its rows; what no commit
+    covered is saved at the end of a successful request, and nothing where the request fails.
+
+    Args:
+        application: The application.
+        app: The name under which its values are kept, or None for no store.
+        setupEnvironment: A true value creates what is missing of the session environment; nothing is ever dropped.
+        **params: The parameters of `web.session.manager`; ``url`` for storage other than the request's connection.
+    """
+
+    def __init__(
+        self, application: WSGIApplication, app: str | None = None, setupEnvironment: object = False, **params: Any
+    ) -> None:
+        self.application: Final = application
+        self.app: Final = app
+        self._setup: Final = bool(setupEnvironment) or bool(params.pop("autoCreate", False))
+        self._url: Final[str | None] = params.pop("url", None)
+        self._cleanup: Final[float] = params.pop("cleanupProbability", 0.05)
+        check_probability(self._cleanup)
+        self._settings: Final = _settings(**params)
+        self._ready: set[tuple[str, str]] = set()
+        trial = Manager(Driver("trial", coatcheck.open("memory:")), **self._settings)  # says what is wrong, at once
+        if app is not None:
+            trial.store(app)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        chosen = self._driver(environ)
+        self._prepare(chosen)
+        manager = Manager(chosen, environ=environ, **self._settings)
+        environ["web.session.driver"] = chosen
+        environ["web.session.manager"] = manager
+        if self.app is not None:
+            environ["web.session.store"] = manager.store(self.app)
+        return respond(self.application, environ, _Response(manager, self._cleanup, start_response))
+
+    def _driver(self, environ: WSGIEnvironment) -> Driver:
+        if "web.environment.name" not in environ:
+            raise SessionError(
+                "web.wsgi.session.Session needs the Environment middleware above it:"
+                " environment.Environment(session.Session(...), name='myEnv', storage='database')"
+            )
+        storage = environ["web.environment.type"]
+        params: dict[str, Any] = {} if self._url is None else {"url": self._url}
+        if storage == "database" and not params:
+            if "web.database.cursor" not in environ:
+                raise SessionError(
+                    "web.wsgi.session.Session with database storage needs the Database middleware above it:"
+                    " database.Database(environment.Environment(...), adapter='sqlite', database='site.db',"
+                    " autoCreate=1)"
+                )
+            params["cursor"] = environ["web.database.cursor"]
+        return driver(storage, environ["web.environment.name"], **params)
+
+    def _prepare(self, chosen: Driver) -> None:
+        base = None if chosen.connection is None else chosen.connection.baseConnection
+        place = (chosen.environment, str(base and next(iter(base.execute("PRAGMA database_list")))[2]))
+        if place not in self._ready:
+            prepare(chosen, create=self._setup)
+            self._ready.add(place)
+
+
+def _settings(
+    *,
+    expire: float = 86400,
+    path: str = "/",
+    domain: str = "",
+    comment: str = "",  # noqa: ARG001 (accepted and sent no more)
+    maxAge: int | None = None,
+    seed: object = None,  # noqa: ARG001 (accepted and not needed)
+    cookie: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"expire": expire, **cookie_settings(path, domain, maxAge, cookie)}
+
+
+class _Response(Response):
+    """A response whose session is a `Manager`'s."""
+
+    __slots__ = ("_cleanup", "_web")
+
+    def __init__(self, manager: Manager, cleanup: float, start_response: StartResponse) -> None:
+        super().__init__(start_response)
+        self._web = manager
+        self._cleanup = cleanup
+
+    def state(self) -> State | None:
+        return self._web.state
+
+    def save(self, *, finished: bool) -> Saved:
+        return self._web.finish(finished=finished)
+
+    def headers(self, headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
+        foreign = None
+        others = []
+        for header in headers:
+            if self._web.is_own_cookie(header):
+                foreign = header[1]
+            else:
+                others.append(header)
+        state = self._web.state
+        return with_session(others, Saved(self._web.cookie(saved, foreign), vary=state is not None and state.used))
+
+    def sweep_due(self) -> bool:
+        return random.random() < self._cleanup  # noqa: S311 (no secret)
+
+    def sweep(self) -> None:
+        self._web.sweep()

@@ -1,0 +1,389 @@
+"""The values of one request's session: a snapshot, what the request did to it, and the Delta that follows from both.
+
+No I/O: whoever makes a `Changes` hands in a function that fills in the snapshot when a value is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from coatcheck.codec import Codec, Undecodable, Unencodable
+from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
+from coatcheck.merge import MISSING, merge
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Committed, Delta, Name, Put, Value
+
+__all__ = ["Changes"]
+
+Rerun = tuple[Callable[[Any], Any], Any]
+"""A function given to `update_with`, and the default for a missing key."""
+
+
+class _Entry:
+    """What a request knows of one value: as stored when it was read, and as it is now."""
+
+    __slots__ = ("base", "data", "dirty", "origin", "raw", "reruns", "value")
+
+    def __init__(self, value: Any, raw: Value | None, base: int | None) -> None:
+        self.value = value
+        self.raw = raw
+        self.base = base  # as in Put.base
+        self.dirty = False  # assigned or deleted; a change in place is found by comparing
+        self.origin: bytes | None = None  # the encoding of a mutable value as it was when read
+        self.data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
+        self.reruns: tuple[Rerun, ...] = ()
+
+
+class Changes:
+    """A snapshot of a session's values and the changes made to them.
+
+    Args:
+        codec: Turns values into bytes and back.
+        max_bytes: The largest encoded value.
+        fetch: Called when a stored value is needed and `values` is None; has to set it, or raise.
+        unreadable: Told of each value that no longer decodes.
+        values: The snapshot, where it is known already.
+
+    Attributes:
+        values: The snapshot, or None where nothing was read yet.
+        journal: Where it is a list, every `settle` is noted in it, for `undo`.
+    """
+
+    __slots__ = (
+        "_adds", "_blank", "_blank_all", "_cleared", "_cleared_all", "_codec", "_entries", "_fetch", "_max_bytes",
+        "_scanned", "_spare", "_unreadable", "journal", "values",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        codec: Codec,
+        max_bytes: int,
+        fetch: Callable[[], None],
+        unreadable: Callable[[Name], None],
+        values: Mapping[Name, Value] | None = None,
+    ) -> None:
+        self._codec: Final = codec
+        self._max_bytes: Final = max_bytes
+        self._fetch: Final = fetch
+        self._unreadable: Final = unreadable
+        self.values = values
+        self.journal: list[tuple[Delta, Mapping[Name, Value] | None]] | None = None
+        self._entries: dict[Name, _Entry] = {}
+        self._adds: dict[Name, int] = {}
+        self._cleared: set[str] = set()
+        self._cleared_all = False
+        self._spare: frozenset[Name] = frozenset()
+        self._scanned: set[str] = set()  # apps whose keys were listed, so that a key not there was seen not to be
+        self._blank: set[str] = set()  # apps cleared by an earlier commit of a request that never read them
+        self._blank_all = False
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def read(self, name: Name) -> Any:
+        """Give the value as this request sees it, or `MISSING`."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._open(name)
+        if name in self._adds:
+            return self._sum(name, entry.value, self._adds[name])
+        return entry.value
+
+    def keys(self, app: str) -> list[str]:
+        """Give the keys of *app*: the stored ones first, then the new ones."""
+        if not self._is_blank_app(app):
+            for name in self._snapshot():
+                if name[0] == app and name not in self._entries and not self._is_blank(name):
+                    self._open(name)
+            self._scanned.add(app)
+        present = {
+            name[1]: None for name, entry in self._entries.items() if name[0] == app and entry.value is not MISSING
+        }
+        present.update({name[1]: None for name in self._adds if name[0] == app})
+        return list(present)
+
+    def _snapshot(self) -> Mapping[Name, Value]:
+        if self.values is None:
+            self._fetch()
+        assert self.values is not None  # noqa: S101 (what fetch promises)
+        return self.values
+
+    def _is_blank(self, name: Name) -> bool:
+        """Tell whether nothing of what is stored under *name* counts for this request any more."""
+        return self._is_cleared(name) or name[0] in self._blank or (self._blank_all and name not in self._spare)
+
+    def _is_cleared(self, name: Name) -> bool:
+        """Tell whether a clear that is still to be written deletes what is stored under *name*."""
+        return name[0] in self._cleared or (self._cleared_all and name not in self._spare)
+
+    def _is_blank_app(self, app: str) -> bool:
+        if app in self._cleared or app in self._blank:
+            return True
+        return (self._cleared_all or self._blank_all) and not any(name[0] == app for name in self._spare)
+
+    def _open(self, name: Name) -> _Entry:
+        """Note that this request read the value, and as what."""
+        if self._is_blank(name):
+            entry = _Entry(MISSING, None, None)
+        else:
+            raw = self._snapshot().get(name)
+            entry = _Entry(self._decode(name, raw), raw, ABSENT if raw is None else raw.version)
+            if raw is not None and type(raw.data) is not int and self._codec.is_mutable(entry.value):
+                # Encoded again rather than compared with what is stored: another release of this library, or another
+                # program, may have written the same value with other bytes.
+                entry.origin = self._codec.encode(entry.value)
+        self._entries[name] = entry
+        return entry
+
+    def _decode(self, name: Name, raw: Value | None) -> Any:
+        if raw is None:
+            return MISSING
+        if isinstance(raw.data, int):
+            return raw.data
+        try:
+            return self._codec.decode(raw.data)
+        except Undecodable:
+            self._unreadable(name)
+            return MISSING
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def write(self, name: Name, value: Any) -> None:
+        """Assign a value; what cannot be stored is refused here and now.
+
+        Raises:
+            UnstorableValue: The value cannot be stored; `ValueTooLarge` where it is over the limit.
+        """
+        data = self._encode(name, value)
+        entry = self._entries.get(name)
+        if entry is None:
+            if name[0] in self._scanned and not self._is_blank(name):
+                entry = self._open(name)
+            else:
+                entry = self._entries[name] = _Entry(value, None, None)
+        entry.value = value
+        entry.dirty = True
+        entry.data = None if self._codec.is_mutable(value) else data
+        entry.reruns = ()
+        self._adds.pop(name, None)
+
+    def drop(self, name: Name) -> None:
+        """Delete a value.
+
+        Raises:
+            KeyError: There is none.
+        """
+        if self.read(name) is MISSING:
+            raise KeyError(name[1])
+        entry = self._entries[name]
+        entry.value = MISSING
+        entry.dirty = True
+        entry.data = None
+        entry.reruns = ()
+        self._adds.pop(name, None)
+
+    def increment(self, name: Name, amount: int) -> None:
+        """Add to a counter when the changes are written; nothing is read for it.
+
+        Raises:
+            NotACounter: The value is known to be something other than a 64-bit integer.
+            CounterOverflow: The sum is known not to fit.
+        """
+        entry = self._entries.get(name)
+        if entry is not None and entry.dirty:
+            entry.value = self._sum(name, entry.value, amount)
+            entry.data = None
+            if entry.reruns:
+                entry.reruns = (*entry.reruns, (lambda value: self._sum(name, value, amount), 0))
+                entry.origin = None
+            return
+        total = self._sum(name, self._adds.get(name, 0), amount)
+        if entry is not None:
+            self._sum(name, entry.value, total)
+        self._adds[name] = total
+
+    @staticmethod
+    def _sum(name: Name, value: Any, amount: int) -> int:
+        if value is MISSING:
+            value = 0
+        if type(value) is not int:
+            raise NotACounter(*name)
+        if not COUNTER_MIN <= value + amount <= COUNTER_MAX:
+            raise CounterOverflow(*name)
+        return int(value + amount)
+
+    def update_with(self, name: Name, function: Callable[[Any], Any], default: Any) -> Any:
+        """Assign *function* of the present value; it runs again where another request changed the value meanwhile."""
+        current = self.read(name)
+        entry = self._entries[name]
+        reruns = entry.reruns if entry.dirty and entry.reruns else ()
+        exact = not entry.dirty or bool(entry.reruns)
+        value = function(default if current is MISSING else current)
+        self.write(name, value)
+        if exact:
+            entry.reruns = (*reruns, (function, default))
+            entry.origin = self._codec.encode(value)
+        return value
+
+    def clear(self, app: str) -> None:
+        """Delete all values of *app*."""
+        self._forget(lambda name: name[0] == app)
+        self._cleared.add(app)
+        self._spare = frozenset(name for name in self._spare if name[0] != app)
+
+    def clear_all(self, spare: Iterable[Name]) -> None:
+        """Delete the values of every app but those in *spare*."""
+        kept = frozenset(spare)
+        self._forget(lambda name: name not in kept)
+        self._spare = frozenset(name for name in kept if not self._is_blank(name))
+        self._cleared_all = True
+
+    def _forget(self, concerned: Callable[[Name], bool]) -> None:
+        self._entries = {name: entry for name, entry in self._entries.items() if not concerned(name)}
+        self._adds = {name: amount for name, amount in self._adds.items() if not concerned(name)}
+
+    # -- writing down -------------------------------------------------------------------------------------------
+
+    def delta(self) -> Delta:
+        """Give what changed so far.
+
+        Raises:
+            UnstorableValue: A value was changed in place into something that cannot be stored.
+        """
+        puts: dict[Name, Put] = {}
+        drops: dict[Name, int | None] = {}
+        for name, entry in self._entries.items():
+            if not entry.dirty:
+                if entry.origin is not None and (data := self._encode(name, entry.value)) != entry.origin:
+                    puts[name] = Put(data, entry.base)
+            elif entry.value is MISSING:
+                if entry.base != ABSENT and not self._is_cleared(name):
+                    drops[name] = entry.base
+            else:
+                data = entry.data if entry.data is not None else self._encode(name, entry.value)
+                if entry.raw is None or not _same_data(entry.raw.data, data) or self._is_cleared(name):
+                    puts[name] = Put(data, entry.base)
+        return Delta(
+            puts=puts,
+            drops=drops,
+            clears=frozenset(self._cleared),
+            clear_all=self._cleared_all,
+            spare=self._spare,
+            increments=dict(self._adds),
+        )
+
+    def _encode(self, name: Name, value: Any) -> bytes | int:
+        if type(value) is int and COUNTER_MIN <= value <= COUNTER_MAX:
+            return value  # stored as a counter, so that it can be incremented later
+        try:
+            data = self._codec.encode(value)
+        except Unencodable as error:
+            raise UnstorableValue(*name, error.type_name, str(error)) from error
+        if len(data) > self._max_bytes:
+            raise ValueTooLarge(*name, type(value).__qualname__, len(data), self._max_bytes)
+        return data
+
+    def settle(self, delta: Delta, done: Committed) -> None:
+        """Take note that *delta* was written, so that only what changes from now on is written next."""
+        if self.journal is not None:
+            self.journal.append((delta, self.values))
+        stored = {name: Value(put.data, done.version) for name, put in delta.puts.items()}
+        stored.update({name: Value(number, done.version) for name, number in done.counters.items()})
+        if self.values is not None:
+            self.values = {
+                **{
+                    name: raw
+                    for name, raw in self.values.items()
+                    if name not in delta.drops and not self._is_blank(name)
+                },
+                **stored,
+            }
+        else:
+            self._blank |= self._cleared
+            self._blank_all = self._blank_all or self._cleared_all
+        for name in delta.increments:
+            self._adds.pop(name, None)
+            self._entries.pop(name, None)
+        for name, entry in self._entries.items():
+            entry.dirty = False
+            entry.reruns = ()
+            if name in stored:
+                entry.raw = stored[name]
+                entry.base = done.version
+                data = entry.raw.data
+                entry.origin = data if isinstance(data, bytes) and self._codec.is_mutable(entry.value) else None
+            elif entry.value is MISSING:
+                entry.raw = entry.origin = None
+                entry.base = None if entry.base is None else ABSENT
+        self._cleared.clear()
+        self._cleared_all = False
+        if self.values is not None:
+            self._spare = frozenset()
+
+    def undo(self) -> None:
+        """Take back each `settle` in the journal: the transaction that was written in did not last."""
+        while self.journal:
+            self._unsettle(*self.journal.pop())
+        self.journal = None
+
+    def _unsettle(self, delta: Delta, values: Mapping[Name, Value] | None) -> None:
+        self.values = values
+        self._cleared |= delta.clears
+        self._cleared_all = self._cleared_all or delta.clear_all
+        if delta.clear_all:
+            self._spare = delta.spare
+        before: dict[Name, int | None] = {name: put.base for name, put in delta.puts.items()}
+        before.update(delta.drops)
+        for name, base in before.items():
+            if (entry := self._entries.get(name)) is not None:
+                entry.base = base
+                entry.raw = None if values is None else values.get(name)
+                entry.dirty = True
+                entry.data = None
+        for name, amount in delta.increments.items():
+            entry = self._entries.pop(name, None)
+            if entry is not None and entry.dirty:  # assigned since, so the increment is no more
+                self._entries[name] = entry
+                entry.raw = None if values is None else values.get(name)
+                entry.base = None if values is None else ABSENT if entry.raw is None else entry.raw.version
+            else:
+                self._adds[name] = self._adds.get(name, 0) + amount
+
+    def rebase(self, values: Mapping[Name, Value], keys: Iterable[Name]) -> tuple[Name, ...]:
+        """Merge this request's change of *keys* into what others have written meanwhile.
+
+        Args:
+            values: What is stored now.
+            keys: The values whose base version no longer holds.
+
+        Returns:
+            The values of which both changes could not be kept: there this request's change stands.
+        """
+        clashes = []
+        self.values = values
+        for name in keys:
+            entry = self._entries[name]
+            raw = values.get(name)
+            theirs = self._decode(name, raw)
+            if entry.reruns and entry.origin in (None, self._codec.encode(entry.value)):  # not changed in place since
+                mine = theirs
+                for function, default in entry.reruns:
+                    mine = function(default if mine is MISSING else mine)
+                self._encode(name, mine)
+                entry.value = mine
+            else:
+                base = self._decode(name, entry.raw)
+                entry.value, clash = merge(base, entry.value, theirs, self._same)
+                if clash:
+                    clashes.append(name)
+            entry.raw = raw
+            entry.base = ABSENT if raw is None else raw.version
+            entry.dirty = True
+            entry.data = None
+        return tuple(clashes)
+
+    def _same(self, one: Any, other: Any) -> bool:
+        return self._codec.encode(one) == self._codec.encode(other)
+
+
+def _same_data(one: bytes | int, other: bytes | int) -> bool:
+    return type(one) is type(other) and one == other

@@ -1,0 +1,96 @@
+"""What several drivers decide alike: base versions, counters, graces and fences.
+
+Pure functions over plain values, for drivers that hold a lock or a transaction while they decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from coatcheck.errors import CounterOverflow, NotACounter
+from coatcheck.record import COUNTER_MAX, COUNTER_MIN, NEVER, TOMBSTONE, USER_FENCE, Delta, Name, Put, Reason
+
+__all__ = ["added", "checked", "cleared", "failed_bases", "has_bases", "is_fenced", "prior_state", "rotation_refused"]
+
+
+def has_bases(delta: Delta) -> bool:
+    """Tell whether any part of *delta* depends on a version."""
+    return any(put.base is not None for put in delta.puts.values()) or any(
+        base is not None for base in delta.drops.values()
+    )
+
+
+def failed_bases(delta: Delta, version_of: Callable[[Name], int]) -> tuple[Name, ...]:
+    """Give every key of *delta* whose base version is not the one that *version_of* finds (`ABSENT` for none)."""
+    bases: dict[Name, int | None] = {name: put.base for name, put in delta.puts.items()}
+    bases.update(delta.drops)
+    return tuple(name for name, base in bases.items() if base is not None and version_of(name) != base)
+
+
+def cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
+    """Give those of *names* that the clears of *delta* remove."""
+    return [name for name in names if (delta.clear_all or name[0] in delta.clears) and name not in delta.spare]
+
+
+def checked(name: Name, put: Put) -> bytes | int:
+    """Give the data of *put* as it is stored.
+
+    Raises:
+        CounterOverflow: It is a counter outside 64 signed bits.
+    """
+    data = put.data
+    if isinstance(data, int):
+        if not COUNTER_MIN <= data <= COUNTER_MAX:
+            raise CounterOverflow(*name)
+        return int(data)
+    return data
+
+
+def added(name: Name, held: bytes | int | None, amount: int) -> int:
+    """Give what the counter *name*, which now holds *held*, holds after adding *amount*.
+
+    Raises:
+        NotACounter: It holds bytes.
+        CounterOverflow: The result does not fit 64 signed bits.
+    """
+    if held is not None and not isinstance(held, int):
+        raise NotACounter(*name)
+    total = (held or 0) + amount
+    if not COUNTER_MIN <= total <= COUNTER_MAX:
+        raise CounterOverflow(*name)
+    return total
+
+
+def prior_state(until: float, now: float) -> Reason | None:
+    """Say why a digest that was rotated away works no more, or None while it still does.
+
+    Args:
+        until: The end of its grace; `NEVER` while the successor has not been presented.
+        now: The present moment.
+    """
+    if until > now:
+        return None
+    return Reason.ROTATED if until + TOMBSTONE > now else Reason.UNKNOWN
+
+
+def rotation_refused(until: float, issued: float, grace: float, now: float) -> bool:
+    """Tell whether a digest that has a successor may not be rotated again.
+
+    Args:
+        until: The end of its grace; `NEVER` while the successor has not been presented.
+        issued: When the successor was issued.
+        grace: The grace of the rotation that is asked for.
+        now: The present moment.
+    """
+    return until < NEVER or issued + grace > now
+
+
+def is_fenced(fence: float | None, login: float, now: float) -> bool:
+    """Tell whether a log-in is too old for a user who was revoked.
+
+    Args:
+        fence: When the user was last revoked, or None.
+        login: The moment of the log-in.
+        now: The present moment.
+    """
+    return fence is not None and login <= fence and now < fence + USER_FENCE

@@ -1,0 +1,277 @@
+"""Connections to the database file: one for each thread, and none that outlives its process.
+
+SQLite keeps its table of file locks in the memory of the process. A connection that is open while the process forks
+leaves locks in the child's table that the child does not hold, and a new connection there relies on them: when the
+parent then closes its own, it deletes the write-ahead log from under the child, whose acknowledged writes are lost. So
+all connections are closed before a fork, after waiting for what they are doing, and opened again when they are needed.
+A fork that runs no hooks (some servers fork in C) is found out by the process id. Nothing can take the phantom locks
+away there, but a connection of the parent is never used, closed or finalized, and `setup` leaves none open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+from coatcheck.drivers.sqlite.files import check_place, create_file
+from coatcheck.errors import ConfigurationError
+
+__all__ = ["Connections", "Held", "Settings"]
+
+_FORK_PATIENCE: Final = 10.0
+"""Seconds that a fork waits for each connection to finish what it is doing."""
+
+_HARMLESS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
+
+_inherited: list[sqlite3.Connection] = []  # connections of a parent process: kept so that nothing finalizes them
+_pools: weakref.WeakSet[Connections] = weakref.WeakSet()
+_making = threading.Lock()  # held while a connection is opened, and while the process forks
+
+
+class Settings:
+    """Where the database is and how to open it."""
+
+    __slots__ = ("network_allowed", "path", "synchronous", "timeout")
+
+    def __init__(self, path: str, timeout: float, synchronous: str, *, network_allowed: bool) -> None:
+        self.path: Final = path
+        self.timeout: Final = timeout
+        self.synchronous: Final = synchronous
+        self.network_allowed: Final = network_allowed
+
+
+class Turn:
+    """One thread's turn to write: SQLite's own queue for writers sleeps between its looks, and this one does not."""
+
+    __slots__ = ("_lock", "_settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._lock: Final = threading.Lock()
+
+    def __enter__(self) -> None:
+        settings = self._settings
+        if not self._lock.acquire(timeout=settings.timeout):
+            raise sqlite3.OperationalError(
+                f"another thread of this process wrote to {settings.path} for longer than {settings.timeout:g} s"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class Held:
+    """The place of one thread's connection. Entering it gives the connection and keeps a fork and `close` away."""
+
+    __slots__ = ("__weakref__", "_connect", "_connection", "_lock", "_prepare", "_waiting", "pid")
+
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], prepare: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        self.pid: Final = os.getpid()
+        self._connect: Final = connect
+        self._prepare: Final = prepare
+        self._connection: sqlite3.Connection | None = None
+        self._lock: Final = threading.Lock()
+        self._waiting = False
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._lock.acquire()
+        connection = self._connection
+        if connection is None:
+            try:
+                connection = self._connection = self._open()
+            except BaseException:
+                self._lock.release()
+                raise
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        self._waiting = True  # whoever holds `_making` to fork need not wait for us
+        try:
+            with _making:
+                self._waiting = False
+                connection = self._connect()
+        finally:
+            self._waiting = False
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A handle in doubt, or one with an open transaction, is not used again. A refused write is no exception here.
+        if error is not None and (_is_in_doubt(error) or (self._connection and self._connection.in_transaction)):
+            self._close()
+        self._lock.release()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # there is nobody left to tell
+                connection.close()
+
+    def close(self, patience: float) -> None:
+        """Close the connection once it is idle, or leave it after *patience* seconds."""
+        if self.pid != os.getpid():
+            return
+        until = time.monotonic() + patience
+        while not self._lock.acquire(timeout=0.02):
+            if self._waiting or time.monotonic() >= until:
+                return
+        try:
+            self._close()
+        finally:
+            self._lock.release()
+
+    def abandon(self) -> None:
+        """Keep the parent's connection from being finalized in this process, a child that forked without hooks."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+
+    def __del__(self) -> None:
+        # The thread ended. Connections are given back here and not by their own finalizer, which warns.
+        if self.pid == os.getpid():
+            self._close()
+        else:
+            self.abandon()
+
+
+class Connections:
+    """The connections of one driver, a `Held` for each thread that used it.
+
+    Args:
+        settings: Where the database is and how to open it.
+        prepare: Called with each new connection, to see to the tables.
+    """
+
+    def __init__(self, settings: Settings, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        self._settings: Final = settings
+        self._prepare_tables: Final = prepare
+        self._pid = os.getpid()
+        self._local = threading.local()
+        self._all: weakref.WeakSet[Held] = weakref.WeakSet()
+        self.writing = Turn(settings)
+        with _making:
+            _pools.add(self)
+
+    def held(self) -> Held:
+        """Give this thread's place, a new one in a new process."""
+        held: Held | None = getattr(self._local, "held", None)
+        if held is None or held.pid != os.getpid():
+            held = self._make_held()
+        return held
+
+    def _make_held(self) -> Held:
+        if self._pid != os.getpid():
+            self.renew_in_child()
+        held = Held(self._connect, self._prepare)
+        with _making:
+            self._all.add(held)
+        self._local.held = held
+        return held
+
+    def renew_in_child(self) -> None:
+        """Leave behind what belongs to the parent's threads, of which only the present one is left."""
+        self._pid = os.getpid()
+        for held in list(self._all):
+            held.abandon()
+        self._all = weakref.WeakSet()
+        self._local = threading.local()
+        self.writing = Turn(self._settings)
+
+    def places(self) -> list[Held]:
+        """Give the places of all threads. Call it with `_making` held."""
+        return list(self._all)
+
+    def close(self) -> None:
+        """Close the connections of all threads, each once it is idle."""
+        with _making:
+            places = self.places()
+        for held in places:
+            held.close(2 * self._settings.timeout + 1)
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the database, creating the file where it is missing.
+
+        Raises:
+            ConfigurationError: Something else stands where the database should be.
+            sqlite3.Error: SQLite cannot open it.
+        """
+        settings = self._settings
+        check_place(settings.path, network_allowed=settings.network_allowed)
+        create_file(settings.path)
+        return sqlite3.connect(
+            settings.path,
+            timeout=settings.timeout,
+            isolation_level=None,
+            check_same_thread=False,  # a fork and `close` close the connections of other threads
+        )
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._configure(connection)
+        self._prepare_tables(connection)
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        settings = self._settings
+        mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode").fetchone()[0]), settings.timeout)
+        if mode != "wal":
+            # The busy timeout does not cover this switch, and racing creators all try it
+            mode = _patiently(
+                lambda: str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]), settings.timeout
+            )
+        if mode != "wal":
+            raise ConfigurationError(
+                f"{settings.path} cannot keep a write-ahead log (its journal mode stays {mode!r}):"
+                " put it on a local disk"
+            )
+        connection.execute(f"PRAGMA synchronous={settings.synchronous}")
+        connection.execute("PRAGMA foreign_keys=OFF")
+        connection.execute("PRAGMA journal_size_limit=16777216")  # a burst does not leave a large file behind
+
+
+def _patiently(attempt: Callable[[], str], patience: float) -> str:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+        time.sleep(0.005)
+
+
+def _is_in_doubt(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF not in _HARMLESS
+
+
+def _before_fork() -> None:
+    _making.acquire()
+    for pool in list(_pools):
+        for held in pool.places():
+            held.close(_FORK_PATIENCE)
+
+
+def _in_parent() -> None:
+    _making.release()
+
+
+def _in_child() -> None:
+    _making.release()
+    for pool in list(_pools):
+        pool.renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

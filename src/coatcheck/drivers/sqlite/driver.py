@@ -1,0 +1,326 @@
+"""The two SQLite drivers: on connections of our own, and on one that the application lends."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from coatcheck.drivers.base import Capability, Driver
+from coatcheck.drivers.sqlite.connect import Connections, Settings
+from coatcheck.drivers.sqlite.fast import Single, single
+from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables
+from coatcheck.drivers.sqlite.trouble import NAME, translated
+from coatcheck.drivers.sqlite.work import Run, Work, new_version
+from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
+from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Reason, Record, SessionInfo
+
+__all__ = ["SQLiteDriver"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SYNCHRONOUS: Final = ("normal", "full")
+_OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
+
+
+class _Common(Driver):
+    """The contract's operations, each as one call of `_read` or `_write`."""
+
+    name: ClassVar[str] = NAME
+    _work: Work
+
+    @abstractmethod
+    def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *work* outside a write transaction."""
+
+    @abstractmethod
+    def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *work* in a write transaction, and undo it where the answer is a refusal."""
+
+    def load(self, digest: bytes, now: float) -> Record | Missing:
+        try:
+            return self._read("load", self._work.load, digest, now)
+        except DriverUnavailable as error:
+            if "Could not decode" in str(error.__cause__):  # text that is no UTF-8: not written by us
+                return Missing(Reason.UNREADABLE)
+            raise
+
+    def create(self, record: Record, now: float) -> Answer:
+        return self._write("create", self._work.create, record, now)
+
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        return self._write("commit", self._work.commit, digest, delta, now)
+
+    def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
+        return self._write("rotate", self._work.rotate, old, new, delta, grace, now)
+
+    def revoke(self, digest: bytes, now: float) -> bool:
+        return self._write("revoke", self._work.revoke, digest, now)
+
+    def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
+        return self._write("revoke_user", self._work.revoke_user, user, now, keep)
+
+    def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
+        return self._read("sessions_of", self._work.sessions_of, user, now)
+
+    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._read("dead", self._work.dead, sids, now)
+
+    def sweep(self, now: float, limit: int) -> int:
+        if limit <= 0 or not self._read("sweep", self._work.is_dirty, now):
+            return 0  # the usual case takes no writer's time
+        return self._write("sweep", self._work.sweep, now, limit)
+
+
+class SQLiteDriver(_Common):
+    """Sessions in an SQLite file, for the processes of one host.
+
+    Nothing is opened before the first use, which makes the file (readable for its owner alone) and its tables.
+
+    Args:
+        path: The database. The folder has to exist. A relative path is taken from the present working directory.
+        prefix: What the names of the tables start with.
+        timeout: Seconds to wait for another writer, at most.
+        synchronous: `"normal"`: what was acknowledged survives the death of the process; `"full"`: and a loss of power,
+            for one fsync a commit.
+        network_filesystem: True to allow a path on a network file system. Only one host may open it, even so.
+
+    Raises:
+        ConfigurationError: An argument is out of range. From the first use, where the database cannot be what it has
+            to be (another schema version, another file in its place).
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.SCOPE_HOST,
+            Capability.DURABLE,
+            Capability.COUNTERS,
+            Capability.USER_INDEX,
+            Capability.ATOMIC_REVOKE,
+            Capability.SIZE_FOLLOWS_CHANGE,
+            Capability.BORROWED_CONNECTION,
+        }
+    )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        timeout: float = 5.0,
+        synchronous: str = "normal",
+        network_filesystem: bool = False,
+    ) -> None:
+        place = os.fspath(path)
+        if not place or place == ":memory:" or "\0" in place:
+            raise ConfigurationError(
+                f"{place!r} names no file, and every thread would have a database of its own: "
+                "name a file, or use the URL memory: for sessions that live as long as the process"
+            )
+        if not (math.isfinite(timeout) and timeout >= 0):
+            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
+        if synchronous not in _SYNCHRONOUS:
+            raise ConfigurationError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
+        self.path: Final = os.path.abspath(place)  # noqa: PTH100 (pathlib would look at the file system)
+        self._timeout: Final = timeout
+        self._work = Work(Statements(check_prefix(prefix)))
+        settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem)
+        self._connections: Final = Connections(settings, self._see_to_tables)
+
+    @classmethod
+    def from_url(cls, url: str) -> SQLiteDriver:
+        """Make a driver from a URL: `sqlite:///relative.db`, `sqlite:////absolute/path.db`.
+
+        Options are those of the constructor: `?timeout=2&prefix=x_&synchronous=full&network_filesystem=allow`.
+
+        Raises:
+            ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
+        """
+        parts = urlsplit(url)
+        if parts.netloc or not url.startswith(f"{parts.scheme}:///") or parts.fragment:
+            raise ConfigurationError("a URL for SQLite is sqlite:///relative.db or sqlite:////absolute/path.db")
+        options: dict[str, str] = {}
+        for key, value in parse_qsl(parts.query, keep_blank_values=True):
+            if key not in _OPTIONS:
+                raise ConfigurationError(f"unknown option {key!r} for SQLite: there are {', '.join(_OPTIONS)}")
+            if key in options:
+                raise ConfigurationError(f"the option {key!r} is given twice")
+            options[key] = value
+        network = options.get("network_filesystem", "refuse")
+        if network not in ("allow", "refuse"):
+            raise ConfigurationError(f"network_filesystem must be allow or refuse, not {network!r}")
+        timeout = options.get("timeout", "5")
+        try:
+            seconds = float(timeout)
+        except ValueError:
+            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}") from None
+        return cls(
+            unquote(parts.path[1:]),
+            prefix=options.get("prefix", ""),
+            timeout=seconds,
+            synchronous=options.get("synchronous", "normal"),
+            network_filesystem=network == "allow",
+        )
+
+    def _see_to_tables(self, connection: sqlite3.Connection) -> None:
+        sql = self._work.sql
+        if check_schema(connection, sql, self.path):
+            return
+        connection.execute("BEGIN IMMEDIATE")  # whoever creates them first: the others wait here and find them
+        try:
+            create_tables(connection, sql)
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+        check_schema(connection, sql, self.path)
+
+    def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with self._connections.held() as connection:
+                return work(connection.execute, *args, **kwargs)
+        except (sqlite3.Error, OSError) as error:
+            raise translated(error, operation, self.path, self._timeout) from error
+
+    def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        committing = False
+        try:
+            with self._connections.held() as connection, self._connections.writing:
+                run = connection.execute
+                run("BEGIN IMMEDIATE")
+                try:
+                    answer = work(run, *args, **kwargs)
+                    if isinstance(answer, (Conflict, Gone)):
+                        run("ROLLBACK")
+                    else:
+                        committing = True
+                        run("COMMIT")
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+                return answer
+        except (sqlite3.Error, OSError) as error:
+            raise translated(error, operation, self.path, self._timeout, committing=committing) from error
+
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        version = new_version()
+        statement = single(self._work.sql, digest, delta, now, version)
+        if statement is not None:
+            done = self._try_single(statement, version)
+            if done is not None:
+                return done
+        return super().commit(digest, delta, now)
+
+    def _try_single(self, statement: Single, version: int) -> Committed | None:
+        """Run *statement*; give None where it found nothing to change."""
+        try:
+            with self._connections.held() as connection, self._connections.writing:
+                cursor = connection.execute(statement.text, statement.parameters)
+                if statement.counter is None:
+                    return Committed(version) if cursor.rowcount == 1 else None
+                rows = cursor.fetchall()  # to the end: that is when it commits
+                return Committed(version, {statement.counter: rows[0][0]}) if rows else None
+        except (sqlite3.Error, OSError) as error:
+            raise translated(error, "commit", self.path, self._timeout, committing=True) from error
+
+    def setup(self) -> None:
+        """Create file and tables where they are missing, and check the schema version.
+
+        Leaves no connection open, so that a server may call it and fork afterwards by whatever means.
+        """
+        self._read("setup", _nothing)
+        self._connections.held().close(0)
+
+    def close(self) -> None:
+        """Close the connections of all threads. Using the driver again opens new ones."""
+        self._connections.close()
+
+    def borrow(self, connection: object) -> Driver:
+        """Give a driver on *connection*, a `sqlite3.Connection` of the application's, with the same table prefix.
+
+        Raises:
+            ConfigurationError: It is something else, such as a wrapper of an ORM: hand over the connection inside it.
+        """
+        if not isinstance(connection, sqlite3.Connection):
+            kind = type(connection)
+            raise ConfigurationError(
+                f"the sqlite driver borrows a sqlite3.Connection, not a {kind.__module__}.{kind.__qualname__}"
+            )
+        return _BorrowedDriver(connection, self._work)
+
+
+def _nothing(run: Run) -> None:
+    """Do nothing, on a connection that is open by then."""
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):  # the first error is the one to tell; the connection is dropped if this fails
+            connection.execute("ROLLBACK")
+
+
+class _BorrowedDriver(_Common):
+    """Sessions inside the transaction of a connection that belongs to the application."""
+
+    capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
+
+    def __init__(self, connection: sqlite3.Connection, work: Work) -> None:
+        self._connection: Final = connection
+        self._work = work
+
+    @contextmanager
+    def _running(self, operation: str) -> Iterator[Run]:
+        """Give the means to run statements, whatever factories the application has on its connection."""
+        connection = self._connection
+        factory = connection.text_factory
+        connection.text_factory = str
+
+        def run(text: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
+            return sqlite3.Cursor(connection).execute(text, parameters)  # a bare cursor takes on no row factory
+
+        try:
+            yield run
+        except sqlite3.Error as error:
+            raise translated(error, operation, "the application's database", 0.0) from error
+        finally:
+            connection.text_factory = factory
+
+    def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._running(operation) as run:
+            return work(run, *args, **kwargs)
+
+    def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        connection = self._connection
+        with self._running(operation) as run:
+            if not connection.in_transaction:
+                run("BEGIN IMMEDIATE")
+            run("SAVEPOINT coatcheck")
+            refused = True
+            try:
+                answer = work(run, *args, **kwargs)
+                refused = isinstance(answer, (Conflict, Gone))
+            finally:
+                if connection.in_transaction:  # some failures end the whole transaction
+                    if refused:
+                        run("ROLLBACK TO coatcheck")
+                    run("RELEASE coatcheck")
+            return answer
+
+    def setup(self) -> None:
+        """Create the tables that are missing in this connection's database, inside its transaction."""
+        sql = self._work.sql
+        if not self._read("setup", lambda run: check_schema(self._connection, sql, "this database")):  # noqa: ARG005
+            self._write("setup", lambda run: create_tables(self._connection, sql))  # noqa: ARG005
+            self._read("setup", lambda run: check_schema(self._connection, sql, "this database"))  # noqa: ARG005
+
+    def close(self) -> None:
+        """Do nothing: the connection is not ours."""
+
+    def borrow(self, connection: object) -> Driver:  # noqa: ARG002 (a lent connection is not lent on)
+        raise UnsupportedCapability(self.name, Capability.BORROWED_CONNECTION, "borrow from the driver itself")

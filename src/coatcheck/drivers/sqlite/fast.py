@@ -1,0 +1,73 @@
+"""Small changes as one statement, which checks that the session lives and does the work in a transaction of its own.
+
+One statement needs the database's lock for a fraction of the time that a transaction of five does. What it cannot tell
+apart (the session is gone, the version is another, the counter is none) it leaves undone, and the general path says
+why.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from coatcheck.drivers._rules import checked
+from coatcheck.drivers.sqlite.schema import Statements
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name
+
+__all__ = ["Single", "single"]
+
+_HAS_RETURNING: Final = sqlite3.sqlite_version_info >= (3, 35, 0)
+
+
+class Single(NamedTuple):
+    """One statement that does all of a Delta, or nothing."""
+
+    text: str
+    parameters: Sequence[object]
+    counter: Name | None = None  # where set, the one row that comes back holds its new value
+
+
+def single(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+    """Give the statement that does all of *delta*, or None where it takes more than one.
+
+    Raises:
+        CounterOverflow: A counter to put is outside 64 signed bits.
+    """
+    if (
+        delta.clears
+        or delta.clear_all
+        or delta.user is not None
+        or delta.auth_time is not None
+        or delta.deadline is not None
+    ):
+        return None
+    parts = len(delta.puts) + len(delta.drops) + len(delta.increments) + (delta.touch is not None)
+    if parts != 1:
+        return None
+    if delta.puts:
+        return _put(sql, digest, delta, now, version)
+    if delta.increments:
+        return _increment(sql, digest, delta, now, version)
+    if delta.drops:
+        ((name, base),) = delta.drops.items()
+        return Single(sql.fast_drop, (digest, now, *name, base)) if base else None
+    return Single(sql.fast_touch, (delta.touch, digest, now))
+
+
+def _put(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single:
+    ((name, put),) = delta.puts.items()
+    data = checked(name, put)
+    if put.base is not None and put.base != ABSENT:
+        return Single(sql.fast_put_based, (version, data, digest, now, *name, put.base))
+    text = sql.fast_put if put.base is None else sql.fast_put_absent
+    return Single(text, (*name, version, data, digest, now))
+
+
+def _increment(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+    ((name, amount),) = delta.increments.items()
+    if not _HAS_RETURNING or not COUNTER_MIN <= amount <= COUNTER_MAX:
+        return None
+    # SQLite turns a sum that overflows into a float without a word: only what cannot overflow is added there
+    lowest, highest = max(COUNTER_MIN, COUNTER_MIN - amount), min(COUNTER_MAX, COUNTER_MAX - amount)
+    return Single(sql.fast_increment, (*name, version, amount, digest, now, lowest, highest), name)

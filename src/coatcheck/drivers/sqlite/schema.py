@@ -1,0 +1,218 @@
+"""The tables, and every statement that the driver sends.
+
+A session is one row and a value is one row, so that a write's size follows the change and a rotation touches no value.
+`ends` is computed by SQLite whenever the row changes, so expiry and the liveness of a write are one comparison in the
+statement that does the work. `prior` is the digest that a rotation replaced: it works until `prior_until`, which is
+`NEVER` for as long as nobody presented its successor.
+"""
+
+# ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Final
+
+from coatcheck.errors import ConfigurationError
+from coatcheck.record import NEVER
+
+__all__ = ["SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables"]
+
+SCHEMA_VERSION: Final = "1"
+OLDEST_SQLITE: Final = (3, 31, 0)  # generated columns
+
+_TABLE: Final = re.compile(r"\bcoatcheck_\w+")
+
+_DDL: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_session (
+        id INTEGER PRIMARY KEY,
+        sid TEXT NOT NULL UNIQUE,
+        digest BLOB NOT NULL UNIQUE,
+        created REAL NOT NULL,
+        seen REAL NOT NULL,
+        deadline REAL NOT NULL,
+        idle REAL NOT NULL,
+        absolute REAL NOT NULL,
+        user TEXT,
+        auth_time REAL,
+        rotated REAL NOT NULL,
+        prior BLOB,
+        prior_until REAL NOT NULL DEFAULT 0,
+        grace REAL NOT NULL DEFAULT 0,
+        ends REAL GENERATED ALWAYS
+            AS (min(deadline, seen + idle, coalesce(auth_time, created) + absolute)) STORED
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS coatcheck_session_ends ON coatcheck_session (ends)",
+    "CREATE INDEX IF NOT EXISTS coatcheck_session_user ON coatcheck_session (user) WHERE user IS NOT NULL",
+    "CREATE UNIQUE INDEX IF NOT EXISTS coatcheck_session_prior ON coatcheck_session (prior) WHERE prior IS NOT NULL",
+    # `data` has no type, so that SQLite converts nothing: an INTEGER is a counter, a BLOB is bytes
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_value (
+        session INTEGER NOT NULL,
+        app TEXT NOT NULL,
+        key TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        data,
+        PRIMARY KEY (session, app, key)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_ended (
+        digest BLOB PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX IF NOT EXISTS coatcheck_ended_until ON coatcheck_ended (until)",
+    "CREATE TABLE IF NOT EXISTS coatcheck_fence (user TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS coatcheck_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+)
+
+# The unary plus makes an expression of a column, so that converters which an application registered for the declared
+# types of its own tables leave ours alone on a connection that it lends.
+_LOAD: Final = """
+    SELECT +s.sid, +s.created, +s.seen, +s.deadline, +s.idle, +s.absolute, +s.user, +s.auth_time, +s.rotated,
+           +s.prior_until, +s.ends, +v.app, +v.key, +v.version, +v.data
+    FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v ON v.session = s.id
+    WHERE """
+_FIND: Final = """
+    SELECT +id, +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated,
+           +prior_until, +ends, +grace, +digest, +prior
+    FROM coatcheck_session WHERE """
+# A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
+_LIVE: Final = "FROM coatcheck_session WHERE digest = ? AND ends > ? AND prior_until < " + repr(NEVER)
+_INSERT_VALUE: Final = "INSERT INTO coatcheck_value (session, app, key, version, data) SELECT id, ?, ?, ?, ? " + _LIVE
+_ON_CONFLICT: Final = " ON CONFLICT (session, app, key) DO "
+_ONE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = ? AND key = ? AND version = ?"
+
+
+class Statements:
+    """The SQL text for tables whose names start with *prefix*."""
+
+    def __init__(self, prefix: str) -> None:
+        def sql(text: str) -> str:
+            return _TABLE.sub(lambda found: f'"{prefix}{found[0]}"', text)
+
+        self.prefix = prefix
+        self.ddl = tuple(sql(text) for text in _DDL)
+        self.meta = sql("SELECT +key, +value FROM coatcheck_meta")
+        self.set_meta = sql("INSERT OR IGNORE INTO coatcheck_meta (key, value) VALUES (?, ?)")
+
+        self.load = sql(_LOAD + "s.digest = ?")
+        self.load_prior = sql(_LOAD + "s.prior = ?")
+        self.find = sql(_FIND + "digest = ?")
+        self.find_prior = sql(_FIND + "prior = ?")
+        self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = ?")
+        self.of_user = sql(_FIND + "user = ? ORDER BY created, id")
+        self.alive = sql("SELECT +sid FROM coatcheck_session WHERE ends > ? AND sid IN ")
+        self.expired = sql("SELECT +id FROM coatcheck_session WHERE ends <= ? ORDER BY ends LIMIT ?")
+
+        self.create = sql("""
+            INSERT INTO coatcheck_session
+                (sid, digest, created, seen, deadline, idle, absolute, user, auth_time, rotated)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""")
+        self.update = sql("""
+            UPDATE coatcheck_session SET
+                seen = max(seen, coalesce(?, seen)), deadline = coalesce(?, deadline), user = coalesce(?, user),
+                auth_time = coalesce(?, auth_time), prior_until = ?
+            WHERE id = ?""")
+        self.rotate = sql("""
+            UPDATE coatcheck_session SET digest = ?, prior = ?, prior_until = ?, grace = ?, rotated = ?
+            WHERE id = ?""")
+        self.delete = sql("DELETE FROM coatcheck_session WHERE id = ?")
+
+        self.get_value = sql("SELECT +version, +data FROM coatcheck_value WHERE session = ? AND app = ? AND key = ?")
+        self.names = sql("SELECT +app, +key FROM coatcheck_value WHERE session = ?")
+        self.put = sql("""
+            INSERT INTO coatcheck_value (session, app, key, version, data) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT (session, app, key) DO UPDATE SET version = excluded.version, data = excluded.data""")
+        self.drop = sql("DELETE FROM coatcheck_value WHERE session = ? AND app = ? AND key = ?")
+        self.clear_app = sql("DELETE FROM coatcheck_value WHERE session = ? AND app = ?")
+        self.clear = sql("DELETE FROM coatcheck_value WHERE session = ?")
+
+        self.ended = sql("SELECT +reason, +until FROM coatcheck_ended WHERE digest = ?")
+        self.end = sql("INSERT OR REPLACE INTO coatcheck_ended (digest, reason, until) VALUES (?, ?, ?)")
+        self.forget_ended = sql("""
+            DELETE FROM coatcheck_ended
+            WHERE digest IN (SELECT digest FROM coatcheck_ended WHERE until <= ? ORDER BY until LIMIT ?)""")
+        self.fence = sql("SELECT +at FROM coatcheck_fence WHERE user = ?")
+        self.set_fence = sql("""
+            INSERT INTO coatcheck_fence (user, at) VALUES (?, ?)
+            ON CONFLICT (user) DO UPDATE SET at = max(at, excluded.at)""")
+        self.forget_fences = sql("""
+            DELETE FROM coatcheck_fence
+            WHERE user IN (SELECT user FROM coatcheck_fence WHERE at <= ? LIMIT ?)""")
+        self.is_dirty = sql("""
+            SELECT EXISTS (SELECT 1 FROM coatcheck_session WHERE ends <= ?)
+                OR EXISTS (SELECT 1 FROM coatcheck_ended WHERE until <= ?)
+                OR EXISTS (SELECT 1 FROM coatcheck_fence WHERE at <= ?)""")
+
+        # The small changes in one statement each, with the liveness of the session inside it. Where one changes
+        # nothing, the general path finds out why.
+        self.fast_put = sql(
+            _INSERT_VALUE + _ON_CONFLICT + "UPDATE SET version = excluded.version, data = excluded.data"
+        )
+        self.fast_put_absent = sql(_INSERT_VALUE + _ON_CONFLICT + "NOTHING")
+        self.fast_put_based = sql("UPDATE coatcheck_value SET version = ?, data = ?" + _ONE_VALUE)
+        self.fast_drop = sql("DELETE FROM coatcheck_value" + _ONE_VALUE)
+        self.fast_increment = sql(
+            _INSERT_VALUE
+            + _ON_CONFLICT
+            + """UPDATE SET version = excluded.version, data = data + excluded.data
+                 WHERE typeof(data) = 'integer' AND data BETWEEN ? AND ? RETURNING data"""
+        )
+        self.fast_touch = sql("UPDATE coatcheck_session SET seen = max(seen, ?) WHERE id = (SELECT id " + _LIVE + ")")
+
+
+def check_prefix(prefix: str) -> str:
+    """Give *prefix* back if it can start the name of a table.
+
+    Raises:
+        ConfigurationError: It has other characters than ASCII letters, digits and underscores.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_]*", prefix) is None:
+        raise ConfigurationError(f"the table prefix {prefix!r} may only have ASCII letters, digits and underscores")
+    return prefix
+
+
+def create_tables(connection: sqlite3.Connection, statements: Statements) -> None:
+    """Create what is missing, inside the transaction that is open on *connection*."""
+    cursor = sqlite3.Cursor(connection)
+    for text in statements.ddl:
+        cursor.execute(text)
+    cursor.execute(statements.set_meta, ("schema", SCHEMA_VERSION))
+    cursor.execute(statements.set_meta, ("prefix", statements.prefix))
+
+
+def check_schema(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
+    """Tell whether the tables are there, after checking that they are ours.
+
+    Raises:
+        ConfigurationError: They have another schema version, or belong to another prefix.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise ConfigurationError(f"the SQLite library is {sqlite3.sqlite_version}; sessions need {oldest} or later")
+    try:
+        rows = sqlite3.Cursor(connection).execute(statements.meta).fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return False
+        raise
+    meta = dict(rows)
+    found = meta.get("schema")
+    if found is None:  # a creator died between two statements of another tool's making, or somebody emptied it
+        return False
+    if found != SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"the session tables in {place} have schema version {found}, this coatcheck works with {SCHEMA_VERSION}:"
+            " use the matching coatcheck, or another file or prefix"
+        )
+    if meta.get("prefix") != statements.prefix:
+        # SQLite does not tell the case of table names apart, so two environments would share their sessions
+        raise ConfigurationError(
+            f"the session tables in {place} belong to the prefix {meta.get('prefix')!r}, which differs from"
+            f" {statements.prefix!r} in case only: choose a prefix that differs in more than case"
+        )
+    return True

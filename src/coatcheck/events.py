@@ -1,0 +1,81 @@
+"""What happened to sessions, as typed events: to the log and to callbacks (ASVS 16.3.3). No token is in any of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from coatcheck.record import Name, Reason
+
+__all__ = ["Event", "Kind", "Listener", "emit"]
+
+_log: Final = logging.getLogger("coatcheck")
+
+
+class Kind(StrEnum):
+    """What an event tells of."""
+
+    CREATED = "created"
+    RENEWED = "renewed"
+    EXPIRED = "expired"
+    DESTROYED = "destroyed"
+    PRIVILEGE_CHANGED = "privilege changed"
+    UNKNOWN_ID = "unknown id"
+    DUPLICATES = "duplicate cookies"
+    UNREADABLE = "unreadable"
+    CONFLICT = "conflict"
+    GONE = "gone"
+    UNAVAILABLE = "unavailable"
+
+
+_LEVELS: Final = {
+    Kind.UNKNOWN_ID: logging.WARNING,
+    Kind.DUPLICATES: logging.WARNING,
+    Kind.UNREADABLE: logging.WARNING,
+    Kind.CONFLICT: logging.WARNING,
+    Kind.GONE: logging.WARNING,
+    Kind.UNAVAILABLE: logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a session.
+
+    Attributes:
+        kind: What happened.
+        sid: The session's public name, or None where there is no session or it is not known.
+        user: The user who is logged in, or None.
+        reason: Why the session is gone, where that is known.
+        keys: The values concerned, as (app, key).
+    """
+
+    kind: Kind
+    sid: str | None = None
+    user: str | None = None
+    reason: Reason | None = None
+    keys: tuple[Name, ...] = ()
+
+
+Listener = Callable[[Event], None]
+"""A function that is told of each event, on the thread of the request. An error in it is logged and goes no further."""
+
+
+def emit(listeners: Iterable[Listener], event: Event) -> None:
+    """Write *event* to the logger ``coatcheck`` and hand it to each listener."""
+    # repr keeps a key or user name with line breaks in it on one line, so that nobody forges a second one.
+    details = "".join(
+        f" {name}={value!r}"
+        for name, value in (("sid", event.sid), ("user", event.user), ("keys", event.keys or None))
+        if value is not None
+    )
+    reason = f" reason={event.reason}" if event.reason is not None else ""
+    _log.log(_LEVELS.get(event.kind, logging.INFO), "session %s%s%s", event.kind, details, reason)
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 (whatever a listener does, the request goes on)
+            _log.exception("a session event listener failed")

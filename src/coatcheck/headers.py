@@ -1,0 +1,37 @@
+"""What a session adds to the headers of a response, for every protocol the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coatcheck.plan import Saved
+
+__all__ = ["UNAVAILABLE", "with_session"]
+
+UNAVAILABLE: Final = b"The service is temporarily unavailable. Please try again in a moment.\n"
+"""The body of the answer where session storage is down: nothing about keys, tokens or servers (ASVS 16.5.1)."""
+
+
+def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
+    """Give *headers* with the session's added.
+
+    ``Vary: Cookie`` wherever the response depends on the session, so that no cache serves one user's page to another
+    (CVE-2023-30861), merged with what is there. With a cookie goes ``Cache-Control: no-store`` in place of whatever
+    the application said: a cached Set-Cookie logs people in as each other (CVE-2024-26144).
+    """
+    if saved.vary:
+        headers = _with_vary(headers)
+    if saved.set_cookie is not None:
+        headers = [header for header in headers if header[0].lower() not in ("cache-control", "expires", "pragma")]
+        headers.append(("Cache-Control", "no-store"))
+        headers.append(("Set-Cookie", saved.set_cookie))
+    return headers
+
+
+def _with_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    said = [value for name, value in headers if name.lower() == "vary"]
+    fields = [field.strip() for value in said for field in value.split(",") if field.strip()]
+    if "*" in fields or "cookie" in (field.lower() for field in fields):
+        return headers
+    kept = [header for header in headers if header[0].lower() != "vary"]
+    return [*kept, ("Vary", ", ".join([*fields, "Cookie"]))]

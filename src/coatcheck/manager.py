@@ -1,0 +1,183 @@
+"""SessionManager: configured once for an application, it opens and saves the sessions of its requests."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from coatcheck import plan
+from coatcheck.codec import Codec
+from coatcheck.cookie import Channel, cookie_name, find
+from coatcheck.drivers import open_driver
+from coatcheck.drivers.base import Driver
+from coatcheck.errors import DriverUnavailable
+from coatcheck.events import Event, Kind, Listener, emit
+from coatcheck.policy import Policy
+from coatcheck.record import SessionInfo
+from coatcheck.session import Session, state_of
+from coatcheck.state import State
+from coatcheck.token import Token
+
+__all__ = ["SessionManager"]
+
+_log: Final = logging.getLogger("coatcheck")
+_MAX_CANDIDATES: Final = 4
+_UNTOUCHED: Final = plan.Saved()
+
+
+class SessionManager:
+    """Opens, saves and revokes sessions: a `Policy`, a `Driver` and a `Codec`. Shared by all threads.
+
+    Args:
+        storage: A URL such as ``"sqlite:///sessions.db"`` or ``"memory:"``, or a driver.
+        policy: The settings. Default ``Policy()``.
+        codec: Turns values into bytes; give one on which the application's own types are registered.
+        listeners: Functions that are told of each `Event`.
+        clock: Gives the time in seconds since the epoch. For tests.
+
+    Raises:
+        ConfigurationError: The URL names no known engine, or an option that it does not have.
+    """
+
+    def __init__(
+        self,
+        storage: str | Driver,
+        policy: Policy | None = None,
+        *,
+        codec: Codec | None = None,
+        listeners: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.driver: Final = open_driver(storage) if isinstance(storage, str) else storage
+        self.policy: Final = policy or Policy()
+        self.codec: Final = codec or Codec()
+        self.clock: Final = clock
+        self._listeners: Final = tuple(listeners)
+        self._commits = itertools.count(1)
+        self._warned_http = False
+
+    def open(
+        self,
+        cookies: Sequence[str],
+        channel: Channel | Callable[[], Channel] = Channel.SECURE,
+        *,
+        driver: Driver | None = None,
+    ) -> Session:
+        """Give a request's session. Reads nothing until the session is used.
+
+        Args:
+            cookies: The values of the request's Cookie headers.
+            channel: How the request came, or a function that says so and is asked when the session is used.
+            driver: A driver on a connection that the application lends; default the manager's own.
+        """
+        opened = self.clock()
+
+        def opener() -> State:
+            known = channel if isinstance(channel, Channel) else channel()
+            return self._state(cookies, known, driver or self.driver, opened)
+
+        return Session(opener)
+
+    def _state(self, cookies: Sequence[str], channel: Channel, driver: Driver, opened: float) -> State:
+        policy = self.policy
+        if channel is Channel.PLAIN and not policy.insecure_http and not self._warned_http:
+            self._warned_http = True
+            _log.warning(
+                "a session over plain http from another machine: browsers refuse its Secure cookie. Serve https, or say"
+                " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
+            )
+        name = cookie_name(policy, channel)
+        values = find(cookies, name)
+        if len(values) > 1 and name.startswith("__Host-"):
+            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
+            self.emit(Event(kind=Kind.DUPLICATES))
+            values = []
+        tokens = [token for token in map(Token.parse, values) if token is not None]
+        if len(tokens) > _MAX_CANDIDATES:
+            self.emit(Event(kind=Kind.DUPLICATES))
+            tokens = []
+        state = State(
+            policy=policy, codec=self.codec, channel=channel, opened=opened, candidates=tokens, emit=self.emit
+        )
+        state.loader = lambda state: self._run(plan.load(state, self.clock()), driver)
+        return state
+
+    def save(self, session: Session, *, driver: Driver | None = None) -> plan.Saved:
+        """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
+
+        Args:
+            session: A session of this manager.
+            driver: A driver on a connection that the application lends; default the manager's own.
+
+        Returns:
+            The cookie to send, if any, and whether the response varies with the session.
+
+        Raises:
+            DriverUnavailable: Storage failed; with ``outcome_unknown`` the change may have been written.
+            ConflictError: Two requests changed one key, and the policy says "error".
+            CounterError: An increment cannot be done.
+            UnstorableValue: A value was changed in place into something that cannot be stored.
+        """
+        state = state_of(session)
+        if state is None:
+            return _UNTOUCHED
+        saved: plan.Saved = self._run(plan.save(state, self.clock()), driver or self.driver)
+        return saved
+
+    @staticmethod
+    def _run(steps: plan.Steps, driver: Driver) -> Any:
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                step = steps.send(answer) if error is None else steps.throw(error)
+                answer, error = None, None
+                if isinstance(step, plan.Pause):
+                    time.sleep(step.seconds)
+                    continue
+                try:
+                    answer = getattr(driver, step.method)(*step.args)
+                except Exception as failure:  # noqa: BLE001 (handed to the plan, which decides)
+                    error = failure
+        except StopIteration as done:
+            return done.value
+
+    def sweep_due(self) -> bool:
+        """Count a response that wrote something; True where a sweep is due after it."""
+        every = self.policy.sweep_every
+        return every > 0 and next(self._commits) % every == 0
+
+    def sweep(self) -> int:
+        """Remove a slice of the expired sessions, `Policy.sweep_limit` at most; give their number.
+
+        A failure is logged and goes no further: nothing depends on a sweep.
+        """
+        try:
+            return self.driver.sweep(self.clock(), self.policy.sweep_limit)
+        except DriverUnavailable:
+            _log.warning("could not sweep expired sessions", exc_info=True)
+            return 0
+
+    def sessions_of(self, user: str) -> list[SessionInfo]:
+        """List the live sessions of *user*, oldest first."""
+        return self.driver.sessions_of(user, self.clock())
+
+    def revoke_user(self, user: str, *, keep: str | None = None) -> int:
+        """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
+
+        A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3).
+        """
+        ended = self.driver.revoke_user(user, self.clock(), keep=keep)
+        self.emit(Event(kind=Kind.DESTROYED, user=user))
+        return ended
+
+    def emit(self, event: Event) -> None:
+        """Log an event and tell the listeners."""
+        emit(self._listeners, event)
+
+    def close(self) -> None:
+        """Give back the driver's connections."""
+        self.driver.close()

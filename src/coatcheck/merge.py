@@ -1,0 +1,112 @@
+"""Three-way merge of one value that two requests changed at the same time.
+
+Both started from the same base. Where their changes can both be kept they are; where they cannot, the caller's own
+change wins and it is told, so that losing the other one is never silent. Nothing here knows of sessions or storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from itertools import chain
+from typing import Any, Final
+
+__all__ = ["MISSING", "merge"]
+
+
+class _Missing(Enum):
+    """The type of `MISSING`; an enum, so that type checkers narrow on ``is MISSING`` and copies stay identical."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing.MISSING
+"""Stands for a value that is not there: a key that was never set, or that was deleted."""
+
+_Same = Callable[[Any, Any], bool]
+
+
+def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
+    """Merge two changes of one value.
+
+    A side that changed nothing yields to the other, and identical changes agree. Dicts merge key by key, at every
+    depth (the order is theirs, then my new keys). Sets keep what either side added, without what either removed.
+    Lists merge where at least one side only appended: its additions follow the other side's list. A base that is
+    missing counts as empty. Everything else clashes, numbers included, and then mine wins.
+
+    Args:
+        base: What both sides started from, or `MISSING`.
+        mine: The caller's value, or `MISSING` if it deleted the value.
+        theirs: The other side's value, or `MISSING` likewise.
+        same: Tells whether two values are exactly equal, types included, at every depth. Never called with `MISSING`.
+
+    Returns:
+        The merged value (`MISSING` where the result is a deletion), and whether any part of their change was lost.
+        The arguments are not changed, but the result may share parts with them.
+    """
+    if _equal(mine, theirs, same) or _equal(base, theirs, same):
+        return mine, False
+    if _equal(base, mine, same):
+        return theirs, False
+    kind = type(mine)
+    if type(theirs) is kind and (base is MISSING or type(base) is kind):
+        if kind is dict:
+            return _merge_dicts({} if base is MISSING else base, mine, theirs, same)
+        if kind is set or kind is frozenset:
+            return _merge_sets(kind() if base is MISSING else base, mine, theirs, same)
+        if kind is list:
+            return _merge_lists([] if base is MISSING else base, mine, theirs, same)
+    return mine, True
+
+
+def _equal(a: Any, b: Any, same: _Same) -> bool:
+    if a is MISSING or b is MISSING:
+        return a is b
+    return same(a, b)
+
+
+def _respelled(members: Iterable[Any], same: _Same) -> bool:
+    """True where equal members differ in type, as 1 and True do.
+
+    A dict or a set holds only one of them, so merging member by member would silently choose between the spellings.
+    """
+    spelled: dict[Any, Any] = {}
+    for member in members:
+        known = spelled.setdefault(member, member)
+        if known is not member and not (type(known) is type(member) is str) and not same(known, member):
+            return True
+    return False
+
+
+def _merge_dicts(
+    base: Mapping[Any, Any], mine: Mapping[Any, Any], theirs: Mapping[Any, Any], same: _Same
+) -> tuple[Any, bool]:
+    if _respelled(chain(base, theirs, mine), same):
+        return mine, True
+    merged: dict[Any, Any] = {}
+    clash = False
+    for key in dict.fromkeys(chain(theirs, mine)):
+        value, lost = merge(base.get(key, MISSING), mine.get(key, MISSING), theirs.get(key, MISSING), same)
+        clash = clash or lost
+        if value is not MISSING:
+            merged[key] = value
+    return merged, clash
+
+
+def _merge_sets(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
+    if _respelled(chain(base, theirs, mine), same):
+        return mine, True
+    # An element that one side removed goes even if the other still has it, for the other did nothing about it.
+    return (theirs | (mine - base)) - (base - mine), False
+
+
+def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any], same: _Same) -> tuple[Any, bool]:
+    start = len(base)
+    if len(mine) >= start and same(mine[:start], base):
+        return theirs + mine[start:], False
+    if len(theirs) >= start and same(theirs[:start], base):
+        return mine + theirs[start:], False
+    return mine, True

@@ -1,0 +1,359 @@
+"""What to ask of a driver to load and to save a session: decided here, once, without I/O.
+
+Each plan is a generator. It yields a `Call` on the driver (or a `Pause`) and is sent the answer; the manager, sync or
+async, only carries them out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from coatcheck.cookie import deletion, set_cookie
+from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
+from coatcheck.events import Event, Kind
+from coatcheck.policy import touch_interval
+from coatcheck.record import NEVER, Answer, Committed, Conflict, Delta, Gone, Missing, Name, Reason, Record, Value
+from coatcheck.state import State
+from coatcheck.token import Token, new_sid
+
+__all__ = ["Call", "Pause", "Saved", "Steps", "is_pending", "load", "save"]
+
+_MAX_MERGES: Final = 500
+_PATIENCE: Final = 3  # merges without a pause: most conflicts are over by then
+_MAX_PAUSE: Final = 0.02
+_MAX_DRAWS: Final = 3
+
+
+class Call(NamedTuple):
+    """A method of the driver to call, and its arguments."""
+
+    method: str
+    args: tuple[Any, ...]
+
+
+class Pause(NamedTuple):
+    """Seconds to wait before going on."""
+
+    seconds: float
+
+
+Steps = Generator[Call | Pause, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save means for the response.
+
+    Attributes:
+        set_cookie: The value of the one Set-Cookie header to send, or None for none at all.
+        vary: True where the response depends on the session, so that caches have to tell users apart.
+    """
+
+    set_cookie: str | None = None
+    vary: bool = False
+
+
+def load(state: State, now: float) -> Steps:
+    """Find out which session, if any, the request belongs to."""
+    found: list[tuple[Token, Record]] = []
+    reasons: list[Reason] = []
+    for token in state.candidates:
+        try:
+            answer: Record | Missing = yield Call("load", (token.digest, now))
+        except DriverUnavailable as error:
+            state.failure = error
+            state.emit(Event(kind=Kind.UNAVAILABLE))
+            raise
+        if isinstance(answer, Record):
+            found.append((token, answer))
+        else:
+            reasons.append(answer.reason)
+    if len(state.candidates) > 1:
+        state.emit(Event(kind=Kind.DUPLICATES))
+    if len(found) == 1:
+        state.adopt(*found[0], None)
+        return
+    ended = [reason for reason in reasons if reason.is_tombstone]
+    reason = (ended or reasons or [Reason.UNKNOWN])[0]
+    _tell_missing(state, reason)
+    state.adopt(None, None, reason)
+
+
+def _tell_missing(state: State, reason: Reason) -> None:
+    kinds = {Reason.EXPIRED: Kind.EXPIRED, Reason.UNREADABLE: Kind.UNREADABLE, Reason.UNKNOWN: Kind.UNKNOWN_ID}
+    state.emit(Event(kind=kinds.get(reason, Kind.GONE), reason=reason))
+
+
+def save(state: State, now: float) -> Steps:
+    """Write what the request changed and say which cookie goes out.
+
+    Raises:
+        DriverUnavailable: Storage failed.
+        ConflictError: Two changes do not merge and the policy says "error".
+        CounterError: An increment cannot be done.
+        UnstorableValue: A value was changed in place into something that cannot be stored.
+    """
+    if state.failure is not None:
+        return Saved(vary=state.used)
+    removed = yield from _destroy(state, now)
+    cookie = yield from _write(state, now)
+    if cookie is None and removed:
+        cookie = deletion(state.policy, state.channel)
+    return Saved(None if state.closed_headers else cookie, state.used)
+
+
+def is_pending(state: State, now: float) -> bool:
+    """Tell whether a save would have something to write."""
+    if state.failure is not None or state.dead:
+        return False
+    if state.ended is not None or _wants_write(state):
+        return True
+    if state.record is None:
+        return False
+    return bool(_delta(state, now)) or _rotation(state, now)[0] is not None
+
+
+def _destroy(state: State, now: float) -> Steps:
+    if state.ended is None:
+        return False
+    digest = state.ended.digest
+    was_live = yield Call("revoke", (digest, now))
+    state.ended = None
+    if was_live:
+        state.emit(Event(kind=Kind.DESTROYED))
+        return True
+    answer: Record | Missing = yield Call("load", (digest, now))
+    if isinstance(answer, Missing):
+        # Where somebody else ended it, their response carries the cookie; ours must not overwrite a newer one.
+        state.dead = answer.reason.is_tombstone
+        _tell_missing(state, answer.reason)
+    return False
+
+
+def _write(state: State, now: float) -> Steps:
+    tries = _Tries()
+    while True:
+        if state.dead and not _revived_by_login(state):
+            return None
+        if not state.loaded and len(state.candidates) > 1 and _wants_write(state):
+            yield from load(state, now)
+            continue
+        delta = _delta(state, now)
+        if state.loaded and state.record is None:
+            return (yield from _create(state, delta, now))
+        assert state.token is not None  # noqa: S101 (a session that is there, or may be, has a token)
+        successor, grace = _rotation(state, now)
+        if successor is not None:
+            answer = yield Call("rotate", (state.token.digest, successor.digest, delta, grace, now))
+        elif delta:
+            answer = yield Call("commit", (state.token.digest, delta, now))
+        else:
+            return None
+        if isinstance(answer, Committed):
+            return _written(state, delta, answer, successor, now)
+        yield from _prepare_again(state, answer, tries, grace, now)
+
+
+@dataclass(slots=True)
+class _Tries:
+    """How often a write had to be done again."""
+
+    merges: int = 0
+    draws: int = 0
+
+
+def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: float, now: float) -> Steps:
+    """Make of a refusal what can be made of it, so that the next round of the write has a chance."""
+    if isinstance(answer, Gone):
+        _lost(state, answer.reason)
+    elif answer.keys:
+        tries.merges += 1
+        if tries.merges > _MAX_MERGES:
+            raise ConflictError(answer.keys)
+        if tries.merges > _PATIENCE:
+            yield Pause(random.uniform(0, min(_MAX_PAUSE, 0.0005 * tries.merges)))  # noqa: S311 (no secret)
+        yield from _merge(state, answer.keys, now)
+    elif grace > 0:  # another request just renewed the token: its response brings the successor
+        state.record = replace(state.record, rotated=now) if state.record else None
+    else:
+        tries.draws += 1
+        _check_draws(tries.draws)
+
+
+def _revived_by_login(state: State) -> bool:
+    """Give up the changes of a request whose session somebody ended, unless it asks for a new session by a log-in."""
+    if state.login is not None and state.record is None and not state.closed_headers:
+        state.dead = False
+        return True
+    if _wants_write(state):
+        state.emit(Event(kind=Kind.GONE, reason=state.reason))
+        state.drop_changes()
+    return False
+
+
+def _wants_write(state: State) -> bool:
+    return (
+        bool(state.changes.delta()) or state.wanted or state.rotate or state.login is not None or bool(state.deadline)
+    )
+
+
+def _delta(state: State, now: float) -> Delta:
+    delta = state.changes.delta()
+    record = state.record
+    user, auth_time = state.login or (None, None)
+    if record is not None:
+        due = state.used and (record.fresh or now - record.seen >= touch_interval(record.idle))
+    else:
+        due = bool(delta) or state.deadline is not None or state.login is not None  # unread, so it is not known
+    return replace(
+        delta,
+        touch=now if due else None,
+        deadline=state.deadline,
+        user=user,
+        auth_time=auth_time,
+        basis=None if record is None else record.basis,
+    )
+
+
+def _rotation(state: State, now: float) -> tuple[Token | None, float]:
+    """Say whether a new token is due, and for how long the old one still works."""
+    if state.closed_headers:
+        return None, 0.0
+    if state.rotate or state.login is not None:
+        return Token.new(), 0.0
+    record, policy = state.record, state.policy
+    if record is None or not state.used or policy.rotate_seconds >= NEVER:
+        return None, 0.0
+    due = policy.grace if record.stale else policy.rotate_seconds
+    if now - record.rotated < due:
+        return None, 0.0
+    return Token.new(), max(policy.grace, 0.001)
+
+
+def _create(state: State, delta: Delta, now: float) -> Steps:
+    if not (delta.puts or delta.increments or state.wanted or state.login is not None):
+        return None
+    if state.closed_headers and state.token is None:  # the client cannot be told of a new session any more
+        state.emit(Event(kind=Kind.GONE, keys=(*delta.puts, *delta.increments)))
+        state.drop_changes()
+        return None
+    values: dict[Name, Value] = {name: Value(put.data, 0) for name, put in delta.puts.items()}
+    values.update({name: Value(number, 0) for name, number in delta.increments.items()})
+    user, auth_time = state.login or (None, None)
+    for draw in range(_MAX_DRAWS + 1):
+        _check_draws(draw)
+        token = state.token if state.token is not None and draw == 0 else Token.new()
+        record = Record(
+            sid=new_sid(),
+            digest=token.digest,
+            created=state.opened,
+            seen=max(now, state.opened),
+            deadline=NEVER if state.deadline is None else state.deadline,
+            idle=state.policy.idle_seconds,
+            absolute=state.policy.absolute_seconds,
+            user=user,
+            auth_time=auth_time,
+            values=values,
+            rotated=state.opened,
+        )
+        answer: Answer = yield Call("create", (record, now))
+        if not isinstance(answer, Conflict):
+            break
+    if isinstance(answer, Gone):
+        _lost(state, answer.reason)
+        return None
+    assert isinstance(answer, Committed)  # noqa: S101 (the loop ended on something else than Conflict)
+    state.changes.values = {}
+    state.changes.settle(delta, Committed(answer.version, delta.increments))
+    state.record, state.token, state.loaded = record, token, True
+    _fulfilled(state)
+    state.emit(Event(kind=Kind.CREATED, sid=record.sid, user=user))
+    if user is not None:
+        state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
+    return _cookie(state, token, record.expires, now)
+
+
+def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
+    state.changes.settle(delta, done)
+    was_stale = False
+    if state.record is not None:
+        was_stale = state.record.stale
+        state.record = _after(state.record, delta, successor, now)
+    sid = None if state.record is None else state.record.sid
+    _fulfilled(state)
+    if successor is not None:
+        state.token = successor
+        state.emit(Event(kind=Kind.RENEWED, sid=sid))
+        if delta.user is not None:
+            state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
+    elif not state.policy.persistent or was_stale or (delta.deadline is None and delta.touch is None):
+        return None
+    assert state.token is not None  # noqa: S101 (it was just written under)
+    expires = state.record.expires if state.record is not None else delta.deadline
+    if successor is None and expires is None:
+        return None
+    return _cookie(state, state.token, NEVER if expires is None else expires, now)
+
+
+def _after(record: Record, delta: Delta, successor: Token | None, now: float) -> Record:
+    """Give the record as it stands after *delta*."""
+    record = replace(
+        record,
+        seen=record.seen if delta.touch is None else max(record.seen, delta.touch),
+        deadline=record.deadline if delta.deadline is None else delta.deadline,
+        user=record.user if delta.user is None else delta.user,
+        auth_time=record.auth_time if delta.auth_time is None else delta.auth_time,
+        fresh=False,
+    )
+    if successor is not None:
+        record = replace(record, digest=successor.digest, rotated=now, stale=False)
+    return record
+
+
+def _cookie(state: State, token: Token, expires: float, now: float) -> str:
+    lifetime = expires - now if state.policy.persistent else None
+    return set_cookie(state.policy, state.channel, token.secret, lifetime)
+
+
+def _lost(state: State, reason: Reason) -> None:
+    """Take note that there is no session any more, or never was."""
+    if state.record is None and not state.loaded:
+        # Written without being read, under an identifier that opens nothing: as if it had been read before.
+        _tell_missing(state, reason)
+        state.adopt(None, None, reason)
+        return
+    sid = None if state.record is None else state.record.sid
+    state.emit(Event(kind=Kind.GONE, sid=sid, reason=reason))
+    state.drop_changes()
+    state.reason = reason
+    state.dead = True
+
+
+def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:
+    assert state.token is not None  # noqa: S101 (only a session that is there can conflict)
+    answer: Record | Missing = yield Call("load", (state.token.digest, now))
+    if isinstance(answer, Missing):
+        _lost(state, answer.reason)
+        return
+    state.record = answer
+    clashes = state.changes.rebase(answer.values, keys)
+    if clashes:
+        if state.policy.on_conflict == "error":
+            raise ConflictError(clashes)
+        state.emit(Event(kind=Kind.CONFLICT, sid=answer.sid, keys=clashes))
+
+
+def _fulfilled(state: State) -> None:
+    state.wrote = True
+    state.login = state.deadline = None
+    state.rotate = state.wanted = False
+
+
+def _check_draws(draws: int) -> None:
+    if draws >= _MAX_DRAWS:
+        raise CoatcheckError(
+            f"{_MAX_DRAWS} newly drawn tokens in a row were taken: the system's random generator is broken"
+        )

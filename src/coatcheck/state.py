@@ -1,0 +1,194 @@
+"""What is known of one request's session: shared by the application's `Session` and the plan that saves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from coatcheck.changes import Changes
+from coatcheck.errors import SessionNotLoaded, SessionUnavailable
+from coatcheck.events import Event, Kind
+
+if TYPE_CHECKING:
+    from coatcheck.codec import Codec
+    from coatcheck.cookie import Channel
+    from coatcheck.policy import Policy
+    from coatcheck.record import Name, Reason, Record, Value
+    from coatcheck.token import Token
+
+__all__ = ["Mark", "State"]
+
+Mark = dict[str, Any]
+"""A `State` to go back to."""
+
+_SAVED: Final = (
+    "changes",
+    "dead",
+    "deadline",
+    "ended",
+    "loaded",
+    "login",
+    "reason",
+    "record",
+    "rotate",
+    "token",
+    "wanted",
+)
+"""What a save changes in a `State`."""
+
+_WISHES: Final = ("deadline", "login", "rotate", "wanted")
+"""What a session asks of its next save, besides its values."""
+
+
+class State:
+    """One request's session.
+
+    Attributes:
+        policy: The settings.
+        channel: How the request came.
+        opened: When the request came; a log-in in it is dated so, and so is a session made in it.
+        candidates: The well-formed tokens of the request: none, one, or several under a name that others can set.
+        token: The token in force: the client's, or the one that replaced it.
+        record: The session as loaded or as last written, or None.
+        reason: Why the load found none.
+        loaded: True once the question whether there is a session is answered.
+        failure: What went wrong with the load.
+        changes: The values and what was done to them.
+        used: True once the application read, probed or wrote; the response then varies with the cookie.
+        dead: True once it turned out that somebody ended the session or its token: nothing more is written or sent.
+        ended: The token of a session that this request destroyed and that is still to be revoked.
+        login: The user to log in and the moment, still to be written.
+        rotate: True where a new token is due, whatever the policy says.
+        deadline: A new deadline that is still to be written.
+        wanted: True where a new session is to be stored even without a value in it.
+        closed_headers: True once the response's headers are out, so that no cookie can be set any more.
+        wrote: True once something was written to storage.
+        emit: Where events go.
+    """
+
+    __slots__ = (
+        "_codec", "candidates", "changes", "channel", "closed_headers", "dead", "deadline", "emit", "ended", "failure",
+        "loaded", "loader", "login", "opened", "policy", "reason", "record", "rotate", "token", "used", "wanted",
+        "wrote",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        codec: Codec,
+        channel: Channel,
+        opened: float,
+        candidates: list[Token],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._codec = codec
+        self.policy = policy
+        self.channel = channel
+        self.opened = opened
+        self.candidates = candidates
+        self.emit = emit
+        self.loader: Callable[[State], None] | None = None
+        self.token: Token | None = candidates[0] if len(candidates) == 1 else None
+        self.record: Record | None = None
+        self.reason: Reason | None = None
+        self.loaded = not candidates
+        self.failure: Exception | None = None
+        self.changes = self._new_changes({} if self.loaded else None)
+        self.used = False
+        self.dead = False
+        self.ended: Token | None = None
+        self.login: tuple[str, float] | None = None
+        self.rotate = False
+        self.deadline: float | None = None
+        self.wanted = False
+        self.closed_headers = False
+        self.wrote = False
+
+    def load(self) -> None:
+        """Make sure that it is known whether there is a session.
+
+        Raises:
+            SessionUnavailable: An earlier attempt in this request failed.
+            SessionNotLoaded: Only ``await session.load()`` can load here.
+            DriverUnavailable: Storage failed.
+        """
+        self.check()
+        if not self.loaded:
+            if self.loader is None:
+                raise SessionNotLoaded
+            self.loader(self)
+
+    def check(self) -> None:
+        """Note a use of the session.
+
+        Raises:
+            SessionUnavailable: The session could not be loaded.
+        """
+        self.used = True
+        if self.failure is not None:
+            raise SessionUnavailable from self.failure
+
+    def adopt(self, token: Token | None, record: Record | None, reason: Reason | None) -> None:
+        """Take the answer of a load."""
+        self.loaded = True
+        self.token = token
+        self.record = record
+        self.reason = reason
+        self.dead = reason is not None and reason.is_tombstone
+        self.changes.values = {} if record is None else record.values
+
+    def end(self) -> None:
+        """Note that the session is to be destroyed, and go on as a request without one."""
+        if len(self.candidates) > 1:
+            self.load()
+        self.check()
+        if self.token is not None and not (self.loaded and self.record is None):
+            self.ended = self.token
+        self.loaded = True
+        self.token = self.record = self.login = self.deadline = None
+        self.rotate = self.wanted = False
+        self.changes = self._new_changes({})
+
+    def mark(self) -> Mark:
+        """Remember everything that a save changes, before a save in a transaction that may not last."""
+        self.changes.journal = []
+        return {name: getattr(self, name) for name in _SAVED}
+
+    def release(self) -> None:
+        """Forget the mark: the transaction lasts."""
+        self.changes.journal = None
+
+    def restore(self, mark: Mark) -> None:
+        """Go back to *mark*: the transaction did not last. What the application did since then stays."""
+        if self.dead and not mark["dead"]:
+            return  # it was ended elsewhere, which our transaction does not undo
+        changes: Changes = mark["changes"]
+        changes.undo()
+        since = {name: getattr(self, name) for name in ("changes", *_WISHES)}
+        for name, value in mark.items():
+            setattr(self, name, value)
+        if since["changes"] is not changes:  # destroyed since
+            self.end()
+            self.changes = since["changes"]
+        for name in _WISHES:
+            if since[name]:
+                setattr(self, name, since[name])
+
+    def drop_changes(self) -> None:
+        """Give up what was to be written."""
+        self.changes = self._new_changes({})
+        self.login = self.deadline = None
+        self.rotate = self.wanted = False
+
+    def _new_changes(self, values: Mapping[Name, Value] | None) -> Changes:
+        return Changes(self._codec, self.policy.max_value_bytes, self._fetch, self._unreadable, values)
+
+    def _fetch(self) -> None:
+        self.load()
+        if self.changes.values is None:  # the session was written unread, or is new
+            self.changes.values = {}
+
+    def _unreadable(self, name: Name) -> None:
+        sid = None if self.record is None else self.record.sid
+        self.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))

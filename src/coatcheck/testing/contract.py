@@ -1,0 +1,19 @@
+"""All rooms of the conformance kit in one class."""
+
+from __future__ import annotations
+
+from coatcheck.testing.contract_ends import EndRules
+from coatcheck.testing.contract_life import LifeRules
+from coatcheck.testing.contract_races import RaceRules
+from coatcheck.testing.contract_rotation import RotationRules
+from coatcheck.testing.contract_values import ValueRules
+
+__all__ = ["DriverContract"]
+
+
+class DriverContract(LifeRules, ValueRules, EndRules, RotationRules, RaceRules):
+    """The contract of a driver as a pytest class. A subclass has a fixture `driver`, which gives one on empty storage.
+
+    Attributes:
+        concurrent: False for a driver that threads cannot share, such as one on a borrowed connection.
+    """

@@ -1,0 +1,165 @@
+"""What the rooms of the conformance kit share: a clock, records, and answers that have to be of one kind."""
+
+# ruff: noqa: S101 (asserts are what tests are made of)
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import pytest
+
+from coatcheck.drivers.base import Driver
+from coatcheck.record import NEVER, Answer, Committed, Delta, Missing, Name, Put, Reason, Record, Value
+
+__all__ = [
+    "START",
+    "Clock",
+    "Rules",
+    "committed",
+    "digest",
+    "loaded",
+    "make_record",
+    "puts",
+    "reason",
+    "sid",
+    "started",
+    "successor",
+    "user",
+]
+
+START: Final = 1_800_000_000.0
+"""The moment at which the tests begin: far from the engine's own clock, which no rule looks at."""
+
+
+class Clock:
+    """A clock that moves when it is told to.
+
+    Attributes:
+        now: The present moment, in seconds since the epoch.
+    """
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> float:
+        """Let *seconds* go by; give the new moment."""
+        self.now += seconds
+        return self.now
+
+
+class Rules:
+    """What a class of rules works on.
+
+    Attributes:
+        concurrent: Whether threads can share the driver.
+    """
+
+    concurrent: ClassVar[bool] = True
+
+    @pytest.fixture
+    def driver(self) -> Driver:
+        """Give the driver under test, on empty storage."""
+        raise NotImplementedError("a subclass of DriverContract needs a fixture `driver`")
+
+    def reopen(self, driver: Driver) -> Driver:
+        """Give another handle on the storage of *driver*; the same driver where there is no other."""
+        return driver
+
+
+def digest() -> bytes:
+    """Give a digest that nobody used yet."""
+    return secrets.token_bytes(32)
+
+
+def sid() -> str:
+    """Give a session id that nobody used yet."""
+    return secrets.token_hex(16)
+
+
+def user() -> str:
+    """Give a user whom nobody used yet."""
+    return f"user-{secrets.token_hex(4)}"
+
+
+def successor(driver: Driver, old: bytes) -> bytes:
+    """Give a new digest that *old* may be rotated to: it keeps the bits that the driver asks for."""
+    kept = driver.rotation_bits
+    new = int.from_bytes(digest(), "big") % (1 << (256 - kept))
+    top = int.from_bytes(old, "big") >> (256 - kept) << (256 - kept)
+    return (top | new).to_bytes(32, "big")
+
+
+def make_record(  # noqa: PLR0913 (a record has that many parts)
+    now: float = START,
+    *,
+    digest_: bytes | None = None,
+    sid_: str | None = None,
+    deadline: float = NEVER,
+    idle: float = 600.0,
+    absolute: float = 36000.0,
+    user: str | None = None,
+    auth_time: float | None = None,
+    values: Mapping[Name, bytes | int] | None = None,
+) -> Record:
+    """Make a new session's record, with ten minutes of idle time and ten hours in all."""
+    return Record(
+        sid=sid_ or sid(),
+        digest=digest_ or digest(),
+        created=now,
+        seen=now,
+        rotated=now,
+        deadline=deadline,
+        idle=idle,
+        absolute=absolute,
+        user=user,
+        auth_time=now if auth_time is None and user is not None else auth_time,
+        values={name: Value(data, 1) for name, data in (values or {}).items()},
+    )
+
+
+def started(  # noqa: PLR0913 (a record has that many parts)
+    driver: Driver,
+    now: float = START,
+    *,
+    deadline: float = NEVER,
+    idle: float = 600.0,
+    absolute: float = 36000.0,
+    user: str | None = None,
+    auth_time: float | None = None,
+    values: Mapping[Name, bytes | int] | None = None,
+) -> Record:
+    """Create a session and give it as it loads."""
+    record = make_record(
+        now, deadline=deadline, idle=idle, absolute=absolute, user=user, auth_time=auth_time, values=values
+    )
+    committed(driver.create(record, now))
+    return loaded(driver, record.digest, now)
+
+
+def loaded(driver: Driver, digest: bytes, now: float) -> Record:
+    """Load a session that has to be there."""
+    found = driver.load(digest, now)
+    assert isinstance(found, Record), f"expected a session, got {found}"
+    return found
+
+
+def committed(answer: Answer) -> Committed:
+    """Give *answer*, which has to be that the write was done."""
+    assert isinstance(answer, Committed), f"expected Committed, got {answer}"
+    return answer
+
+
+def reason(found: Record | Missing) -> Reason:
+    """Give the reason for which nothing was found."""
+    assert isinstance(found, Missing), f"expected no session, got {found}"
+    return found.reason
+
+
+def puts(values: Mapping[Name, bytes | int], base: int | None = None) -> Delta:
+    """Give a change that writes *values*, all based on the version *base*."""
+    return Delta(puts={name: Put(data, base) for name, data in values.items()})

@@ -1,0 +1,49 @@
+"""The secret in the client's cookie, and its digest: the only form of it that storage, logs and indexes see."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from typing import Final
+
+__all__ = ["Token", "new_sid"]
+
+_BYTES: Final = 24
+_LENGTH: Final = 32  # 24 bytes are exactly 32 base64url characters: no spare bits, so one token has one spelling
+_WELL_FORMED: Final = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
+
+
+class Token:
+    """A token of 192 random bits and its digest. Its repr and str show nothing of either.
+
+    Attributes:
+        secret: The 32 base64url characters that go into the cookie and nowhere else.
+        digest: SHA-256 of them, 32 bytes. The token is random and long, so a plain hash is enough (ASVS 6.5.2).
+    """
+
+    __slots__ = ("digest", "secret")
+
+    def __init__(self, secret: str) -> None:
+        self.secret = secret
+        self.digest = hashlib.sha256(secret.encode("ascii")).digest()
+
+    @classmethod
+    def new(cls) -> Token:
+        """Draw a token from the system's random number generator (ASVS 7.2.3); if that fails, so does this."""
+        return cls(secrets.token_urlsafe(_BYTES))
+
+    @classmethod
+    def parse(cls, text: str) -> Token | None:
+        """Give the token that *text* spells, or None where the shape is wrong: what a client sends is user input."""
+        if len(text) != _LENGTH or _WELL_FORMED.fullmatch(text) is None:
+            return None
+        return cls(text)
+
+    def __repr__(self) -> str:
+        return "Token(...)"
+
+
+def new_sid() -> str:
+    """Draw the public name of a new session: 128 random bits as 32 hexadecimal digits."""
+    return secrets.token_hex(16)

@@ -1,0 +1,319 @@
+"""Sessions for any WSGI application (PEP 3333)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from coatcheck.cookie import Channel, channel_of
+from coatcheck.errors import DriverUnavailable, SessionUnavailable
+from coatcheck.headers import UNAVAILABLE, with_session
+from coatcheck.manager import SessionManager
+from coatcheck.plan import Saved
+from coatcheck.session import Session, state_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from coatcheck.drivers.base import Driver
+    from coatcheck.policy import Policy
+    from coatcheck.state import State
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+__all__ = ["Response", "SessionMiddleware", "request_channel", "respond"]
+
+_PROXY_HEADERS: Final = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP")
+
+
+def request_channel(environ: WSGIEnvironment, policy: Policy) -> Channel:
+    """Say how a WSGI request came."""
+    return channel_of(
+        policy,
+        environ.get("wsgi.url_scheme", "http"),
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
+        forwarded=any(name in environ for name in _PROXY_HEADERS),
+    )
+
+
+class SessionMiddleware:
+    """Gives the application ``environ["coatcheck.session"]``, a `Session`, and saves it before the headers go out.
+
+    What changes while the body streams is saved when the body is closed, to a session that exists. An exception that
+    reaches the middleware saves nothing. Where storage fails, the answer is 503 with Retry-After and the client keeps
+    its cookie.
+
+    Args:
+        app: The application.
+        storage: A URL such as ``"sqlite:///sessions.db"``, a driver, or a `SessionManager` (then without *policy*).
+        policy: The settings.
+
+    Attributes:
+        manager: The `SessionManager`, to list and revoke sessions with.
+    """
+
+    def __init__(
+        self, app: WSGIApplication, storage: str | Driver | SessionManager, policy: Policy | None = None
+    ) -> None:
+        self.app: Final = app
+        if isinstance(storage, SessionManager):
+            if policy is not None:
+                raise TypeError("SessionMiddleware: a SessionManager has its own policy; give the policy to it")
+            self.manager = storage
+        else:
+            self.manager = SessionManager(storage, policy)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        manager = self.manager
+        cookies = environ.get("HTTP_COOKIE")
+        session = manager.open(() if cookies is None else (cookies,), lambda: request_channel(environ, manager.policy))
+        environ["coatcheck.session"] = session
+        return respond(self.app, environ, _SessionResponse(manager, session, start_response))
+
+
+def respond(app: WSGIApplication, environ: WSGIEnvironment, response: Response) -> Iterable[bytes]:
+    """Run *app* and give the body, with the session saved by *response* at the right moment."""
+    try:
+        body = app(environ, response.start)
+    except (DriverUnavailable, SessionUnavailable):
+        if not response.blames_storage():
+            raise
+        return response.unavailable()
+    if response.started and isinstance(body, _whole_bodies(environ)):
+        # Nothing of the application runs any more, so the body goes to the server as it is.
+        return response.finish(body)
+    return _Streamed(response, body)
+
+
+def _whole_bodies(environ: WSGIEnvironment) -> tuple[type, ...]:
+    wrapper = environ.get("wsgi.file_wrapper")
+    return (list, tuple, wrapper) if isinstance(wrapper, type) else (list, tuple)
+
+
+class Response(ABC):
+    """A response on its way: holds the headers back until the session is saved. Adapters say how it is saved.
+
+    Attributes:
+        sent: True once the headers are out.
+    """
+
+    __slots__ = ("_exc_info", "_headers", "_server_write", "_start_response", "_status", "sent")
+
+    def __init__(self, start_response: StartResponse) -> None:
+        self._start_response = start_response
+        self._status: str | None = None
+        self._headers: list[tuple[str, str]] = []
+        self._exc_info: ExcInfo | None = None
+        self._server_write: Any = None
+        self.sent = False
+
+    @abstractmethod
+    def state(self) -> State | None:
+        """Give what is known of the request's session; None where nobody used it."""
+
+    @abstractmethod
+    def save(self, *, finished: bool) -> Saved:
+        """Save the session.
+
+        Args:
+            finished: True where nothing of the application runs any more.
+        """
+
+    def headers(self, headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
+        """Give the application's headers with the session's added."""
+        return with_session(headers, saved)
+
+    @abstractmethod
+    def sweep_due(self) -> bool:
+        """Tell whether to sweep once this response, which wrote something, is out."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Remove expired sessions."""
+
+    # -- the protocol -------------------------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """True once the application called start_response."""
+        return self._status is not None
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        """Stand in for the server's start_response."""
+        if exc_info is not None and self.sent:
+            self._start_response(status, headers, exc_info)  # raises the exception again, as PEP 3333 says
+        elif exc_info is None and self._status is not None:
+            raise AssertionError("start_response was called twice without exc_info")
+        self._status, self._headers, self._exc_info = status, list(headers), exc_info
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        if not self.sent:
+            try:
+                self.send(finished=False)
+            except DriverUnavailable:
+                for chunk in self.unavailable():
+                    self._server_write(chunk)
+                self._server_write = lambda _data: None  # the rest of the refused response
+                return
+        self._server_write(data)
+
+    def send(self, *, finished: bool) -> None:
+        """Save the session, then send the headers."""
+        if self._status is None:
+            raise AssertionError("the application did not call start_response")
+        saved = self.save(finished=finished)
+        self._send(self._status, self.headers(self._headers, saved))
+
+    def _send(self, status: str, headers: list[tuple[str, str]]) -> None:
+        self.sent = True
+        if (state := self.state()) is not None:
+            state.closed_headers = True
+        exc_info, self._exc_info = self._exc_info, None
+        if exc_info is None:
+            self._server_write = self._start_response(status, headers)
+        else:
+            self._server_write = self._start_response(status, headers, exc_info)
+
+    def finish(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Save and send; give the body to hand to the server."""
+        if not self.sent:
+            try:
+                self.send(finished=True)
+            except DriverUnavailable:
+                _close(body)
+                return self.unavailable()
+            except BaseException:
+                _close(body)
+                raise
+        return _Tail(self, body) if self._is_sweep_due() else body
+
+    def _is_sweep_due(self) -> bool:
+        state = self.state()
+        return state is not None and state.wrote and self.sweep_due()
+
+    def unavailable(self) -> list[bytes]:
+        """Answer 503: storage is down, which is never the same as having no session."""
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(UNAVAILABLE))),
+            ("Retry-After", "5"),
+            ("Cache-Control", "no-store"),
+        ]
+        self._send("503 Service Unavailable", headers)
+        return [UNAVAILABLE]
+
+    def blames_storage(self) -> bool:
+        """Tell whether an error of storage is this session's, at a time when the answer can still be 503."""
+        state = self.state()
+        return not self.sent and state is not None and state.failure is not None
+
+    def close(self, *, save: bool) -> None:
+        """End the response: save what changed while the body streamed."""
+        if save and self.started:
+            if self.sent:
+                self.save(finished=True)
+            else:
+                self.send(finished=True)  # a body that nobody asked for, as some servers do for HEAD
+        if self._is_sweep_due():
+            self.sweep()
+
+
+class _SessionResponse(Response):
+    """The response of a request whose session a `SessionManager` opened."""
+
+    __slots__ = ("_manager", "_session")
+
+    def __init__(self, manager: SessionManager, session: Session, start_response: StartResponse) -> None:
+        super().__init__(start_response)
+        self._manager = manager
+        self._session = session
+
+    def state(self) -> State | None:
+        return state_of(self._session)
+
+    def save(self, *, finished: bool) -> Saved:  # noqa: ARG002 (a session of its own waits for nobody's commit)
+        return self._manager.save(self._session)
+
+    def sweep_due(self) -> bool:
+        return self._manager.sweep_due()
+
+    def sweep(self) -> None:
+        self._manager.sweep()
+
+
+class _Tail:
+    """A finished body, with a sweep to do after it."""
+
+    __slots__ = ("_body", "_response")
+
+    def __init__(self, response: Response, body: Iterable[bytes]) -> None:
+        self._response = response
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            _close(self._body)
+        finally:
+            self._response.sweep()
+
+
+class _Streamed:
+    """A body that the application makes while it is sent."""
+
+    __slots__ = ("_body", "_failed", "_iterator", "_refused", "_response")
+
+    def __init__(self, response: Response, body: Iterable[bytes]) -> None:
+        self._response = response
+        self._body = body
+        self._iterator: Iterator[bytes] | None = None
+        self._refused: Iterator[bytes] | None = None
+        self._failed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._refused is not None:
+            return next(self._refused)
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._body)
+            try:
+                chunk = next(self._iterator)
+            except StopIteration:
+                if not self._response.sent:
+                    self._response.send(finished=True)
+                raise
+            if not self._response.sent:
+                self._response.send(finished=False)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._failed = True
+            if isinstance(error, (DriverUnavailable, SessionUnavailable)) and not self._response.sent:
+                self._refused = iter(self._response.unavailable())
+                return next(self._refused)
+            raise
+        return chunk
+
+    def close(self) -> None:
+        try:
+            _close(self._body)
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            self._response.close(save=not self._failed)
+
+
+def _close(body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

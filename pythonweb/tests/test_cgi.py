@@ -55,7 +55,7 @@ class Collect(BaseApplication):
         self.output("ok")
 
 
-def ask(application, body: bytes | None = None, content_type: str = "", *, stream=None, **over: Any):
+def ask(application, body: bytes | None = None, content_type: str = "", *, stream=None, checked=True, **over: Any):
     environ: dict[str, Any] = {"QUERY_STRING": "", **over}
     if body is not None:
         environ = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(body)), **environ}
@@ -64,9 +64,10 @@ def ask(application, body: bytes | None = None, content_type: str = "", *, strea
         environ["wsgi.input"] = stream
     setup_testing_defaults(environ)
     answer: list[Any] = []
-    result = validator(application)(environ, lambda status, headers, exc_info=None: answer.extend((status, headers)))
+    application = validator(application) if checked else application
+    result = application(environ, lambda status, headers, exc_info=None: answer.extend((status, headers)))
     text = b"".join(result).decode()
-    result.close()
+    getattr(result, "close", int)()
     return answer[0], text, dict(answer[1])
 
 
@@ -247,11 +248,10 @@ def test_what_is_refused(body: bytes, kind: str, over: dict[str, Any], status: s
     elif over.pop("raw", False):
         over |= {"REQUEST_METHOD": "POST", "CONTENT_TYPE": kind, "HTTP_TRANSFER_ENCODING": "chunked"}
         got, text, headers = ask(application, stream=Input(b"3\r\na=1\r\n", 0), **over)
-    elif over.get("CONTENT_LENGTH", "").isascii() or not over:
-        stream = io.BytesIO(body) if "CONTENT_LENGTH" in over else None
-        got, text, headers = ask(application, body, kind, stream=stream, **over)
     else:
-        got, text, headers = ask(application, body, kind, **over)
+        # The validator stops at a wrong length, before the middleware can refuse it.
+        stream, checked = Input(body, 99), "CONTENT_LENGTH" not in over
+        got, text, headers = ask(application, body, kind, stream=None if checked else stream, checked=checked, **over)
     assert got[:3] == status
     assert line in text
     assert text.count("\n") == 1

@@ -103,12 +103,20 @@ class Driver(ABC):
         """Say which of *sids* name no live session."""
 
     @abstractmethod
-    def sweep(self, now: float, limit: int) -> int:
-        """Remove at most *limit* expired sessions; give the number removed."""
+    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
+        """Remove at most *limit* sessions that expired from *since* to *now*; give the number removed."""
 
     @abstractmethod
     def setup(self) -> None:
         """Create what is missing (tables, folders) and check the schema version. Never drops data."""
+
+    @abstractmethod
+    def is_set_up(self) -> bool:
+        """Tell whether everything is there that `setup` creates."""
+
+    @abstractmethod
+    def tear_down(self) -> None:
+        """Remove all sessions and everything that `setup` creates, and nothing else."""
 
     @abstractmethod
     def close(self) -> None:

@@ -220,9 +220,9 @@ class MemoryDriver(Driver):
         with self._lock:
             return {sid for sid in sids if sid not in self._sessions or self._sessions[sid].info.expires <= now}
 
-    def sweep(self, now: float, limit: int) -> int:
+    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         with self._lock:
-            over = (held for held in self._sessions.values() if held.info.expires <= now)
+            over = (held for held in self._sessions.values() if since <= held.info.expires <= now)
             expired = list(itertools.islice(over, max(limit, 0)))
             for held in expired:
                 self._remove(held)
@@ -232,6 +232,18 @@ class MemoryDriver(Driver):
 
     def setup(self) -> None:
         """Do nothing: there is nothing to create."""
+
+    def is_set_up(self) -> bool:
+        """Give True: there is nothing to create."""
+        return True
+
+    def tear_down(self) -> None:
+        """Forget all sessions."""
+        with self._lock:
+            for held in list(self._sessions.values()):
+                self._remove(held)
+            self._ended.clear()
+            self._fences.clear()
 
     def close(self) -> None:
         """Do nothing: the sessions live as long as the driver."""

@@ -92,7 +92,6 @@ class LifeRules(Rules):
         other = make_record(sid_=first.sid, values={A: b"third"})
         assert again.create(other, START) == Conflict()
         assert loaded(driver, first.digest, START) == first
-        assert loaded(driver, first.digest, START).values == first.values
         assert reason(driver.load(other.digest, START)) is Reason.UNKNOWN
 
     def test_rule_02_create_refuses_a_digest_in_grace(self, driver: Driver) -> None:

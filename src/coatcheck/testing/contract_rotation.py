@@ -1,6 +1,6 @@
 """Rule 6: a session changes its token, and nobody is logged out by a reply that was lost."""
 
-# ruff: noqa: S101, PLR2004 (asserts and numbers are what tests are made of)
+# ruff: noqa: S101 (asserts are what tests are made of)
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class RotationRules(Rules):
         with pytest.raises(CounterError):
             driver.commit(new, Delta(increments={A: 1}), START)
         assert loaded(driver, new, START).fresh
-        assert loaded(driver, record.digest, START + 1000 - 500).stale
+        assert loaded(driver, record.digest, START + 500).stale
 
     def test_rule_06_a_second_rotation_is_refused(self, driver: Driver) -> None:
         """Of two requests that rotate the same token the second gets Conflict(), and the first successor stays."""
@@ -219,7 +219,7 @@ class RotationRules(Rules):
                 driver.rotate(record.digest, new, Delta(puts={B: Put(b"y")}, increments={A: 1}), grace, START)
             assert reason(driver.load(new, START)) is Reason.UNKNOWN
             found = loaded(driver, record.digest, START)
-            assert (found, found.values, found.stale) == (record, record.values, False)
+            assert found == record
 
     def test_rule_06_a_digest_in_use_is_refused(self, driver: Driver) -> None:
         """A new digest that exists, in whatever state, is Conflict() and opens what it did before."""

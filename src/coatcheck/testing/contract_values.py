@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coatcheck.drivers.base import Driver
@@ -33,7 +35,7 @@ class ValueRules(Rules):
         done = committed(self.reopen(driver).commit(record.digest, puts({A: b"new"}), START))
         after = loaded(driver, record.digest, START)
         assert after.values == {A: Value(b"new", done.version), B: record.values[B], C: record.values[C]}
-        assert after == record
+        assert after == replace(record, values=after.values)
 
     def test_rule_03_requests_that_change_different_keys_both_win(self, driver: Driver) -> None:
         """Two requests that read the same state and change different keys both keep their changes."""
@@ -64,7 +66,6 @@ class ValueRules(Rules):
         assert driver.commit(record.digest, delta, START + 5) == Conflict((("", "wrong"),))
         after = loaded(driver, record.digest, START + 5)
         assert after == record
-        assert after.values == record.values
         assert driver.sessions_of(who, START + 5) == []
 
     def test_rule_03_an_error_leaves_nothing_behind(self, driver: Driver) -> None:
@@ -75,7 +76,7 @@ class ValueRules(Rules):
             with pytest.raises(CounterError):
                 driver.commit(record.digest, delta, START + 5)
             after = loaded(driver, record.digest, START + 5)
-            assert (after, after.values) == (record, record.values)
+            assert after == record
 
     def test_rule_03_all_parts_of_a_change(self, driver: Driver) -> None:
         """Puts, drops, increments, touch, deadline and log-in of one change are all done."""
@@ -104,7 +105,7 @@ class ValueRules(Rules):
         record = started(driver, values={A: b"a"})
         committed(driver.commit(record.digest, Delta(), START + 5))
         after = loaded(driver, record.digest, START + 5)
-        assert (after, after.values) == (record, record.values)
+        assert after == record
 
     def test_rule_03_clear_of_an_app(self, driver: Driver) -> None:
         """A clear takes an app's values, those that came meanwhile too, and nobody else's."""
@@ -118,7 +119,7 @@ class ValueRules(Rules):
         record = started(driver, user=user(), values={A: b"a", C: b"c", D: 1})
         committed(driver.commit(record.digest, Delta(clear_all=True), START))
         after = loaded(driver, record.digest, START)
-        assert (after, dict(after.values)) == (record, {})
+        assert after == replace(record, values={})
 
     def test_rule_03_a_clear_spares(self, driver: Driver) -> None:
         """Values in `spare` keep bytes and version through a clear, of one app or of all."""

@@ -7,7 +7,8 @@ import os
 import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -72,10 +73,13 @@ class _Common(Driver):
     def dead(self, sids: Iterable[str], now: float) -> set[str]:
         return self._read("dead", self._work.dead, sids, now)
 
-    def sweep(self, now: float, limit: int) -> int:
+    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         if limit <= 0 or not self._read("sweep", self._work.is_dirty, now):
             return 0  # the usual case takes no writer's time
-        return self._write("sweep", self._work.sweep, now, limit)
+        return self._write("sweep", self._work.sweep, now, limit, since)
+
+    def tear_down(self) -> None:
+        self._write("tear_down", self._work.tear_down)
 
 
 class SQLiteDriver(_Common):
@@ -237,6 +241,16 @@ class SQLiteDriver(_Common):
         self._read("setup", _nothing)
         self._connections.held().close(0)
 
+    def is_set_up(self) -> bool:
+        """Tell whether file and tables are there, without making any."""
+        if not os.path.exists(self.path):  # noqa: PTH110 (as it was given)
+            return False
+        try:
+            with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as connection:
+                return check_schema(connection, self._work.sql, self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise translated(error, "is_set_up", self.path, self._timeout) from error
+
     def close(self) -> None:
         """Close the connections of all threads. Using the driver again opens new ones."""
         self._connections.close()
@@ -318,6 +332,10 @@ class _BorrowedDriver(_Common):
         if not self._read("setup", lambda run: check_schema(self._connection, sql, "this database")):  # noqa: ARG005
             self._write("setup", lambda run: create_tables(self._connection, sql))  # noqa: ARG005
             self._read("setup", lambda run: check_schema(self._connection, sql, "this database"))  # noqa: ARG005
+
+    def is_set_up(self) -> bool:
+        """Tell whether the tables are there."""
+        return self._read("is_set_up", lambda run: check_schema(self._connection, self._work.sql, "this database"))  # noqa: ARG005
 
     def close(self) -> None:
         """Do nothing: the connection is not ours."""

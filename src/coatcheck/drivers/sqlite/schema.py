@@ -69,6 +69,8 @@ _DDL: Final = (
     "CREATE TABLE IF NOT EXISTS coatcheck_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
+_TABLES: Final = ("coatcheck_session", "coatcheck_value", "coatcheck_ended", "coatcheck_fence", "coatcheck_meta")
+
 # The unary plus makes an expression of a column, so that converters which an application registered for the declared
 # types of its own tables leave ours alone on a connection that it lends.
 _LOAD: Final = """
@@ -96,6 +98,7 @@ class Statements:
 
         self.prefix = prefix
         self.ddl = tuple(sql(text) for text in _DDL)
+        self.drop_tables = tuple(sql(f"DROP TABLE IF EXISTS {table}") for table in _TABLES)
         self.meta = sql("SELECT +key, +value FROM coatcheck_meta")
         self.set_meta = sql("INSERT OR IGNORE INTO coatcheck_meta (key, value) VALUES (?, ?)")
 
@@ -106,7 +109,7 @@ class Statements:
         self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = ?")
         self.of_user = sql(_FIND + "user = ? ORDER BY created, id")
         self.alive = sql("SELECT +sid FROM coatcheck_session WHERE ends > ? AND sid IN ")
-        self.expired = sql("SELECT +id FROM coatcheck_session WHERE ends <= ? ORDER BY ends LIMIT ?")
+        self.expired = sql("SELECT +id FROM coatcheck_session WHERE ends BETWEEN ? AND ? ORDER BY ends LIMIT ?")
 
         self.create = sql("""
             INSERT INTO coatcheck_session

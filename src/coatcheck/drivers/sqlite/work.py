@@ -302,9 +302,14 @@ class Work:
         run(self.sql.clear, (session,))
         run(self.sql.delete, (session,))
 
-    def sweep(self, run: Run, now: float, limit: int) -> int:
+    def tear_down(self, run: Run) -> None:
+        """See `Driver.tear_down`."""
+        for text in self.sql.drop_tables:
+            run(text)
+
+    def sweep(self, run: Run, now: float, limit: int, since: float) -> int:
         """See `Driver.sweep`."""
-        expired = run(self.sql.expired, (now, limit)).fetchall()
+        expired = run(self.sql.expired, (since, now, limit)).fetchall()
         for (session,) in expired:
             self._remove(run, session)
         run(self.sql.forget_ended, (now, limit))

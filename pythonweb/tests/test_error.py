@@ -1,0 +1,424 @@
+"""web.error.info and the Error middleware: pages, references, the log, and what never appears on them."""
+
+# ruff: noqa: S101, PLR2004, D100, D101, D102, D103, D107, INP001, S105, S106, SLF001, ANN001, ANN002, ANN003, ANN201, ANN202, ARG001, ARG002 -- as in the tests of coatcheck
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from web.error import cookieSecrets, info
+from web.wsgi.base import BaseApplication, BaseMiddleware
+from web.wsgi.error import Error
+
+SECRET = "s3cr3t-cookie-value"
+LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000"}
+PLAIN = [("Content-Type", "text/plain")]
+
+
+class Broken(Exception):
+    pass
+
+
+def fail(text: str = "<b>broken</b>") -> None:
+    local_secret = "value-of-a-variable"
+    assert local_secret
+    raise Broken(text)
+
+
+def caught(text: str = "<b>broken</b>") -> Broken:
+    try:
+        fail(text)
+    except Broken as error:
+        return error
+    raise AssertionError
+
+
+# info()
+
+
+@pytest.mark.parametrize("form", ["html", "text"])
+@pytest.mark.parametrize("output", ["debug", "traceback", "code"])
+def test_each_report(output: str, form: str) -> None:
+    report = info(output, form, caught())
+    assert "raise Broken(text)" in report
+    assert "value-of-a-variable" not in report.replace('local_secret = "value-of-a-variable"', "").replace(
+        "local_secret = &quot;value-of-a-variable&quot;", ""
+    )
+    if output != "code":
+        assert ("&lt;b&gt;broken&lt;/b&gt;" if form == "html" else "<b>broken</b>") in report
+    if form == "html":
+        assert "<b>broken" not in report
+        assert report.startswith("<!doctype html>" if output == "debug" else "<pre>")
+    if output == "debug":
+        assert "local_secret: str" in report
+        assert 'local_secret = "value' in report or "local_secret = &quot;value" in report
+    if output == "traceback" and form == "text":
+        assert report.startswith("Traceback (most recent call last):\n  File ")
+        assert report.endswith(f"    raise Broken(text)\n{__name__}.Broken: <b>broken</b>\n")
+
+
+def test_the_exception_may_be_given_in_three_ways() -> None:
+    error = caught("three ways")
+    given = info("traceback", "text", error)
+    assert info("traceback", "text", (type(error), error, error.__traceback__)) == given
+    try:
+        raise error.with_traceback(error.__traceback__)
+    except Broken:
+        assert "three ways" in info("traceback", "text")
+        assert "three ways" in info()
+        assert "three ways" in info(error=sys.exc_info())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output": "nothing"}, r"info\(output='nothing'\): use one of 'debug', 'traceback', 'code'"),
+        ({"format": "pdf"}, r"info\(format='pdf'\): use one of 'html', 'text'"),
+        ({"context": -1}, r"info\(context=-1\)"),
+        ({}, "no exception to report"),
+        ({"error": (None, None, None)}, "no exception to report"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        info(**arguments)
+
+
+@pytest.mark.parametrize(("context", "lines"), [(0, 0), (1, 1), (5, 5)])
+def test_context_counts_lines(context: int, lines: int) -> None:
+    report = info("code", "text", caught(), context=context)
+    assert len(report.splitlines()) == lines
+    assert lines == 0 or "->" in report
+
+
+def test_chains_groups_notes_and_recursion() -> None:
+    def recurse(depth: int) -> None:
+        recurse(depth + 1)
+
+    try:
+        try:
+            recurse(0)
+        except RecursionError as error:
+            error.add_note("a note")
+            raise ExceptionGroup("some", [Broken("first"), ValueError("second")]) from error
+    except ExceptionGroup as group:
+        for report in (info("traceback", "text", group), info("debug", "html", group)):
+            for text in ("a note", "Broken: first", "ValueError: second", "direct cause", "more frames"):
+                assert text in report
+            assert len(report) < 200_000
+    try:
+        try:
+            fail("one")
+        except Broken:
+            raise KeyError("two")  # noqa: B904 -- the context is what is tested
+    except KeyError as error:
+        assert "During handling of the above exception" in info("traceback", "text", error)
+        error.__context__ = error
+        assert "two" in info("traceback", "text", error)
+
+
+def test_an_exception_that_cannot_be_printed() -> None:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    assert "Silent" in info("debug", "html", Silent())
+
+
+@pytest.mark.parametrize(
+    ("header", "message", "expected"),
+    [
+        (f"sid={SECRET}", f"bad {SECRET}", "bad [hidden]"),
+        (f'a=1; sid="{SECRET}"', f"bad {SECRET}1 x1 1", "bad [hidden]1 x1 [hidden]"),
+        ("sid=a%20b%20c", "bad a b c and a%20b%20c", "bad [hidden] and [hidden]"),
+        ("sid=ab\\cd", "bad 'ab\\\\cd'", "bad '[hidden]'"),
+        ("", "nothing", "nothing"),
+        ("a=;b", "nothing", "nothing"),
+    ],
+)
+def test_cookies_are_hidden(header: str, message: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for output in ("debug", "traceback"):
+        assert f"Broken: {expected}\n" in info(output, "text", caught(message), redact=cookieSecrets(header))
+    monkeypatch.setenv("HTTP_COOKIE", header)
+    assert f"Broken: {expected}\n" in info("traceback", "text", caught(message))
+
+
+# Error
+
+
+class Failing(BaseApplication):
+    def start(self) -> None:
+        self.headers.append(("Set-Cookie", SECRET))
+        raise Broken(f"<b>broken {self.environ.get('HTTP_COOKIE')}</b>")
+
+
+def failing_generator(environ, start_response):
+    start_response("200 OK", PLAIN)
+    fail()
+    yield b"never"
+
+
+def failing_before_start(environ, start_response):
+    fail()
+    yield b"never"
+
+
+class Body:
+    def __init__(self, items, fail_at: int, fail_close: bool = False) -> None:
+        self.items, self.fail_at, self.fail_close, self.closed = items, fail_at, fail_close, 0
+
+    def __iter__(self):
+        for number, item in enumerate(self.items):
+            if number == self.fail_at:
+                fail()
+            yield item
+        if self.fail_at == len(self.items):
+            fail()
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.fail_close:
+            raise Broken("in close")
+
+
+def serving(body):
+    def application(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return body
+
+    return application
+
+
+def ask(application, *, checked=True, **over: Any):
+    environ: dict[str, Any] = {"QUERY_STRING": "", "SCRIPT_NAME": "", "PATH_INFO": "/", **over}
+    if "HTTP_HOST" not in over:
+        environ["HTTP_HOST"] = "shop.example"
+    setup_testing_defaults(environ)
+    answer: dict[str, Any] = {}
+    sent: list[bytes] = []
+
+    def start_response(status, headers, exc_info=None):
+        if exc_info and any(sent):
+            raise exc_info[1]
+        assert exc_info or not answer
+        answer.update(status=status, headers=headers)
+        return sent.append
+
+    body: Any = ()
+    try:
+        body = (validator(application) if checked else application)(environ, start_response)
+        for chunk in body:
+            assert answer
+            sent.append(chunk)
+    finally:
+        getattr(body, "close", int)()
+        answer["sent"] = b"".join(sent)
+        ask.sent = answer["sent"]  # type: ignore[attr-defined]
+    return answer["status"], dict(answer["headers"]), answer["sent"].decode()
+
+
+@pytest.mark.parametrize(
+    "application",
+    [Failing(), failing_generator, failing_before_start, serving(Body([], 0)), serving(Body([b"", b""], 2)),
+     BaseMiddleware(Failing()), BaseMiddleware(failing_before_start)],
+)  # fmt: skip
+def test_a_stranger_gets_a_plain_page_whose_reference_is_in_the_log(application, caplog) -> None:
+    status, headers, page = ask(Error(application), HTTP_COOKIE=f"sid={SECRET}", PATH_INFO="/a\nb")
+    assert status == "500 Internal Server Error"
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Length"] == str(len(page))
+    assert "Set-Cookie" not in headers
+    assert "broken" not in page
+    assert "Traceback" not in page
+    found = re.search(r"<b>([0-9a-f]{12})</b>", page)
+    assert found
+    assert [(r.name, r.levelno) for r in caplog.records] == [("web.error", logging.ERROR)]
+    record = caplog.records[0]
+    text = record.getMessage()
+    assert f"'GET' '/a\\nb' failed, reference {found[1]}\n    Traceback" in text
+    assert "broken" in text
+    assert SECRET not in text
+    assert record.exc_info is None, "a handler given the exception may log variables"
+    assert all(line.startswith("    ") for line in text.splitlines()[1:])
+
+
+@pytest.mark.parametrize("application", [Failing(), failing_generator, failing_before_start])
+@pytest.mark.parametrize(
+    ("over", "debug", "shown"),
+    [
+        (LOCAL, None, True),
+        (LOCAL | {"REMOTE_ADDR": "127.9.8.7"}, None, True),
+        (LOCAL | {"REMOTE_ADDR": "::1", "HTTP_HOST": "[::1]:8000"}, None, True),
+        (LOCAL | {"REMOTE_ADDR": "::ffff:127.0.0.1", "HTTP_HOST": "127.0.0.1"}, None, True),
+        (LOCAL | {"HTTP_HOST": "my.localhost"}, None, True),
+        (LOCAL, False, False),
+        (LOCAL | {"REMOTE_ADDR": "10.0.0.1"}, None, False),
+        (LOCAL | {"REMOTE_ADDR": "10.0.0.1"}, True, True),
+        (LOCAL | {"REMOTE_ADDR": ""}, None, False),
+        (LOCAL | {"REMOTE_ADDR": "localhost"}, None, False),
+        (LOCAL | {"HTTP_HOST": "rebound.example"}, None, False),
+        (LOCAL | {"HTTP_FORWARDED": "for=1.2.3.4"}, None, False),
+        (LOCAL | {"HTTP_X_FORWARDED_FOR": "1.2.3.4"}, None, False),
+        (LOCAL | {"HTTP_X_FORWARDED_PROTO": "https"}, None, False),
+        (LOCAL | {"HTTP_X_REAL_IP": "1.2.3.4"}, None, False),
+        (LOCAL | {"HTTP_VIA": "1.1 proxy"}, None, False),
+    ],
+)
+def test_who_sees_the_traceback(application, over: dict[str, str], debug: bool | None, shown: bool) -> None:
+    _, headers, page = ask(Error(application, debug=debug), HTTP_COOKIE=f"sid={SECRET}", **over)
+    assert ("Traceback" in page or "raise Broken" in page) is shown
+    assert ("&lt;b&gt;broken" in page) is shown
+    assert "<b>broken" not in page
+    assert SECRET not in page
+    assert "no-store" in headers["Cache-Control"]
+
+
+def test_middleware_may_name_more_that_must_not_appear(caplog) -> None:
+    def application(environ, start_response):
+        environ["web.error.secrets"].append("token-of-this-request")
+        raise Broken("token-of-this-request")
+
+    page = ask(Error(application, debug=True))[2]
+    assert "[hidden]" in page
+    assert "token-of-this-request" not in page.replace("&quot;token-of-this-request&quot;", ""), "but in the source"
+    assert "Broken: [hidden]" in caplog.text
+
+
+def test_what_was_sent_already_is_broken_off(caplog) -> None:
+    body = Body([b"first", b"second"], 1)
+    with pytest.raises(Broken):
+        ask(Error(BaseMiddleware(serving(body))), checked=False)
+    assert ask.sent == b"first"  # type: ignore[attr-defined]
+    assert body.closed == 1
+    assert "failed, reference" in caplog.text
+
+
+@pytest.mark.parametrize("fail_at", [-1, 0, 1])
+def test_the_body_is_closed_once_and_errors_of_that_are_logged(fail_at: int, caplog) -> None:
+    for fail_close in (False, True):
+        caplog.clear()
+        body = Body([b"", b"x"], fail_at, fail_close)
+        status, _, page = ask(Error(serving(body)))
+        assert body.closed == 1
+        assert status == ("200 OK" if fail_at < 0 else "500 Internal Server Error")
+        assert page == "x" or fail_at >= 0
+        assert len(caplog.records) == (fail_at >= 0) + fail_close
+        assert ("failed at the end of its response" in caplog.text) is fail_close
+
+
+@pytest.mark.parametrize(
+    ("application", "message"),
+    [
+        (lambda e, s: s("200 OK", PLAIN) and None, "the application returned None"),
+        (lambda e, s: s("200 OK", PLAIN) and "text", "the application returned str"),
+        (lambda e, s: s("200 OK", PLAIN) and ["text"], "body holds a str: WSGI takes bytes"),
+        (lambda e, s: s("200 OK", PLAIN) and iter(["text"]), "body holds a str: WSGI takes bytes"),
+        (lambda e, s: s("200 OK", PLAIN) and iter([None]), "body holds a NoneType: WSGI takes bytes"),
+        (lambda e, s: [b"text"], "did not call start_response"),
+        (lambda e, s: [], "did not call start_response"),
+        (lambda e, s: iter([]), "did not call start_response"),
+        (lambda e, s: iter([b"text"]), "did not call start_response"),
+    ],
+)
+def test_slips_of_programs_for_python_2_are_named(application, message: str) -> None:
+    status, _, page = ask(Error(application, debug=True), checked=False)
+    assert status == "500 Internal Server Error"
+    assert message in page
+
+
+def test_what_works_passes_through_untouched() -> None:
+    assert ask(Error(serving([b"a", b"b"]))) == ("200 OK", dict(PLAIN), "ab")
+    assert ask(Error(serving(Body([b"a"], -1))))[2] == "a"
+    body = [b"a"]
+    environ: dict[str, Any] = {}
+    assert Error(serving(body))(environ, lambda *_: bytes) is body  # type: ignore[arg-type, return-value]
+
+    class Redirect(BaseApplication):
+        def start(self) -> None:
+            self.status = "304 Not Modified"
+
+    assert ask(Error(Redirect())) == ("304 Not Modified", {}, "")
+
+
+def test_head_has_no_body_and_write_breaks_off() -> None:
+    _, headers, page = ask(Error(Failing()), REQUEST_METHOD="HEAD")
+    assert page == ""
+    assert int(headers["Content-Length"]) > 0
+
+    def application(environ, start_response):
+        start_response("200 OK", PLAIN)(b"part")
+        fail()
+
+    with pytest.raises(Broken):
+        ask(Error(application), checked=False)
+    assert ask.sent == b"part"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_interrupts_pass(kind: type[BaseException], caplog) -> None:
+    def application(environ, start_response):
+        raise kind
+
+    with pytest.raises(kind):
+        ask(Error(application))
+    assert not caplog.records
+
+
+class Own(Error):
+    def error(self):
+        text = info("traceback", "text").splitlines()[-1]
+        return "503 Busy", [("Content-Type", "text/plain; charset=utf-16")], [f"{text} {self.request['PATH_INFO']} é"]
+
+
+def test_a_subclass_makes_its_own_page() -> None:
+    environ: dict[str, Any] = {"PATH_INFO": "/x"}
+    setup_testing_defaults(environ)
+    seen: list[Any] = []
+    body = b"".join(Own(failing_generator)(environ, lambda *a: seen.append(a)))  # type: ignore[arg-type, return-value]
+    assert seen[-1][0] == "503 Busy"
+    assert body.decode("utf-16").endswith("Broken: <b>broken</b> /x é")
+
+
+def test_a_page_that_fails_leaves_the_plain_one(caplog) -> None:
+    class Bad(Error):
+        def error(self):
+            raise LookupError("no page")
+
+    status, _, page = ask(Bad(Failing()), **LOCAL)
+    assert status == "500 Internal Server Error"
+    assert "Broken" not in page
+    assert [("failed to make the error page" in r.getMessage()) for r in caplog.records] == [False, True]
+
+
+def test_eight_threads_get_their_own_page() -> None:
+    class Named(Error):
+        def error(self):
+            return "500 E", PLAIN, [info("traceback", "text").splitlines()[-1], "|", self.request["HTTP_X"]]
+
+    class Application(BaseApplication):
+        def start(self) -> None:
+            raise Broken(self.environ["HTTP_X"])
+
+    application = Named(Application())
+
+    def requests(worker: int) -> None:
+        for number in range(40):
+            mine = f"{worker}-{number}"
+            assert ask(application, HTTP_X=mine)[2] == f"{__name__}.Broken: {mine}|{mine}"
+
+    logging.getLogger("web.error").disabled = True
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for result in [pool.submit(requests, worker) for worker in range(8)]:
+                result.result()
+    finally:
+        logging.getLogger("web.error").disabled = False

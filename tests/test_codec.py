@@ -676,7 +676,7 @@ def test_mangled_bytes_are_a_value_or_undecodable() -> None:
 
 def test_stored_bytes_do_not_send_zoneinfo_through_the_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("coatcheck.codec.ZoneInfo", asked.append)
+    monkeypatch.setattr("coatcheck._forms.ZoneInfo", asked.append)
     for key in (b"../../etc/passwd", b"/etc/passwd", b"a/./b", b"a\x00b", b"tzdata.zones", b""):
         with pytest.raises(Undecodable):
             CODEC.decode(ext(15, b"Z" + key))

@@ -126,24 +126,26 @@ class Changes:
             entry = _Entry(MISSING, None, None)
         else:
             raw = self._snapshot().get(name)
-            entry = _Entry(self._decode(name, raw), raw, ABSENT if raw is None else raw.version)
-            if raw is not None and type(raw.data) is not int and self._codec.is_mutable(entry.value):
-                # Encoded again rather than compared with what is stored: another release of this library, or another
-                # program, may have written the same value with other bytes.
-                entry.origin = self._codec.encode(entry.value)
+            value, origin = self._decode(name, raw)
+            entry = _Entry(value, raw, ABSENT if raw is None else raw.version)
+            entry.origin = origin
         self._entries[name] = entry
         return entry
 
-    def _decode(self, name: Name, raw: Value | None) -> Any:
+    def _decode(self, name: Name, raw: Value | None) -> tuple[Any, bytes | None]:
+        """Give a stored value and, where it can change in place, its encoding as of now."""
         if raw is None:
-            return MISSING
+            return MISSING, None
         if isinstance(raw.data, int):
-            return raw.data
+            return raw.data, None
         try:
-            return self._codec.decode(raw.data)
-        except Undecodable:
+            value = self._codec.decode(raw.data)
+            # Encoded again rather than compared with what is stored: another release of this library, or another
+            # program, may have written the same value with other bytes.
+            return value, self._codec.encode(value) if self._codec.is_mutable(value) else None
+        except (Undecodable, Unencodable):  # the latter where a registered decode function gave something unstorable
             self._unreadable(name)
-            return MISSING
+            return MISSING, None
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -363,7 +365,7 @@ class Changes:
         for name in keys:
             entry = self._entries[name]
             raw = values.get(name)
-            theirs = self._decode(name, raw)
+            theirs, _ = self._decode(name, raw)
             if entry.reruns and entry.origin in (None, self._codec.encode(entry.value)):  # not changed in place since
                 mine = theirs
                 for function, default in entry.reruns:
@@ -371,7 +373,7 @@ class Changes:
                 self._encode(name, mine)
                 entry.value = mine
             else:
-                base = self._decode(name, entry.raw)
+                base, _ = self._decode(name, entry.raw)
                 entry.value, clash = merge(base, entry.value, theirs, self._same)
                 if clash:
                     clashes.append(name)

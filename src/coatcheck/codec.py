@@ -8,23 +8,37 @@ it. Nothing is ever imported because stored data says so: the types of an applic
 
 from __future__ import annotations
 
-import re
-import struct
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
-from decimal import Decimal
-from enum import Enum, Flag
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from threading import Lock
 from typing import Any, Final
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from msgspec import Raw
 from msgspec.msgpack import Decoder, Encoder, Ext
 
+from coatcheck._forms import (
+    FRACTION,
+    FRACTION_BITS,
+    FROZENSET,
+    INT,
+    LEAF_READERS,
+    LEAVES,
+    NEST_READERS,
+    PAIRS,
+    RANGE,
+    REGISTERED,
+    SET,
+    TUPLE,
+    RefusedError,
+    ensure,
+    is_text,
+    name_of,
+    write_int,
+)
+from coatcheck._kinds import functions_of, is_namedtuple
 from coatcheck.errors import CoatcheckError, ConfigurationError
 
 __all__ = ["MAX_DEPTH", "Codec", "Undecodable", "Unencodable"]
@@ -32,29 +46,11 @@ __all__ = ["MAX_DEPTH", "Codec", "Undecodable", "Unencodable"]
 MAX_DEPTH: Final = 64
 """How many containers may stand inside one another."""
 
-_FRACTION_BITS: Final = 1 << 14
-"""Larger fractions are refused: reducing one to lowest terms takes time that grows with the square of its size."""
-
 _PATH_STEPS: Final = 10
 """As much of the way to a refused value as a message has room for."""
 
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
-
-# The tags of the stored format. One that was ever released keeps its meaning for good.
-_INT, _TUPLE, _SET, _FROZENSET, _PAIRS, _BYTEARRAY, _DECIMAL, _FRACTION, _COMPLEX = range(1, 10)
-_UUID, _DATETIME, _DATE, _TIME, _TIMEDELTA, _ZONE, _RANGE = range(10, 17)
-_REGISTERED: Final = 32
-
-_DATETIME_HEAD: Final = struct.Struct(">HBBBBBI")
-_DATE_FORM: Final = struct.Struct(">HBB")
-_TIME_HEAD: Final = struct.Struct(">BBBI")
-_TIMEDELTA_FORM: Final = struct.Struct(">iII")
-_COMPLEX_FORM: Final = struct.Struct(">dd")
-_OFFSET_FORM: Final = struct.Struct(">q")
-_FOLD: Final = 1 << 31
-_ZONE_KEY: Final = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _write = Encoder().encode
 
@@ -77,16 +73,6 @@ class Undecodable(CoatcheckError):
     """Bytes are not what this codec writes, or name a type that is not registered with it."""
 
 
-class _RefusedError(Exception):
-    """A refusal on its way out of nested containers; each of them adds its step of the path."""
-
-    def __init__(self, kind: type, why: str) -> None:
-        super().__init__(why)
-        self.kind = kind
-        self.why = why
-        self.steps: list[str] = []
-
-
 @dataclass(frozen=True, slots=True)
 class _Registration:
     name: str
@@ -95,190 +81,29 @@ class _Registration:
     immutable: bool
 
 
-def _type_name(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _step(key: object) -> str:
+def path_step(key: object) -> str:
     """A dict's key as a step of a path: short, and only where its text is harmless to make."""
     text = repr(key) if type(key) in (str, int, bool) else f"<{type(key).__name__}>"
     return f"[{text[:40]}]"
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _remedy(kind: type) -> str:
     """Why a type is refused, and the call that makes it storable."""
-    name = _type_name(kind)
-    if issubclass(kind, Enum) or is_dataclass(kind) or _is_namedtuple(kind):
+    name = name_of(kind)
+    if issubclass(kind, Enum) or is_dataclass(kind) or is_namedtuple(kind):
         return f"a {name} cannot be stored before codec.register({name})"
     base = next((base for base in kind.__mro__ if base in _BUILT_IN), None)
     turn = f" turn it into a plain {base.__name__}, or" if base else ""
     return f"a {name} cannot be stored as it is:{turn} codec.register({name}, name, encode, decode)"
 
 
-def _too_deep_error(kind: type) -> _RefusedError:
-    return _RefusedError(kind, f"containers nest deeper than {MAX_DEPTH} levels, or one contains itself")
+def _too_deep_error(kind: type) -> RefusedError:
+    return RefusedError(kind, f"containers nest deeper than {MAX_DEPTH} levels, or one contains itself")
 
-
-def _ensure(held: object, what: str) -> None:
-    if not held:
-        raise ValueError(what)
-
-
-# --- leaves: a value to the payload of its extension, and back ---
-
-
-def _write_int(value: int) -> bytes:
-    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
-
-
-def _read_int(data: bytes) -> int:
-    value = int.from_bytes(data, "big", signed=True)
-    _ensure(_write_int(value) == data, "a padded integer")
-    return value
-
-
-def _write_decimal(value: Decimal) -> bytes:
-    # The case of str() depends on the decimal context of the moment; the bytes must not.
-    return str(value).upper().encode("ascii")
-
-
-def _read_decimal(data: bytes) -> Decimal:
-    value = Decimal(data.decode("ascii"))
-    _ensure(_write_decimal(value) == data, "another spelling of a Decimal")
-    return value
-
-
-def _write_zone(zone: tzinfo) -> bytes:
-    if zone is UTC:
-        return b"U"
-    if type(zone) is timezone:
-        # The only way to tell a name that was given from the one that timezone makes up.
-        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
-        stamp = _OFFSET_FORM.pack(offset // _MICROSECOND)
-        return b"N" + stamp + name[0].encode() if name else b"O" + stamp
-    if type(zone) is ZoneInfo:
-        if not _ZONE_KEY.fullmatch(zone.key or ""):
-            raise _RefusedError(ZoneInfo, "a ZoneInfo that was not made by its key cannot be stored")
-        return b"Z" + zone.key.encode("ascii")
-    why = f"the time zone {_type_name(type(zone))} cannot be stored: use zoneinfo.ZoneInfo or datetime.timezone"
-    raise _RefusedError(type(zone), why)
-
-
-def _read_zone(data: bytes) -> tzinfo:
-    form, rest = data[:1], data[1:]
-    if form == b"U":
-        _ensure(not rest, "more than a zone")
-        return UTC
-    if form == b"Z":
-        key = rest.decode("ascii")
-        # Looked at before zoneinfo goes to the file system with it.
-        _ensure(_ZONE_KEY.fullmatch(key), "not the key of a zone")
-        return ZoneInfo(key)
-    _ensure(form == b"N" or (form == b"O" and len(rest) == _OFFSET_FORM.size), "not a zone")
-    offset = timedelta(microseconds=_OFFSET_FORM.unpack_from(rest)[0])
-    return timezone(offset) if form == b"O" else timezone(offset, rest[_OFFSET_FORM.size :].decode())
-
-
-def _write_datetime(value: datetime) -> bytes:
-    fine = value.microsecond | _FOLD if value.fold else value.microsecond
-    head = _DATETIME_HEAD.pack(value.year, value.month, value.day, value.hour, value.minute, value.second, fine)
-    return head if value.tzinfo is None else head + _write_zone(value.tzinfo)
-
-
-def _read_datetime(data: bytes) -> datetime:
-    year, month, day, hour, minute, second, fine = _DATETIME_HEAD.unpack_from(data)
-    zone = _read_zone(data[_DATETIME_HEAD.size :]) if len(data) > _DATETIME_HEAD.size else None
-    return datetime(year, month, day, hour, minute, second, fine & ~_FOLD, zone, fold=fine // _FOLD)
-
-
-def _write_time(value: time) -> bytes:
-    fine = value.microsecond | _FOLD if value.fold else value.microsecond
-    head = _TIME_HEAD.pack(value.hour, value.minute, value.second, fine)
-    return head if value.tzinfo is None else head + _write_zone(value.tzinfo)
-
-
-def _read_time(data: bytes) -> time:
-    hour, minute, second, fine = _TIME_HEAD.unpack_from(data)
-    zone = _read_zone(data[_TIME_HEAD.size :]) if len(data) > _TIME_HEAD.size else None
-    return time(hour, minute, second, fine & ~_FOLD, zone, fold=fine // _FOLD)
-
-
-def _read_timedelta(data: bytes) -> timedelta:
-    days, seconds, microseconds = _TIMEDELTA_FORM.unpack(data)
-    value = timedelta(days, seconds, microseconds)
-    _ensure((value.days, value.seconds) == (days, seconds), "another spelling of a timedelta")
-    return value
-
-
-_LEAVES: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]]] = {
-    bytearray: (_BYTEARRAY, bytes, bytearray),
-    Decimal: (_DECIMAL, _write_decimal, _read_decimal),
-    complex: (_COMPLEX, lambda c: _COMPLEX_FORM.pack(c.real, c.imag), lambda b: complex(*_COMPLEX_FORM.unpack(b))),
-    UUID: (_UUID, lambda u: u.bytes, lambda b: UUID(bytes=b)),
-    datetime: (_DATETIME, _write_datetime, _read_datetime),
-    date: (_DATE, lambda d: _DATE_FORM.pack(d.year, d.month, d.day), lambda b: date(*_DATE_FORM.unpack(b))),
-    time: (_TIME, _write_time, _read_time),
-    timedelta: (
-        _TIMEDELTA,
-        lambda t: _TIMEDELTA_FORM.pack(t.days, t.seconds, t.microseconds),
-        _read_timedelta,
-    ),
-    timezone: (_ZONE, _write_zone, _read_zone),
-    ZoneInfo: (_ZONE, _write_zone, _read_zone),
-}
-_LEAF_READERS: Final = {tag: read for tag, _, read in _LEAVES.values()} | {_INT: _read_int}
-
-# --- extensions that hold other values: a list of them to the value ---
-
-
-def _read_set(members: list[Any]) -> set[Any]:
-    value = set(members)
-    _ensure(len(value) == len(members), "a set with equal members")
-    return value
-
-
-def _read_pairs(flat: list[Any]) -> dict[Any, Any]:
-    ends = iter(flat)
-    value = dict(zip(ends, ends, strict=False))
-    _ensure(len(value) * 2 == len(flat), "a dict with equal keys, or without a value")
-    return value
-
-
-def _read_fraction(parts: list[Any]) -> Fraction:
-    above, below = parts
-    _ensure(type(above) is type(below) is int and below > 0, "not a Fraction")
-    _ensure(max(above.bit_length(), below.bit_length()) <= _FRACTION_BITS, "a Fraction too large")
-    value = Fraction(above, below)
-    _ensure(value.denominator == below, "a Fraction not in lowest terms")
-    return value
-
-
-def _read_range(parts: list[Any]) -> range:
-    start, stop, step = parts
-    _ensure(type(start) is type(stop) is type(step) is int, "not a range")
-    return range(start, stop, step)
-
-
-_NEST_READERS: Final[dict[int, Callable[[list[Any]], Any]]] = {
-    _TUPLE: tuple,
-    _SET: _read_set,
-    _FROZENSET: lambda members: frozenset(_read_set(members)),
-    _PAIRS: _read_pairs,
-    _FRACTION: _read_fraction,
-    _RANGE: _read_range,
-}
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _NESTS: Final = frozenset({list, dict, tuple, set, frozenset})
-_BUILT_IN: Final = _SCALARS | _NESTS | {Fraction, range} | _LEAVES.keys()
+_BUILT_IN: Final = _SCALARS | _NESTS | {Fraction, range} | LEAVES.keys()
 _SIMPLE: Final = _BUILT_IN - _NESTS - {bytearray}
 
 
@@ -335,33 +160,33 @@ class _Walk:
             return self._dict(value, depth)
         if kind is list:
             return self._list(value, depth)
-        if kind in _LEAVES:
-            tag, write, _ = _LEAVES[kind]
+        if kind in LEAVES:
+            tag, write, _ = LEAVES[kind]
             return Ext(tag, write(value))
         if kind is tuple:
-            return Ext(_TUPLE, _write(self._list(value, depth)))
+            return Ext(TUPLE, _write(self._list(value, depth)))
         if kind is set or kind is frozenset:
             # Sets of equal members may iterate differently; their bytes must not differ.
             members = sorted(map(_write, self._list(list(value), depth)))
-            return Ext(_SET if kind is set else _FROZENSET, _write(list(map(Raw, members))))
+            return Ext(SET if kind is set else FROZENSET, _write(list(map(Raw, members))))
         if kind in self._registered:
             return self._application(self._registered[kind], value, depth)
         return self._rare(kind, value, depth)
 
     def _rare(self, kind: type, value: Any, depth: int) -> Any:
         if kind is int:
-            return value if _INT_MIN <= value <= _INT_MAX else Ext(_INT, _write_int(value))
+            return value if _INT_MIN <= value <= _INT_MAX else Ext(INT, write_int(value))
         if kind is str:
-            if not _is_text(value):
-                raise _RefusedError(str, "text with a lone surrogate cannot be stored: store bytes instead")
+            if not is_text(value):
+                raise RefusedError(str, "text with a lone surrogate cannot be stored: store bytes instead")
             return value
         if kind is Fraction:
-            if max(value.numerator.bit_length(), value.denominator.bit_length()) > _FRACTION_BITS:
-                raise _RefusedError(Fraction, f"a Fraction over {_FRACTION_BITS} bits cannot be stored")
-            return Ext(_FRACTION, _write(self._list([value.numerator, value.denominator], depth - 1)))
+            if max(value.numerator.bit_length(), value.denominator.bit_length()) > FRACTION_BITS:
+                raise RefusedError(Fraction, f"a Fraction over {FRACTION_BITS} bits cannot be stored")
+            return Ext(FRACTION, _write(self._list([value.numerator, value.denominator], depth - 1)))
         if kind is range:
-            return Ext(_RANGE, _write(self._list([value.start, value.stop, value.step], depth - 1)))
-        raise _RefusedError(kind, _remedy(kind))
+            return Ext(RANGE, _write(self._list([value.start, value.stop, value.step], depth - 1)))
+        raise RefusedError(kind, _remedy(kind))
 
     def _list(self, value: Any, depth: int) -> Any:
         if depth >= MAX_DEPTH:
@@ -377,7 +202,7 @@ class _Walk:
                         if changed is None:
                             changed = list(value)
                         changed[at] = new
-        except _RefusedError as refused:
+        except RefusedError as refused:
             refused.steps.append(f"[{at}]")
             raise
         return value if changed is None else changed
@@ -399,8 +224,8 @@ class _Walk:
                         if new is not item:
                             changed[key] = new
                 return value | changed if changed else value
-        except _RefusedError as refused:
-            refused.steps.append(_step(key))
+        except RefusedError as refused:
+            refused.steps.append(path_step(key))
             raise
         return self._pairs(value, depth)
 
@@ -411,10 +236,10 @@ class _Walk:
         try:
             for key, item in value.items():
                 flat += (self.convert(key, depth + 1), self.convert(item, depth + 1))
-        except _RefusedError as refused:
-            refused.steps.append(_step(key))
+        except RefusedError as refused:
+            refused.steps.append(path_step(key))
             raise
-        return Ext(_PAIRS, _write(flat))
+        return Ext(PAIRS, _write(flat))
 
     def _application(self, known: _Registration, value: Any, depth: int) -> Ext:
         if depth >= MAX_DEPTH:
@@ -422,69 +247,9 @@ class _Walk:
         try:
             inner = known.encode(value)
         except Exception as error:
-            why = f"the encode function registered for {_type_name(type(value))} raised {type(error).__name__}"
-            raise _RefusedError(type(value), why) from error
-        return Ext(_REGISTERED, _write([known.name, self.convert(inner, depth + 1)]))
-
-
-def _is_namedtuple(kind: type) -> bool:
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and hasattr(kind, "_make")
-
-
-def _by_fields(stored: Any, names: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """The fields of an object, from what was stored; a field that is new since then gets its default."""
-    _ensure(type(stored) is dict and stored.keys() <= names.keys(), "fields that the class does not have")
-    return {name: stored[name] if name in stored else default() for name, default in names.items()}
-
-
-def _no_default() -> Any:
-    raise ValueError("a field is missing that has no default")
-
-
-def _functions(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """How to take members of an enum, namedtuples and dataclasses apart and put them together again."""
-    if issubclass(cls, Flag):
-        return lambda member: member.value, cls
-    if issubclass(cls, Enum):
-        return lambda member: member.name, lambda name: cls[name]
-    names: dict[str, Callable[[], Any]]
-    if _is_namedtuple(cls):
-        made: Any = cls
-        defaults = made._field_defaults
-        names = {
-            name: partial(defaults.__getitem__, name) if name in defaults else _no_default for name in made._fields
-        }
-        return lambda value: value._asdict(), lambda stored: made._make(_by_fields(stored, names).values())
-    if is_dataclass(cls):
-        try:
-            object.__new__(cls)
-        except TypeError as error:
-            raise ConfigurationError(f"{_type_name(cls)} is more than its fields: give encode and decode") from error
-        names = {field.name: _default(field) for field in fields(cls)}
-        return partial(_take_apart, names), partial(_put_together, cls, names)
-    raise ConfigurationError(f"{_type_name(cls)} is no enum, namedtuple or dataclass: give encode and decode")
-
-
-def _default(field: Field[Any]) -> Callable[[], Any]:
-    if field.default_factory is not MISSING:
-        return field.default_factory
-    return _no_default if field.default is MISSING else lambda: field.default
-
-
-def _take_apart(names: Mapping[str, object], value: Any) -> dict[str, Any]:
-    for name in getattr(value, "__dict__", {}).keys() - names.keys():
-        # What a cached property holds can be computed again; anything else would be lost without a word.
-        if not isinstance(getattr(type(value), name, None), cached_property):
-            raise TypeError(f"the attribute {name} is not a field")
-    return {name: getattr(value, name) for name in names}
-
-
-def _put_together(cls: type, names: Mapping[str, Callable[[], Any]], stored: Any) -> Any:
-    # Past __init__, which may demand, change or compute things: the fields are what they were when it was stored.
-    value: Any = object.__new__(cls)
-    for name, part in _by_fields(stored, names).items():
-        object.__setattr__(value, name, part)
-    return value
+            why = f"the encode function registered for {name_of(type(value))} raised {type(error).__name__}"
+            raise RefusedError(type(value), why) from error
+        return Ext(REGISTERED, _write([known.name, self.convert(inner, depth + 1)]))
 
 
 class Codec:
@@ -534,19 +299,19 @@ class Codec:
             ConfigurationError: The class or the name is taken, the class is built in, or the functions are missing.
         """
         if cls in _BUILT_IN:
-            raise ConfigurationError(f"{_type_name(cls)} is storable already and cannot be registered")
+            raise ConfigurationError(f"{name_of(cls)} is storable already and cannot be registered")
         if encode is None and decode is None:
-            encode, decode = _functions(cls)
+            encode, decode = functions_of(cls)
         elif encode is None or decode is None:
-            raise ConfigurationError(f"{_type_name(cls)}: give both encode and decode, or neither")
-        label = _type_name(cls) if name is None else name
-        if not label or not _is_text(label):
-            raise ConfigurationError(f"{_type_name(cls)}: its name must be text and not empty")
+            raise ConfigurationError(f"{name_of(cls)}: give both encode and decode, or neither")
+        label = name_of(cls) if name is None else name
+        if not label or not is_text(label):
+            raise ConfigurationError(f"{name_of(cls)}: its name must be text and not empty")
         fixed = issubclass(cls, Enum) if immutable is None else immutable
         known = _Registration(label, encode, decode, fixed)
         with self._lock:
             if cls in self._registered:
-                raise ConfigurationError(f"{_type_name(cls)} is registered already")
+                raise ConfigurationError(f"{name_of(cls)} is registered already")
             if label in self._named:
                 raise ConfigurationError(f"the name {label!r} is registered already: give another one")
             # By name first: what another thread can encode, it can decode.
@@ -566,18 +331,18 @@ class Codec:
             if type(value) in _SCALARS or _is_plain(value):
                 return _write(value)
             return _write(self._quick.convert(value, 0))
-        except _RefusedError as refused:
+        except RefusedError as refused:
             raise _unencodable(refused) from refused.__cause__
         except (OverflowError, ValueError):
             pass
         try:
             return _write(self._careful.convert(value, 0))
-        except _RefusedError as refused:
+        except RefusedError as refused:
             raise _unencodable(refused) from refused.__cause__
         except (OverflowError, ValueError) as error:
             # Over four gigabytes in one piece, or a time zone whose name is no text.
             raise Unencodable(
-                _type_name(type(value)), "", f"a part of it cannot be stored ({type(error).__name__})"
+                name_of(type(value)), "", f"a part of it cannot be stored ({type(error).__name__})"
             ) from error
 
     def decode(self, data: bytes) -> Any:
@@ -614,21 +379,21 @@ class Codec:
         return False
 
     def _extension(self, level: int, tag: int, view: memoryview) -> Any:
-        if tag in _LEAF_READERS:
-            return _LEAF_READERS[tag](bytes(view))
-        _ensure(level <= MAX_DEPTH, "too deep")
+        if tag in LEAF_READERS:
+            return LEAF_READERS[tag](bytes(view))
+        ensure(level <= MAX_DEPTH, "too deep")
         held = self._decoders[level + 1].decode(view)
-        _ensure(type(held) is list, "not the payload of an extension")
-        if tag == _REGISTERED:
+        ensure(type(held) is list, "not the payload of an extension")
+        if tag == REGISTERED:
             name, inner = held
             # What an application's function makes of it is opaque to the look at the whole value.
-            _ensure(not _too_deep(inner), "too deep")
+            ensure(not _too_deep(inner), "too deep")
             return self._named[name].decode(inner)
-        return _NEST_READERS[tag](held)
+        return NEST_READERS[tag](held)
 
 
-def _unencodable(refused: _RefusedError) -> Unencodable:
+def _unencodable(refused: RefusedError) -> Unencodable:
     steps = refused.steps[::-1]
     if len(steps) > _PATH_STEPS:
         steps[_PATH_STEPS:] = ["[…]"]
-    return Unencodable(_type_name(refused.kind), "".join(steps), refused.why)
+    return Unencodable(name_of(refused.kind), "".join(steps), refused.why)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from coatcheck.changes import Changes
 from coatcheck.errors import SessionNotLoaded, SessionUnavailable
 from coatcheck.events import Event, Kind
+from coatcheck.record import Reason
 
 if TYPE_CHECKING:
     from coatcheck.codec import Codec
     from coatcheck.cookie import Channel
     from coatcheck.policy import Policy
-    from coatcheck.record import Name, Reason, Record, Value
+    from coatcheck.record import Name, Record, Value
     from coatcheck.token import Token
 
 __all__ = ["Mark", "State"]
@@ -143,7 +144,9 @@ class State:
         if len(self.candidates) > 1:
             self.load()
         self.check()
-        if self.token is not None and not (self.loaded and self.record is None):
+        if self.reason is Reason.ROTATED and len(self.candidates) == 1:
+            self.ended = self.candidates[0]  # the session goes on under a token that this client may yet receive
+        elif self.record is not None or not self.loaded:
             self.ended = self.token
         self.loaded = True
         self.token = self.record = self.login = self.deadline = None

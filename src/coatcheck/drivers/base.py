@@ -14,8 +14,9 @@
     dead at once. With a grace, the old digest works until the first commit under the new one, and for `grace` seconds
     after it. A second rotation of an old digest is `Conflict()`, unless its successor was issued at least `grace` ago
     and never used: then the new digest replaces it.
- 7. `revoke` ends the session of a digest, current or in grace. `revoke_user` ends all sessions of a user but the one
-    with the sid `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
+ 7. `revoke` ends the session of a digest: current, in grace, or rotated away within `TOMBSTONE`, so that a logout that
+    races a rotation ends the session all the same. `revoke_user` ends all sessions of a user but the one with the sid
+    `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
     is answered `Gone(REVOKED)`, in `create`, `commit` and `rotate` (the session `keep` included: it need not log in).
     `sessions_of` lists the live sessions of a user, `dead` says which of some sids are not alive. The index by user is
     written with the session, or ahead of it and healed when it is read; never by events that can be lost.

@@ -101,7 +101,7 @@ class MemoryDriver(Driver):
         self._versions = itertools.count(1)  # one sequence for all, so no version is given twice
         self._sessions: dict[str, _Held] = {}  # by sid
         self._digests: dict[bytes, _Held] = {}  # by digest, current or prior
-        self._ended: dict[bytes, tuple[Reason, float]] = {}
+        self._ended: dict[bytes, tuple[Reason, float, str | None]] = {}
         self._fences: dict[str, float] = {}
 
     @classmethod
@@ -189,7 +189,7 @@ class MemoryDriver(Driver):
             if digest is not None and (digest != old or grace <= 0):
                 del self._digests[digest]
                 was_over = digest == held.prior and held.prior_until < now
-                self._end(digest, Reason.ROTATED, held.prior_until if was_over else now)
+                self._end(digest, Reason.ROTATED, held.prior_until if was_over else now, held.info.sid)
         held.prior, held.prior_until = (old, NEVER) if grace > 0 else (None, 0.0)
         held.digest, held.grace, held.rotated = new, grace, now
         self._digests[new] = held
@@ -197,11 +197,16 @@ class MemoryDriver(Driver):
     def revoke(self, digest: bytes, now: float) -> bool:
         with self._lock:
             found = self._find(digest, now)
-            self._end(digest, Reason.REVOKED, now)  # also for a `create` that is still on its way
             held = self._digests.get(digest)
-            if held is not None and (found is held or digest == held.digest):
+            if found is Reason.ROTATED:
+                held = held or self._sessions.get(self._ended[digest][2] or "")
+                is_live = held is not None and held.info.expires > now
+            else:
+                is_live = not isinstance(found, Reason)
+            self._end(digest, Reason.REVOKED, now)  # also for a `create` that is still on its way
+            if held is not None and (is_live or digest == held.digest):
                 self._bury(held, now)
-            return not isinstance(found, Reason)
+            return is_live
 
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         with self._lock:
@@ -253,7 +258,7 @@ class MemoryDriver(Driver):
     def _find(self, digest: bytes, now: float) -> _Held | Reason:
         held = self._digests.get(digest)
         if held is None:
-            reason, until = self._ended.get(digest, (Reason.UNKNOWN, now))
+            reason, until, _ = self._ended.get(digest, (Reason.UNKNOWN, now, None))
             return reason if until > now else Reason.UNKNOWN
         if held.info.expires <= now:
             return Reason.EXPIRED
@@ -299,8 +304,8 @@ class MemoryDriver(Driver):
         held.info = _changed(held.info, delta)
         return Committed(version, counters)
 
-    def _end(self, digest: bytes, reason: Reason, end: float) -> None:
-        self._ended[digest] = (reason, end + TOMBSTONE)
+    def _end(self, digest: bytes, reason: Reason, end: float, sid: str | None = None) -> None:
+        self._ended[digest] = (reason, end + TOMBSTONE, sid)
 
     def _bury(self, held: _Held, now: float) -> None:
         self._end(held.digest, Reason.REVOKED, now)

@@ -25,6 +25,9 @@ from coatcheck.errors import ConfigurationError
 
 __all__ = ["Connections", "Held", "Settings"]
 
+Prepare = Callable[[sqlite3.Connection], None]
+"""Sees to the tables on a new connection."""
+
 _FORK_PATIENCE: Final = 10.0
 """Seconds that a fork waits for each connection to finish what it is doing."""
 
@@ -70,13 +73,11 @@ class Turn:
 class Held:
     """The place of one thread's connection. Entering it gives the connection and keeps a fork and `close` away."""
 
-    __slots__ = ("__weakref__", "_connect", "_connection", "_lock", "_prepare", "_waiting", "pid")
+    __slots__ = ("__weakref__", "_connection", "_lock", "_prepare", "_settings", "_waiting", "pid")
 
-    def __init__(
-        self, connect: Callable[[], sqlite3.Connection], prepare: Callable[[sqlite3.Connection], None]
-    ) -> None:
+    def __init__(self, settings: Settings, prepare: Prepare) -> None:
         self.pid: Final = os.getpid()
-        self._connect: Final = connect
+        self._settings: Final = settings
         self._prepare: Final = prepare
         self._connection: sqlite3.Connection | None = None
         self._lock: Final = threading.Lock()
@@ -98,10 +99,11 @@ class Held:
         try:
             with _making:
                 self._waiting = False
-                connection = self._connect()
+                connection = _connect(self._settings)
         finally:
             self._waiting = False
         try:
+            _configure(connection, self._settings)
             self._prepare(connection)
         except BaseException:
             connection.close()
@@ -156,9 +158,9 @@ class Connections:
         prepare: Called with each new connection, to see to the tables.
     """
 
-    def __init__(self, settings: Settings, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, settings: Settings, prepare: Prepare) -> None:
         self._settings: Final = settings
-        self._prepare_tables: Final = prepare
+        self._prepare: Final = prepare
         self._pid = os.getpid()
         self._local = threading.local()
         self._all: weakref.WeakSet[Held] = weakref.WeakSet()
@@ -176,7 +178,7 @@ class Connections:
     def _make_held(self) -> Held:
         if self._pid != os.getpid():
             self.renew_in_child()
-        held = Held(self._connect, self._prepare)
+        held = Held(self._settings, self._prepare)  # nothing that leads back here: no cycle waits for the collector
         with _making:
             self._all.add(held)
         self._local.held = held
@@ -202,43 +204,37 @@ class Connections:
         for held in places:
             held.close(2 * self._settings.timeout + 1)
 
-    def _connect(self) -> sqlite3.Connection:
-        """Open the database, creating the file where it is missing.
 
-        Raises:
-            ConfigurationError: Something else stands where the database should be.
-            sqlite3.Error: SQLite cannot open it.
-        """
-        settings = self._settings
-        check_place(settings.path, network_allowed=settings.network_allowed)
-        create_file(settings.path)
-        return sqlite3.connect(
-            settings.path,
-            timeout=settings.timeout,
-            isolation_level=None,
-            check_same_thread=False,  # a fork and `close` close the connections of other threads
+def _connect(settings: Settings) -> sqlite3.Connection:
+    """Open the database, creating the file where it is missing.
+
+    Raises:
+        ConfigurationError: Something else stands where the database should be.
+        OSError: The folder cannot be used.
+        sqlite3.Error: SQLite cannot open it.
+    """
+    check_place(settings.path, network_allowed=settings.network_allowed)
+    create_file(settings.path)
+    return sqlite3.connect(
+        settings.path,
+        timeout=settings.timeout,
+        isolation_level=None,
+        check_same_thread=False,  # a fork and `close` close the connections of other threads
+    )
+
+
+def _configure(connection: sqlite3.Connection, settings: Settings) -> None:
+    mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode").fetchone()[0]), settings.timeout)
+    if mode != "wal":
+        # The busy timeout does not cover this switch, and racing creators all try it
+        mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]), settings.timeout)
+    if mode != "wal":
+        raise ConfigurationError(
+            f"{settings.path} cannot keep a write-ahead log (its journal mode stays {mode!r}): put it on a local disk"
         )
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._configure(connection)
-        self._prepare_tables(connection)
-
-    def _configure(self, connection: sqlite3.Connection) -> None:
-        settings = self._settings
-        mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode").fetchone()[0]), settings.timeout)
-        if mode != "wal":
-            # The busy timeout does not cover this switch, and racing creators all try it
-            mode = _patiently(
-                lambda: str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]), settings.timeout
-            )
-        if mode != "wal":
-            raise ConfigurationError(
-                f"{settings.path} cannot keep a write-ahead log (its journal mode stays {mode!r}):"
-                " put it on a local disk"
-            )
-        connection.execute(f"PRAGMA synchronous={settings.synchronous}")
-        connection.execute("PRAGMA foreign_keys=OFF")
-        connection.execute("PRAGMA journal_size_limit=16777216")  # a burst does not leave a large file behind
+    connection.execute(f"PRAGMA synchronous={settings.synchronous}")
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("PRAGMA journal_size_limit=16777216")  # a burst does not leave a large file behind
 
 
 def _patiently(attempt: Callable[[], str], patience: float) -> str:

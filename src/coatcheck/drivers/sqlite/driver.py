@@ -8,6 +8,7 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -135,7 +136,7 @@ class SQLiteDriver(_Common):
         self._timeout: Final = timeout
         self._work = Work(Statements(check_prefix(prefix)))
         settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem)
-        self._connections: Final = Connections(settings, self._see_to_tables)
+        self._connections: Final = Connections(settings, partial(_see_to_tables, self._work.sql, self.path))
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteDriver:
@@ -171,19 +172,6 @@ class SQLiteDriver(_Common):
             synchronous=options.get("synchronous", "normal"),
             network_filesystem=network == "allow",
         )
-
-    def _see_to_tables(self, connection: sqlite3.Connection) -> None:
-        sql = self._work.sql
-        if check_schema(connection, sql, self.path):
-            return
-        connection.execute("BEGIN IMMEDIATE")  # whoever creates them first: the others wait here and find them
-        try:
-            create_tables(connection, sql)
-            connection.execute("COMMIT")
-        except BaseException:
-            _roll_back(connection)
-            raise
-        check_schema(connection, sql, self.path)
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -267,6 +255,20 @@ class SQLiteDriver(_Common):
                 f"the sqlite driver borrows a sqlite3.Connection, not a {kind.__module__}.{kind.__qualname__}"
             )
         return _BorrowedDriver(connection, self._work)
+
+
+def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -> None:
+    """Create the tables on a new connection where they are missing, and check them."""
+    if check_schema(connection, sql, path):
+        return
+    connection.execute("BEGIN IMMEDIATE")  # whoever creates them first: the others wait here and find them
+    try:
+        create_tables(connection, sql)
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+    check_schema(connection, sql, path)
 
 
 def _nothing(run: Run) -> None:

@@ -61,7 +61,7 @@ _DDL: Final = (
     """,
     """
     CREATE TABLE IF NOT EXISTS coatcheck_ended (
-        digest BLOB PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL
+        digest BLOB PRIMARY KEY, reason TEXT NOT NULL, until REAL NOT NULL, sid TEXT
     ) WITHOUT ROWID
     """,
     "CREATE INDEX IF NOT EXISTS coatcheck_ended_until ON coatcheck_ended (until)",
@@ -135,7 +135,8 @@ class Statements:
         self.clear = sql("DELETE FROM coatcheck_value WHERE session = ?")
 
         self.ended = sql("SELECT +reason, +until FROM coatcheck_ended WHERE digest = ?")
-        self.end = sql("INSERT OR REPLACE INTO coatcheck_ended (digest, reason, until) VALUES (?, ?, ?)")
+        self.end = sql("INSERT OR REPLACE INTO coatcheck_ended (digest, reason, until, sid) VALUES (?, ?, ?, ?)")
+        self.find_successor = sql(_FIND + "sid = (SELECT +sid FROM coatcheck_ended WHERE digest = ?)")
         self.forget_ended = sql("""
             DELETE FROM coatcheck_ended
             WHERE digest IN (SELECT digest FROM coatcheck_ended WHERE until <= ? ORDER BY until LIMIT ?)""")

@@ -244,7 +244,7 @@ class Work:
             return refusal
         plan = _planned(found, old, grace, now)
         for digest, end in plan.dead:
-            self._end(run, digest, Reason.ROTATED, end)
+            self._end(run, digest, Reason.ROTATED, end, found.info.sid)
         run(self.sql.rotate, (new, plan.prior, plan.until, grace, now, found.id))
         return self._apply(run, found._replace(prior_until=plan.until), delta, plan.until)
 
@@ -262,14 +262,16 @@ class Work:
         is_over = found is not None and prior_state(found.prior_until, now) is Reason.ROTATED
         return Gone(Reason.ROTATED) if is_over else Conflict()
 
-    def _end(self, run: Run, digest: bytes, reason: Reason, end: float) -> None:
-        run(self.sql.end, (digest, str(reason), end + TOMBSTONE))
+    def _end(self, run: Run, digest: bytes, reason: Reason, end: float, sid: str | None = None) -> None:
+        run(self.sql.end, (digest, str(reason), end + TOMBSTONE, sid))
 
     # -- ending
 
     def revoke(self, run: Run, digest: bytes, now: float) -> bool:
         """See `Driver.revoke`. The tombstone is left in any case, for a `create` that is still on its way."""
         found = self._find(run, digest, now)
+        if found is Reason.ROTATED:
+            found = self._successor(run, digest, now)
         self._end(run, digest, Reason.REVOKED, now)
         if isinstance(found, Reason):
             row = run(self.sql.find, (digest,)).fetchone()
@@ -278,6 +280,15 @@ class Work:
             return False
         self._bury(run, found, now)
         return True
+
+    def _successor(self, run: Run, digest: bytes, now: float) -> Found | Reason:
+        """Give the live session that *digest* opened before a rotation took it away."""
+        for statement in (self.sql.find_prior, self.sql.find_successor):
+            row = run(statement, (digest,)).fetchone()
+            found = None if row is None else found_in(row, by_prior=False)
+            if found is not None and found.info.expires > now:
+                return found
+        return Reason.ROTATED
 
     def revoke_user(self, run: Run, user: str, now: float, keep: str | None) -> int:
         """See `Driver.revoke_user`."""

@@ -1,0 +1,75 @@
+"""Taking members of an application's enums, namedtuples and dataclasses apart, and putting them together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum, Flag
+from functools import cached_property, partial
+from typing import Any
+
+from coatcheck._forms import ensure, name_of
+from coatcheck.errors import ConfigurationError
+
+__all__ = ["functions_of", "is_namedtuple"]
+
+
+def is_namedtuple(kind: type) -> bool:
+    """Tell whether a type is a namedtuple."""
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and hasattr(kind, "_make")
+
+
+def _by_fields(stored: Any, names: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """The fields of an object, from what was stored; a field that is new since then gets its default."""
+    ensure(type(stored) is dict and stored.keys() <= names.keys(), "fields that the class does not have")
+    return {name: stored[name] if name in stored else default() for name, default in names.items()}
+
+
+def _no_default() -> Any:
+    raise ValueError("a field is missing that has no default")
+
+
+def functions_of(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Tell how to take members of an enum, namedtuples and dataclasses apart and put them together again."""
+    if issubclass(cls, Flag):
+        return lambda member: member.value, cls
+    if issubclass(cls, Enum):
+        return lambda member: member.name, lambda name: cls[name]
+    names: dict[str, Callable[[], Any]]
+    if is_namedtuple(cls):
+        made: Any = cls
+        defaults = made._field_defaults
+        names = {
+            name: partial(defaults.__getitem__, name) if name in defaults else _no_default for name in made._fields
+        }
+        return lambda value: value._asdict(), lambda stored: made._make(_by_fields(stored, names).values())
+    if is_dataclass(cls):
+        try:
+            object.__new__(cls)
+        except TypeError as error:
+            raise ConfigurationError(f"{name_of(cls)} is more than its fields: give encode and decode") from error
+        names = {field.name: _default(field) for field in fields(cls)}
+        return partial(_take_apart, names), partial(_put_together, cls, names)
+    raise ConfigurationError(f"{name_of(cls)} is no enum, namedtuple or dataclass: give encode and decode")
+
+
+def _default(field: Field[Any]) -> Callable[[], Any]:
+    if field.default_factory is not MISSING:
+        return field.default_factory
+    return _no_default if field.default is MISSING else lambda: field.default
+
+
+def _take_apart(names: Mapping[str, object], value: Any) -> dict[str, Any]:
+    for name in getattr(value, "__dict__", {}).keys() - names.keys():
+        # What a cached property holds can be computed again; anything else would be lost without a word.
+        if not isinstance(getattr(type(value), name, None), cached_property):
+            raise TypeError(f"the attribute {name} is not a field")
+    return {name: getattr(value, name) for name in names}
+
+
+def _put_together(cls: type, names: Mapping[str, Callable[[], Any]], stored: Any) -> Any:
+    # Past __init__, which may demand, change or compute things: the fields are what they were when it was stored.
+    value: Any = object.__new__(cls)
+    for name, part in _by_fields(stored, names).items():
+        object.__setattr__(value, name, part)
+    return value

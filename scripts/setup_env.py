@@ -48,8 +48,8 @@ def run(*command: str | Path) -> None:
 
 
 def digest(kind: str, files: Iterable[Path]) -> str:
-    """One value for a Python, a kind and the contents of files, to tell whether anything changed."""
-    total = hashlib.sha256(f"{sys.version} {kind}".encode())
+    """One value for a kind of work and the contents of files, to tell whether anything changed."""
+    total = hashlib.sha256(kind.encode())
     for file in sorted(files):
         total.update(f"\n{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return total.hexdigest()

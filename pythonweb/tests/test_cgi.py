@@ -1,6 +1,6 @@
 """environ['web.cgi']: fields of the query string, of urlencoded forms and of multipart forms, and what is refused."""
 
-# ruff: noqa: S101, PLR2004, D100, D101, D102, D103, D107, INP001, S105, S106, SLF001, ANN001, ANN002, ANN003, ANN201, ANN202, ARG001, ARG002 -- as in the tests of coatcheck
+# ruff: noqa: S101, D103, INP001, ANN001, ANN201, ARG005 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 
@@ -237,7 +237,9 @@ REFUSED: list[tuple[str, bytes, str, dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "kind", "over", "status", "line"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+@pytest.mark.parametrize(
+    ("body", "kind", "over", "status", "line"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
+)
 def test_what_is_refused(body: bytes, kind: str, over: dict[str, Any], status: str, line: str) -> None:
     collect = Collect()
     application = CGI(collect, maxBody=over.get("maxBody", 100), maxFields=4, maxFiles=2)

@@ -1,14 +1,16 @@
 """web.database and the Database middleware."""
 
-# ruff: noqa: S101, PLR2004, D100, D101, D102, D103, D107, INP001, S105, S106, S608, SLF001, ANN001, ANN002, ANN003, ANN201, ANN202, ARG001, ARG002 -- as in the tests of coatcheck
+# ruff: noqa: S101, PLR2004, D101, D103, INP001, SLF001, ARG001, ANN001, ANN201, ANN202, ANN204, ARG005, FBT001 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import sqlite3
 import stat
 import sys
+import tempfile
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -50,12 +52,14 @@ def rows(file: str) -> list[Any]:
         base.close()
 
 
-# connect()
+# Connecting.
 
 
 @pytest.mark.parametrize("adapter", ["sqlite", "snakesql", "SQLite"])
 def test_a_file_is_made_where_auto_create_is_true(adapter: str, file: str) -> None:
-    with pytest.raises(database.ConnectionFailed, match=r"shop\.db': there is no such file: create it with autoCreate=True"):
+    with pytest.raises(
+        database.ConnectionFailed, match=r"shop\.db': there is no such file: create it with autoCreate=True"
+    ):
         database.connect(adapter, file)
     assert not Path(file).exists()
     old = os.umask(0)
@@ -103,20 +107,52 @@ def test_a_file_that_cannot_be_a_database(make, path: str, message: str, tmp_pat
     assert (raised.value.adapter, raised.value.database) == ("sqlite", whole)
 
 
-def test_a_file_or_folder_that_cannot_be_written(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests may run as root, whom no permission stops: SQLite is asked for what it says to others."""
-    database.connect("sqlite", file, autoCreate=True).close()
-    real = sqlite3.connect
-
-    def read_only(path: str, **options: Any) -> Any:
-        return real(f"file:{path}?mode=ro&immutable=1", uri=True, **options)
-
-    base = real(file)
-    base.execute("PRAGMA journal_mode=DELETE")
+def test_a_database_on_a_read_only_file_system(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test can mount one, so SQLite is told that it is."""
+    base = sqlite3.connect(file)
+    base.execute("CREATE TABLE t (a)")
     base.close()
-    monkeypatch.setattr(sqlite3, "connect", read_only)
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **o: real(f"file:{path}?mode=ro&immutable=1", uri=True, **o))
     with pytest.raises(database.ConnectionFailed, match="readonly database; let this process write to the file and"):
         database.connect("sqlite", file)
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "message"),
+    [
+        (0o444, 0o777, "the file '.*/shop.db' cannot be written: let this process write to it"),
+        (0o666, 0o555, "the folder '.*' cannot be written: let this process write to it"),
+        (None, 0o555, "cannot be created: Permission denied; let this process write to the folder"),
+        (0o666, 0o000, "cannot be reached: Permission denied"),
+    ],
+)
+def test_a_file_or_folder_that_cannot_be_written(file_mode: int | None, folder_mode: int, message: str) -> None:
+    """Permissions do not stop root, so a child process tries it as somebody else."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        file = Path(folder) / "shop.db"
+        if file_mode is not None:
+            database.connect("sqlite", str(file), autoCreate=True).close()
+            file.chmod(file_mode)
+        Path(folder).chmod(folder_mode)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(65534)
+                database.connect("sqlite", str(file), autoCreate=True)
+            except BaseException as error:  # noqa: BLE001 -- the parent judges it
+                os.write(writer, f"{type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        with os.fdopen(reader) as told:
+            text = told.read()
+        Path(folder).chmod(0o777)
+    assert text.startswith(f"ConnectionFailed: sqlite database '{file}'")
+    assert re.search(message, text)
 
 
 def test_a_locked_database_says_so(file: str) -> None:
@@ -132,7 +168,11 @@ def test_a_locked_database_says_so(file: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (("oracle", "x"), database.UnknownAdapter, "no adapter 'oracle': use one of mysql, postgresql, snakesql, sqlite"),
+        (
+            ("oracle", "x"),
+            database.UnknownAdapter,
+            "no adapter 'oracle': use one of mysql, postgresql, snakesql, sqlite",
+        ),
         (("", "x"), database.UnknownAdapter, "no adapter ''"),
         (("sqlite", ""), database.ParameterError, "database='' is empty"),
         (("sqlite", None), database.ParameterError, "database=None is"),
@@ -269,7 +309,9 @@ def test_a_server_that_refuses_is_named_and_no_password_is_shown(server) -> None
     with pytest.raises(database.ConnectionFailed) as raised:
         database.connect(server.adapter, "shop", "me", "pw-secret", "db.example", 99)
     text = str(raised.value)
-    assert text.startswith(f"{server.adapter} database 'shop': no entry for me with ***; check that the server runs at ")
+    assert text.startswith(
+        f"{server.adapter} database 'shop': no entry for me with ***; check that the server runs at "
+    )
     assert "db.example:99" in text
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
@@ -362,7 +404,9 @@ def test_every_member_of_the_cursor(connection) -> None:
     cursor.setoutputsize(1)
     cursor.close()
     cursor.close()
-    with pytest.raises(database.ConnectionClosed, match=r"cursor is closed: take a new one from connection\.cursor\(\)"):
+    with pytest.raises(
+        database.ConnectionClosed, match=r"cursor is closed: take a new one from connection\.cursor\(\)"
+    ):
         cursor.fetchone()
 
 
@@ -489,13 +533,13 @@ def test_a_hook_must_not_commit(connection) -> None:
         connection.commit()
 
 
-# The middleware
+# Middleware.
 
 
 def ask(application, **over: Any) -> str:
     environ: dict[str, Any] = {"QUERY_STRING": "", **over}
     setup_testing_defaults(environ)
-    body = validator(application)(environ, lambda status, headers, exc_info=None: print)  # noqa: T203
+    body = validator(application)(environ, lambda status, headers, exc_info=None: print)
     try:
         return b"".join(body).decode()
     finally:
@@ -573,7 +617,9 @@ def test_the_connection_is_there_while_the_body_is_read_and_ends_with_it(make, f
 
 
 @pytest.mark.parametrize("where", ["call", "first", "body", "close", "abandoned"])
-def test_the_connection_comes_back_whatever_happens(where: str, make, file: str) -> None:
+def test_the_connection_comes_back_whatever_happens(  # noqa: C901 -- one application for all places
+    where: str, make, file: str
+) -> None:
     class Body:
         def __init__(self, environ) -> None:
             self.environ, self.step = environ, 0
@@ -605,7 +651,7 @@ def test_the_connection_comes_back_whatever_happens(where: str, make, file: str)
     if where == "abandoned":
         environ: dict[str, Any] = {}
         setup_testing_defaults(environ)
-        body: Any = middleware(environ, lambda *_: print)  # type: ignore[arg-type, return-value]  # noqa: T203
+        body: Any = middleware(environ, lambda *_: print)  # type: ignore[arg-type, return-value]
         next(body)
         body.close()
         body.close()
@@ -620,7 +666,7 @@ def test_broken_and_closed_connections_are_not_kept(make) -> None:
     def application(environ, start_response):
         connection = environ["web.database.connection"]
         assert connection.cursor().execute("SELECT 1").fetchone() == (1,)
-        {"base": lambda: connection.baseConnection.close(), "own": connection.close, "": int}[environ["HTTP_X"]]()
+        {"base": connection.baseConnection.close, "own": connection.close, "": int}[environ["HTTP_X"]]()
         start_response("200 OK", PLAIN)
         return []
 
@@ -655,7 +701,9 @@ def test_a_file_that_was_replaced_is_opened_anew(make, file: str) -> None:
 
 def test_errors_of_connecting_name_the_database(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.db")
-    with pytest.raises(database.ConnectionFailed, match=r"missing\.db': there is no such file: create it with autoCreate"):
+    with pytest.raises(
+        database.ConnectionFailed, match=r"missing\.db': there is no such file: create it with autoCreate"
+    ):
         ask(Database(Committing(), "snakesql", missing))
     assert not Path(missing).exists()
     for arguments, message in (
@@ -669,7 +717,9 @@ def test_errors_of_connecting_name_the_database(tmp_path: Path) -> None:
         Database(Committing(), "sqlite", missing, poolSize=-1)
 
 
-def test_the_path_is_settled_when_the_middleware_is_made(connection, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_is_settled_when_the_middleware_is_made(
+    connection, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(file).parent)
     middleware = Database(Committing(), "sqlite", "shop.db")
     monkeypatch.chdir("/")

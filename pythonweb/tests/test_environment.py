@@ -1,6 +1,6 @@
 """web.environment and the Environment middleware."""
 
-# ruff: noqa: S101, PLR2004, D100, D101, D102, D103, D107, INP001, S105, S106, S608, SLF001, ANN001, ANN002, ANN003, ANN201, ANN202, ARG001, ARG002 -- as in the tests of coatcheck
+# ruff: noqa: S101, D101, D103, INP001, ANN001, ANN201 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class Show(BaseApplication):
 def test_the_middleware_adds_name_and_type(params: dict[str, Any], shown: str) -> None:
     environ: dict[str, Any] = {"QUERY_STRING": ""}
     setup_testing_defaults(environ)
-    body = validator(Environment(Show(), **params))(environ, lambda *_: print)  # type: ignore[arg-type, return-value]  # noqa: T203
+    body = validator(Environment(Show(), **params))(environ, lambda *_: print)  # type: ignore[arg-type, return-value]
     assert b"".join(body).decode() == shown
     body.close()  # type: ignore[attr-defined]
 

@@ -161,8 +161,10 @@ class SQLite(Adapter):
         deadline = time.monotonic() + self._timeout
         while base.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
             try:
-                # A file system without shared memory answers with another mode, which works too.
-                base.execute("PRAGMA journal_mode=WAL").fetchone()
+                # Where WAL cannot be had it answers with another mode, which works too unless nothing can be written.
+                if base.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                    (version,) = base.execute("PRAGMA user_version").fetchone()
+                    base.execute(f"PRAGMA user_version = {version:d}")
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
@@ -182,13 +184,20 @@ class SQLite(Adapter):
             self._create_file(folder)
         except NotADirectoryError:
             raise self._failed(f"{folder!r} is not a folder: name a file in a folder that exists") from None
-        except (OSError, ValueError) as error:
-            raise self._failed(f"the file cannot be found: {error}; name another") from error
+        except OSError as error:
+            raise self._failed(f"the file cannot be reached: {error.strerror}; name another") from error
         else:
             if stat.S_ISDIR(mode):
                 raise self._failed("it is a folder: name a file, for example one inside of it")
             if not stat.S_ISREG(mode):
                 raise self._failed("it is not a regular file: name another")
+            self._check_access(folder)
+
+    def _check_access(self, folder: str) -> None:
+        # SQLite would open the file for reading, and fail at the first write without its path.
+        for path, what in ((self.database, "file"), (folder, "folder")):
+            if not os.access(path, os.W_OK, effective_ids=True):
+                raise self._failed(f"the {what} {path!r} cannot be written: let this process write to it")
 
     def _create_file(self, folder: str) -> None:
         """Make the file before SQLite does, which would make it readable for all; its -wal file gets the same mode."""

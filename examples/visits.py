@@ -1,0 +1,27 @@
+"""The shortest use: a WSGI application that counts each visitor's visits. Run it, then open http://localhost:8000/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from coatcheck.wsgi import SessionMiddleware
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+
+def visits(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    session = environ["coatcheck.session"]
+    session.increment("visits")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"visit {session['visits']}\n".encode()]
+
+
+application = SessionMiddleware(visits, "sqlite:///sessions.db")
+
+if __name__ == "__main__":
+    from wsgiref.simple_server import make_server
+
+    with make_server("127.0.0.1", 8000, application) as server:
+        server.serve_forever()

@@ -114,7 +114,7 @@ def test_chains_groups_notes_and_recursion() -> None:
             for text in ("a note", "Broken: first", "ValueError: second", "direct cause", "more frames"):
                 assert text in report
             assert len(report) < 200_000
-    with pytest.raises(KeyError) as raised:
+    with pytest.raises(KeyError) as raised:  # noqa: PT012 -- the two errors belong together
         try:
             fail("one")
         except Broken:

@@ -220,6 +220,31 @@ def test_setup_leaves_no_connection_open(driver: SQLiteDriver) -> None:
     started(driver)
 
 
+def test_a_token_that_died_long_ago_revokes_nothing(driver: SQLiteDriver) -> None:
+    for grace in (0, 30):
+        record = started(driver)
+        new = digest()
+        committed(driver.rotate(record.digest, new, Delta(), grace, START))
+        committed(driver.commit(new, Delta(), START))
+        assert not driver.revoke(record.digest, START + grace + TOMBSTONE)
+        loaded(driver, new, START + grace + TOMBSTONE)
+
+
+def test_asking_whether_it_is_set_up_makes_nothing(driver: SQLiteDriver) -> None:
+    assert not driver.is_set_up()
+    assert not Path(driver.path).exists()
+    Path(driver.path).touch()
+    assert not driver.is_set_up()
+    assert Path(driver.path).stat().st_size == 0
+    driver.setup()
+    assert driver.is_set_up()
+    assert not SQLiteDriver(driver.path, prefix="other_").is_set_up()
+    driver.tear_down()
+    assert not driver.is_set_up()
+    with pytest.raises(DriverUnavailable, match="call setup"):
+        driver.load(digest(), START)
+
+
 def test_capabilities(driver: SQLiteDriver) -> None:
     assert {Capability.SCOPE_HOST, Capability.DURABLE, Capability.BORROWED_CONNECTION} <= driver.capabilities
     assert driver.name == "sqlite"

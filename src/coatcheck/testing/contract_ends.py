@@ -165,14 +165,24 @@ class EndRules(Rules):
                 assert driver.commit(either, Delta(touch=START + 1), START + 1) == Gone(Reason.REVOKED)
             assert driver.dead([record.sid], START + 1) == {record.sid}
 
-    def test_rule_07_a_dead_token_revokes_nothing(self, driver: Driver) -> None:
-        """Once its grace is over, the old digest cannot end the session."""
-        record = started(driver)
-        new = successor(driver, record.digest)
-        committed(driver.rotate(record.digest, new, Delta(), 30, START))
-        committed(driver.commit(new, Delta(touch=START), START))
-        assert not driver.revoke(record.digest, START + 31)
-        loaded(driver, new, START + 31)
+    def test_rule_07_a_logout_that_races_a_rotation(self, driver: Driver) -> None:
+        """A digest that was rotated away within the last minute ends the session all the same, whatever came after."""
+        for grace, rotations, now in ((0, 1, START), (0, 1, START + 59), (0, 3, START + 50), (30, 2, START + 89)):
+            record = started(driver, user=user())
+            chain = [record.digest]
+            for step in range(rotations):
+                chain.append(successor(driver, record.digest))
+                committed(driver.rotate(chain[-2], chain[-1], Delta(), grace, START + 15 * step))
+                committed(driver.commit(chain[-1], Delta(touch=START + 15 * step), START + 15 * step))
+            late = chain[0] if grace == 0 else chain[-2]
+            assert driver.load(late, now) == Missing(Reason.ROTATED)
+            assert self.reopen(driver).revoke(late, now), (grace, rotations, now)
+            assert driver.load(chain[-1], now) == Missing(Reason.REVOKED)
+            assert driver.commit(chain[-1], puts({A: b"late"}), now) == Gone(Reason.REVOKED)
+            assert all(isinstance(driver.load(each, now), Missing) for each in chain)
+            assert driver.dead([record.sid], now) == {record.sid}
+            assert driver.sessions_of(record.user or "", now) == []
+            assert not driver.revoke(late, now)
 
     def test_rule_07_sessions_of(self, driver: Driver) -> None:
         """A user's live sessions are listed, oldest first, and nobody else's."""

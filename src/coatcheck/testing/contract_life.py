@@ -195,6 +195,15 @@ class LifeRules(Rules):
         assert all(reason(driver.load(r.digest, START + 600)) in (Reason.UNKNOWN, Reason.EXPIRED) for r in gone)
         assert driver.dead([live.sid, *(record.sid for record in gone)], START + 600) == {r.sid for r in gone}
 
+    def test_rule_09_sweep_of_a_period(self, driver: Driver) -> None:
+        """With `since`, sessions that expired before that moment stay where they are."""
+        early, late = started(driver, idle=100.0), started(driver, idle=200.0)
+        assert driver.sweep(START + 300, 10, since=START + 150) == 1
+        assert driver.load(early.digest, START + 300) == Missing(Reason.EXPIRED)
+        assert driver.sweep(START + 300, 10, since=START + 150) == 0
+        assert driver.sweep(START + 300, 10, since=START + 50) == 1
+        assert isinstance(driver.load(late.digest, START + 300), Missing)
+
     def test_rule_09_sweep_keeps_what_is_in_use(self, driver: Driver) -> None:
         """Tombstones, fences and graces that still count survive a sweep."""
         who = user()
@@ -265,11 +274,27 @@ class LifeRules(Rules):
         assert record.digest.hex() not in said
         assert repr(record.digest) not in said
 
+    def test_rule_12_tear_down_and_setup(self, driver: Driver) -> None:
+        """`tear_down` removes every session, and `setup` makes what a new one needs, for every handle."""
+        record = started(driver, user="ann", values={A: b"goes"})
+        handle = self.reopen(driver)
+        loaded(handle, record.digest, START)
+        driver.tear_down()
+        driver.setup()
+        assert driver.is_set_up()
+        assert handle.is_set_up()
+        for each in (driver, handle):
+            assert each.load(record.digest, START) == Missing(Reason.UNKNOWN)
+            assert each.commit(record.digest, puts({A: b"late"}), START) == Gone(Reason.UNKNOWN)
+            assert each.sessions_of("ann", START) == []
+        started(handle, values={A: b"new"})
+
     def test_rule_12_setup_and_close_can_be_repeated(self, driver: Driver) -> None:
         """`setup` drops nothing, and closing twice is no error."""
         record = started(driver, values={A: b"stays"})
         driver.setup()
         driver.setup()
+        assert driver.is_set_up()
         assert loaded(driver, record.digest, START).values[A].data == b"stays"
         handle = self.reopen(driver)
         if handle is not driver:

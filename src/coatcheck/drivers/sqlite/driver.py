@@ -226,8 +226,10 @@ class SQLiteDriver(_Common):
 
         Leaves no connection open, so that a server may call it and fork afterwards by whatever means.
         """
+        held = self._connections.held()
+        held.close(0)  # tables are seen to when a connection opens, and somebody may have removed them since
         self._read("setup", _nothing)
-        self._connections.held().close(0)
+        held.close(0)
 
     def is_set_up(self) -> bool:
         """Tell whether file and tables are there, without making any."""

@@ -1,4 +1,4 @@
-"""What the tests of sessions share: storage that keeps count and fails on demand, a clock, and clients with a cookie."""
+"""What the tests of sessions share: storage that keeps count and fails on demand, a clock, clients with a cookie."""
 
 from __future__ import annotations
 

@@ -624,6 +624,26 @@ def test_the_connection_is_there_while_the_body_is_read_and_ends_with_it(make, f
     assert events == ["before", "after"] * 4
 
 
+def test_a_cursor_that_was_left_open_keeps_no_old_view_of_the_data(make, connection, file: str) -> None:
+    held: list[Any] = []
+
+    def application(environ, start_response):
+        cursor = environ["web.database.connection"].cursor()
+        held.append(cursor.execute("SELECT b FROM t"))
+        start_response("200 OK", PLAIN)
+        return [repr(cursor.fetchone()).encode()]
+
+    middleware = make(application)
+    connection.cursor().executemany("INSERT INTO t (b) VALUES (?)", [["old"], ["old"]])
+    connection.commit()
+    assert ask(middleware) == "('old',)"
+    connection.cursor().execute("UPDATE t SET b = 'new'")
+    connection.commit()
+    assert ask(middleware) == "('new',)"
+    assert len(held) == 2
+    assert idle(middleware) == 1
+
+
 @pytest.mark.parametrize("where", ["call", "first", "body", "close", "abandoned"])
 def test_the_connection_comes_back_whatever_happens(  # noqa: C901 -- one application for all places
     where: str, make, file: str

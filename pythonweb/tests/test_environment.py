@@ -1,6 +1,6 @@
 """web.environment and the Environment middleware."""
 
-# ruff: noqa: S101, D101, D103, INP001, ANN001, ANN201 -- the rules of all tests, and applications here need no types
+# ruff: noqa: S101, D101, D103, INP001, ANN001, ANN201, FBT001 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 
@@ -104,6 +104,21 @@ def test_half_made_and_foreign_tables(connection) -> None:
     assert len(errors) == 1
     assert "table 'f_environment' could not be made: no such column: version" in errors[0]
     assert cursor.execute("SELECT * FROM f_environment").fetchall() == [("precious",)]
+
+
+@pytest.mark.parametrize("open_transaction", [False, True])
+def test_what_fails_half_way_leaves_nothing(open_transaction: bool, connection, monkeypatch) -> None:
+    cursor = connection.cursor()
+    cursor.execute("CREATE TABLE t (a)")
+    if open_transaction:
+        cursor.execute("INSERT INTO t VALUES (1)")
+    setup = driver("database", "e", cursor=cursor)
+    monkeypatch.setattr(setup, "_versions", lambda: 1 / 0)
+    assert setup.createEnvironment() == ["table 'e_environment' could not be made: division by zero"]
+    assert tables(connection) == ["t"]
+    assert connection.inTransaction is open_transaction
+    connection.commit()
+    assert cursor.execute("SELECT count(*) FROM t").fetchone() == (int(open_transaction),)
 
 
 def test_errors_are_returned_as_text(connection) -> None:

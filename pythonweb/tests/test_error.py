@@ -387,12 +387,14 @@ def test_a_subclass_makes_its_own_page() -> None:
     assert body.decode("utf-16").endswith("Broken: <b>broken</b> /x é")
 
 
-def test_a_page_that_fails_leaves_the_plain_one(caplog) -> None:
+@pytest.mark.parametrize("page_of", [lambda: 1 / 0, lambda: None, lambda: ("500 E", PLAIN, [5]), lambda: "500 E"])
+@pytest.mark.parametrize("application", [Failing(), failing_generator])
+def test_a_page_that_fails_leaves_the_plain_one(application, page_of, caplog) -> None:
     class Bad(Error):
         def error(self):
-            raise LookupError("no page")
+            return page_of()
 
-    status, _, page = ask(Bad(Failing()), **LOCAL)
+    status, _, page = ask(Bad(application), **LOCAL)
     assert status == "500 Internal Server Error"
     assert "Broken" not in page
     assert [("failed to make the error page" in r.getMessage()) for r in caplog.records] == [False, True]

@@ -245,8 +245,27 @@ class Changes:
 
     # -- writing down -------------------------------------------------------------------------------------------
 
-    def delta(self) -> Delta:
-        """Give what changed so far.
+    def is_clean(self) -> bool:
+        """Tell whether there is nothing to write.
+
+        Raises:
+            UnstorableValue: A value was changed in place into something that cannot be stored.
+        """
+        if self._adds or self._cleared or self._cleared_all:
+            return False
+        for name, entry in self._entries.items():
+            if entry.dirty or (entry.origin is not None and self._encode(name, entry.value) != entry.origin):
+                return False
+        return True
+
+    def delta(
+        self,
+        touch: float | None = None,
+        deadline: float | None = None,
+        login: tuple[str, float] | None = None,
+        basis: object = None,
+    ) -> Delta:
+        """Give what changed so far, together with what a save has to say besides values; see `Delta`.
 
         Raises:
             UnstorableValue: A value was changed in place into something that cannot be stored.
@@ -271,6 +290,11 @@ class Changes:
             clear_all=self._cleared_all,
             spare=self._spare,
             increments=dict(self._adds),
+            touch=touch,
+            deadline=deadline,
+            user=None if login is None else login[0],
+            auth_time=None if login is None else login[1],
+            basis=basis,
         )
 
     def _encode(self, name: Name, value: Any) -> bytes | int:

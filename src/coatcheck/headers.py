@@ -30,6 +30,8 @@ def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str
 
 def _with_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     said = [value for name, value in headers if name.lower() == "vary"]
+    if not said:
+        return [*headers, ("Vary", "Cookie")]
     fields = [field.strip() for value in said for field in value.split(",") if field.strip()]
     if "*" in fields or "cookie" in (field.lower() for field in fields):
         return headers

@@ -26,6 +26,7 @@ __all__ = ["SessionManager"]
 _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
 _UNTOUCHED: Final = plan.Saved()
+_READ: Final = plan.Saved(vary=True)
 
 
 class SessionManager:
@@ -124,7 +125,10 @@ class SessionManager:
         state = state_of(session)
         if state is None:
             return _UNTOUCHED
-        saved: plan.Saved = self._run(plan.save(state, self.clock()), driver or self.driver)
+        now = self.clock()
+        if not plan.is_pending(state, now):
+            return _READ if state.used else _UNTOUCHED
+        saved: plan.Saved = self._run(plan.save(state, now), driver or self.driver)
         return saved
 
     @staticmethod

@@ -106,14 +106,16 @@ def save(state: State, now: float) -> Steps:
 
 
 def is_pending(state: State, now: float) -> bool:
-    """Tell whether a save would have something to write."""
-    if state.failure is not None or state.dead:
+    """Tell whether a save would have something to write.
+
+    Raises:
+        UnstorableValue: A value was changed in place into something that cannot be stored.
+    """
+    if state.failure is not None:
         return False
     if state.ended is not None or _wants_write(state):
         return True
-    if state.record is None:
-        return False
-    return bool(_delta(state, now)) or _rotation(state, now)[0] is not None
+    return state.record is not None and (_touch_due(state.record, state, now) or _rotation_due(state, now))
 
 
 def _destroy(state: State, now: float) -> Steps:
@@ -195,27 +197,21 @@ def _revived_by_login(state: State) -> bool:
 
 
 def _wants_write(state: State) -> bool:
-    return (
-        bool(state.changes.delta()) or state.wanted or state.rotate or state.login is not None or bool(state.deadline)
-    )
+    if state.wanted or state.rotate or state.login is not None or state.deadline is not None:
+        return True
+    return not state.changes.is_clean()
 
 
 def _delta(state: State, now: float) -> Delta:
-    delta = state.changes.delta()
     record = state.record
-    user, auth_time = state.login or (None, None)
-    if record is not None:
-        due = state.used and (record.fresh or now - record.seen >= touch_interval(record.idle))
-    else:
-        due = bool(delta) or state.deadline is not None or state.login is not None  # unread, so it is not known
-    return replace(
-        delta,
-        touch=now if due else None,
-        deadline=state.deadline,
-        user=user,
-        auth_time=auth_time,
-        basis=None if record is None else record.basis,
-    )
+    # Of a session that was not read it is not known when activity was last recorded.
+    due = _wants_write(state) if record is None else _touch_due(record, state, now)
+    basis = None if record is None else record.basis
+    return state.changes.delta(now if due else None, state.deadline, state.login, basis)
+
+
+def _touch_due(record: Record, state: State, now: float) -> bool:
+    return state.used and (record.fresh or now - record.seen >= touch_interval(record.idle))
 
 
 def _rotation(state: State, now: float) -> tuple[Token | None, float]:
@@ -224,13 +220,16 @@ def _rotation(state: State, now: float) -> tuple[Token | None, float]:
         return None, 0.0
     if state.rotate or state.login is not None:
         return Token.new(), 0.0
+    if not _rotation_due(state, now):
+        return None, 0.0
+    return Token.new(), max(state.policy.grace, 0.001)
+
+
+def _rotation_due(state: State, now: float) -> bool:
     record, policy = state.record, state.policy
-    if record is None or not state.used or policy.rotate_seconds >= NEVER:
-        return None, 0.0
-    due = policy.grace if record.stale else policy.rotate_seconds
-    if now - record.rotated < due:
-        return None, 0.0
-    return Token.new(), max(policy.grace, 0.001)
+    if record is None or not state.used or policy.rotate_after == "never":
+        return False
+    return now - record.rotated >= (policy.grace if record.stale else policy.rotate_after)
 
 
 def _create(state: State, delta: Delta, now: float) -> Steps:

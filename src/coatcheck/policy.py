@@ -128,11 +128,6 @@ class Policy:
         """`absolute` as a number, `NEVER` for no limit."""
         return NEVER if self.absolute == "never" else float(self.absolute)
 
-    @property
-    def rotate_seconds(self) -> float:
-        """`rotate_after` as a number, `NEVER` for no limit."""
-        return NEVER if self.rotate_after == "never" else float(self.rotate_after)
-
 
 def touch_interval(idle: float) -> float:
     """Give the seconds between two recordings of activity, for a session with that idle limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from typing import Final
+from typing import Final, NoReturn
 
 __all__ = ["Token", "new_sid"]
 
@@ -42,6 +42,9 @@ class Token:
 
     def __repr__(self) -> str:
         return "Token(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a token is neither pickled nor copied: it would outlive its request in some queue or dump")
 
 
 def new_sid() -> str:

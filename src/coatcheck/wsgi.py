@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Response", "SessionMiddleware", "request_channel", "respond"]
 
-_PROXY_HEADERS: Final = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP")
+_PROXY_HEADERS: Final = frozenset(
+    {"HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP"}
+)
 
 
 def request_channel(environ: WSGIEnvironment, policy: Policy) -> Channel:
@@ -35,7 +37,7 @@ def request_channel(environ: WSGIEnvironment, policy: Policy) -> Channel:
         environ.get("wsgi.url_scheme", "http"),
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
-        forwarded=any(name in environ for name in _PROXY_HEADERS),
+        forwarded=not _PROXY_HEADERS.isdisjoint(environ),
     )
 
 

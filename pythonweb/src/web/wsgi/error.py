@@ -134,7 +134,7 @@ class _Guard:
             self._check(chunk)
         except Exception as error:
             if self._failed:
-                raise  # the error page's own body
+                raise
             self._answer(error)
             return next(self)
         if chunk is _END:
@@ -154,8 +154,8 @@ class _Guard:
 
     def _check(self, chunk: object) -> None:
         """Refuse what a server would refuse without a page; _END stands for the end of the body."""
-        if chunk is not _END and not isinstance(chunk, bytes):
-            raise TypeError(f"the application's body holds a {type(chunk).__name__}: WSGI takes bytes, so encode it")
+        if chunk is not _END:
+            _check_bytes(chunk, "the application's body")
         if chunk != b"" and not self._started:
             raise RuntimeError("the application did not call start_response before its body")
 
@@ -179,7 +179,7 @@ class _Guard:
     def _page(self) -> tuple[str, Headers, Iterable[bytes]]:
         try:
             status, headers, page = self._middleware.error()
-            return status, headers, [encode(item, headers) if isinstance(item, str) else item for item in page]
+            return status, headers, [_bytes(item, headers) for item in page]
         except Exception as error:  # noqa: BLE001 -- a subclass's page must not hide the error it is about
             self._report("failed to make the error page", error)
         plain = copy.copy(self._middleware)
@@ -212,6 +212,18 @@ class _Guard:
             # Indented and without control characters: what a client sent cannot pass for a line of the log.
             "\n".join("    " + _printable(line) for line in text.splitlines()),
         )
+
+
+def _bytes(item: object, headers: Headers) -> bytes:
+    if isinstance(item, str):
+        return encode(item, headers)
+    _check_bytes(item, "the error page")
+    return cast("bytes", item)
+
+
+def _check_bytes(chunk: object, what: str) -> None:
+    if not isinstance(chunk, bytes):
+        raise TypeError(f"{what} holds a {type(chunk).__name__}: WSGI takes bytes, so encode it")
 
 
 def _checked_body(body: Any) -> Iterable[bytes]:

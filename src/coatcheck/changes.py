@@ -200,6 +200,8 @@ class Changes:
             return
         total = self._sum(name, self._adds.get(name, 0), amount)
         if entry is not None:
+            if entry.value is MISSING and entry.raw is not None:  # stored, but it does not decode
+                raise NotACounter(*name)
             self._sum(name, entry.value, total)
         self._adds[name] = total
 
@@ -207,7 +209,7 @@ class Changes:
     def _sum(name: Name, value: Any, amount: int) -> int:
         if value is MISSING:
             value = 0
-        if type(value) is not int:
+        if type(value) is not int or not COUNTER_MIN <= value <= COUNTER_MAX:  # a larger one is stored as bytes
             raise NotACounter(*name)
         if not COUNTER_MIN <= value + amount <= COUNTER_MAX:
             raise CounterOverflow(*name)
@@ -218,6 +220,8 @@ class Changes:
         current = self.read(name)
         entry = self._entries[name]
         reruns = entry.reruns if entry.dirty and entry.reruns else ()
+        if (added := self._adds.get(name)) is not None:  # becomes a part of what runs again
+            reruns = ((lambda value: self._sum(name, value, added), 0),)
         exact = not entry.dirty or bool(entry.reruns)
         value = function(default if current is MISSING else current)
         self.write(name, value)
@@ -328,7 +332,10 @@ class Changes:
             self._blank_all = self._blank_all or self._cleared_all
         for name in delta.increments:
             self._adds.pop(name, None)
-            self._entries.pop(name, None)
+            if self._is_blank(name):  # what is stored there does not count for this request, but this does
+                self._entries[name] = _Entry(done.counters[name], stored[name], done.version)
+            else:
+                self._entries.pop(name, None)
         for name, entry in self._entries.items():
             entry.dirty = False
             entry.reruns = ()
@@ -396,6 +403,8 @@ class Changes:
                     mine = function(default if mine is MISSING else mine)
                 self._encode(name, mine)
                 entry.value = mine
+                if entry.origin is not None:
+                    entry.origin = self._codec.encode(mine)
             else:
                 base, _ = self._decode(name, entry.raw)
                 entry.value, clash = merge(base, entry.value, theirs, self._same)

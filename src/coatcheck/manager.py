@@ -59,6 +59,7 @@ class SessionManager:
         self._listeners: Final = tuple(listeners)
         self._commits = itertools.count(1)
         self._warned_http = False
+        self._names: Final = {channel: cookie_name(self.policy, channel) for channel in Channel}
 
     def open(
         self,
@@ -83,28 +84,37 @@ class SessionManager:
         return Session(opener)
 
     def _state(self, cookies: Sequence[str], channel: Channel, driver: Driver, opened: float) -> State:
-        policy = self.policy
-        if channel is Channel.PLAIN and not policy.insecure_http and not self._warned_http:
+        if channel is Channel.PLAIN:
+            self._warn_of_http()
+        tokens = self._tokens(cookies, self._names[channel]) if cookies else []
+        state = State(
+            policy=self.policy, codec=self.codec, channel=channel, opened=opened, candidates=tokens, emit=self.emit
+        )
+        state.loader = lambda state: self._run(plan.load(state, self.clock()), driver)
+        return state
+
+    def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
+        values = find(cookies, name)
+        if len(values) == 1:
+            token = Token.parse(values[0])
+            return [] if token is None else [token]
+        if len(values) > 1 and name.startswith("__Host-"):
+            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
+            self.emit(Event(kind=Kind.DUPLICATES))
+            return []
+        tokens = [token for token in map(Token.parse, values) if token is not None]
+        if len(tokens) > _MAX_CANDIDATES:
+            self.emit(Event(kind=Kind.DUPLICATES))
+            return []
+        return tokens
+
+    def _warn_of_http(self) -> None:
+        if not self.policy.insecure_http and not self._warned_http:
             self._warned_http = True
             _log.warning(
                 "a session over plain http from another machine: browsers refuse its Secure cookie. Serve https, or say"
                 " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
             )
-        name = cookie_name(policy, channel)
-        values = find(cookies, name)
-        if len(values) > 1 and name.startswith("__Host-"):
-            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
-            self.emit(Event(kind=Kind.DUPLICATES))
-            values = []
-        tokens = [token for token in map(Token.parse, values) if token is not None]
-        if len(tokens) > _MAX_CANDIDATES:
-            self.emit(Event(kind=Kind.DUPLICATES))
-            tokens = []
-        state = State(
-            policy=policy, codec=self.codec, channel=channel, opened=opened, candidates=tokens, emit=self.emit
-        )
-        state.loader = lambda state: self._run(plan.load(state, self.clock()), driver)
-        return state
 
     def save(self, session: Session, *, driver: Driver | None = None) -> plan.Saved:
         """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
@@ -133,19 +143,20 @@ class SessionManager:
 
     @staticmethod
     def _run(steps: plan.Steps, driver: Driver) -> Any:
-        answer: Any = None
-        error: Exception | None = None
+        """Carry out a plan."""
         try:
+            step = next(steps)
             while True:
-                step = steps.send(answer) if error is None else steps.throw(error)
-                answer, error = None, None
                 if isinstance(step, plan.Pause):
                     time.sleep(step.seconds)
+                    step = next(steps)
                     continue
                 try:
                     answer = getattr(driver, step.method)(*step.args)
-                except Exception as failure:  # noqa: BLE001 (handed to the plan, which decides)
-                    error = failure
+                except Exception as error:  # noqa: BLE001 (the plan decides, and raises it again)
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
         except StopIteration as done:
             return done.value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from coatcheck.cookie import deletion, set_cookie
@@ -122,16 +122,21 @@ def _destroy(state: State, now: float) -> Steps:
     if state.ended is None:
         return False
     digest = state.ended.digest
+    if state.ended_unread:  # asked before the revocation leaves a tombstone under whatever the client sent
+        answer: Record | Missing = yield Call("load", (digest, now))
+        if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
+            state.ended = None
+            state.dead = answer.reason.is_tombstone
+            _tell_missing(state, answer.reason)
+            return False
     was_live = yield Call("revoke", (digest, now))
     state.ended = None
     if was_live:
         state.emit(Event(kind=Kind.DESTROYED))
         return True
-    answer: Record | Missing = yield Call("load", (digest, now))
-    if isinstance(answer, Missing):
-        # Where somebody else ended it, their response carries the cookie; ours must not overwrite a newer one.
-        state.dead = answer.reason.is_tombstone
-        _tell_missing(state, answer.reason)
+    # Somebody else ended it meanwhile. Their response carries the cookie; ours must not overwrite a newer one.
+    state.dead = True
+    _tell_missing(state, Reason.REVOKED)
     return False
 
 
@@ -179,7 +184,8 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
             yield Pause(random.uniform(0, min(_MAX_PAUSE, 0.0005 * tries.merges)))  # noqa: S311 (no secret)
         yield from _merge(state, answer.keys, now)
     elif grace > 0:  # another request just renewed the token: its response brings the successor
-        state.record = replace(state.record, rotated=now) if state.record else None
+        if state.record is not None:
+            state.record.rotated = now
     else:
         tries.draws += 1
         _check_draws(tries.draws)
@@ -277,10 +283,9 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
 
 def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
     state.changes.settle(delta, done)
-    was_stale = False
+    was_stale = state.record is not None and state.record.stale
     if state.record is not None:
-        was_stale = state.record.stale
-        state.record = _after(state.record, delta, successor, now)
+        _note(state.record, delta, successor, now)
     sid = None if state.record is None else state.record.sid
     _fulfilled(state)
     if successor is not None:
@@ -297,19 +302,21 @@ def _written(state: State, delta: Delta, done: Committed, successor: Token | Non
     return _cookie(state, state.token, NEVER if expires is None else expires, now)
 
 
-def _after(record: Record, delta: Delta, successor: Token | None, now: float) -> Record:
-    """Give the record as it stands after *delta*."""
-    record = replace(
-        record,
-        seen=record.seen if delta.touch is None else max(record.seen, delta.touch),
-        deadline=record.deadline if delta.deadline is None else delta.deadline,
-        user=record.user if delta.user is None else delta.user,
-        auth_time=record.auth_time if delta.auth_time is None else delta.auth_time,
-        fresh=False,
-    )
+def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:
+    """Bring the record in hand up to what was written."""
+    record.fresh = False
+    if delta.touch is not None:
+        record.seen = max(record.seen, delta.touch)
+    if delta.deadline is not None:
+        record.deadline = delta.deadline
+    if delta.user is not None:
+        record.user = delta.user
+    if delta.auth_time is not None:
+        record.auth_time = delta.auth_time
     if successor is not None:
-        record = replace(record, digest=successor.digest, rotated=now, stale=False)
-    return record
+        record.digest = successor.digest
+        record.rotated = now
+        record.stale = False
 
 
 def _cookie(state: State, token: Token, expires: float, now: float) -> str:

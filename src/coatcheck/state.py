@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from coatcheck.changes import Changes
 from coatcheck.errors import SessionNotLoaded, SessionUnavailable
@@ -27,6 +30,7 @@ _SAVED: Final = (
     "dead",
     "deadline",
     "ended",
+    "ended_unread",
     "loaded",
     "login",
     "reason",
@@ -58,6 +62,7 @@ class State:
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         dead: True once it turned out that somebody ended the session or its token: nothing more is written or sent.
         ended: The token of a session that this request destroyed and that is still to be revoked.
+        ended_unread: True where nobody looked whether there was one.
         login: The user to log in and the moment, still to be written.
         rotate: True where a new token is due, whatever the policy says.
         deadline: A new deadline that is still to be written.
@@ -67,11 +72,21 @@ class State:
         emit: Where events go.
     """
 
-    __slots__ = (
-        "_codec", "candidates", "changes", "channel", "closed_headers", "dead", "deadline", "emit", "ended", "failure",
-        "loaded", "loader", "login", "opened", "policy", "reason", "record", "rotate", "token", "used", "wanted",
-        "wrote",
-    )  # fmt: skip
+    # Defaults stand in the class, so that making a State costs no more than what is known of the request.
+    loader: Callable[[State], None] | None = None
+    record: Record | None = None
+    reason: Reason | None = None
+    failure: Exception | None = None
+    used = False
+    dead = False
+    ended: Token | None = None
+    ended_unread = False
+    login: tuple[str, float] | None = None
+    rotate = False
+    deadline: float | None = None
+    wanted = False
+    closed_headers = False
+    wrote = False
 
     def __init__(
         self,
@@ -89,22 +104,9 @@ class State:
         self.opened = opened
         self.candidates = candidates
         self.emit = emit
-        self.loader: Callable[[State], None] | None = None
-        self.token: Token | None = candidates[0] if len(candidates) == 1 else None
-        self.record: Record | None = None
-        self.reason: Reason | None = None
+        self.token = candidates[0] if len(candidates) == 1 else None
         self.loaded = not candidates
-        self.failure: Exception | None = None
-        self.changes = self._new_changes({} if self.loaded else None)
-        self.used = False
-        self.dead = False
-        self.ended: Token | None = None
-        self.login: tuple[str, float] | None = None
-        self.rotate = False
-        self.deadline: float | None = None
-        self.wanted = False
-        self.closed_headers = False
-        self.wrote = False
+        self.changes = self._new_changes(None if candidates else {})
 
     def load(self) -> None:
         """Make sure that it is known whether there is a session.
@@ -148,6 +150,7 @@ class State:
             self.ended = self.candidates[0]  # the session goes on under a token that this client may yet receive
         elif self.record is not None or not self.loaded:
             self.ended = self.token
+            self.ended_unread = not self.loaded
         self.loaded = True
         self.token = self.record = self.login = self.deadline = None
         self.rotate = self.wanted = False
@@ -156,7 +159,10 @@ class State:
     def mark(self) -> Mark:
         """Remember everything that a save changes, before a save in a transaction that may not last."""
         self.changes.journal = []
-        return {name: getattr(self, name) for name in _SAVED}
+        mark = {name: getattr(self, name) for name in _SAVED}
+        if self.record is not None:
+            mark["record"] = replace(self.record)  # a save changes the one in use
+        return mark
 
     def release(self) -> None:
         """Forget the mark: the transaction lasts."""
@@ -185,13 +191,23 @@ class State:
         self.rotate = self.wanted = False
 
     def _new_changes(self, values: Mapping[Name, Value] | None) -> Changes:
-        return Changes(self._codec, self.policy.max_value_bytes, self._fetch, self._unreadable, values)
+        # By weak reference: a cycle would leave every request's values to the garbage collector.
+        me = ref(self)
+        return Changes(self._codec, self.policy.max_value_bytes, partial(_fetch, me), partial(_unreadable, me), values)
 
-    def _fetch(self) -> None:
-        self.load()
-        if self.changes.values is None:  # the session was written unread, or is new
-            self.changes.values = {}
 
-    def _unreadable(self, name: Name) -> None:
-        sid = None if self.record is None else self.record.sid
-        self.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))
+def _fetch(known: ref[State]) -> None:
+    """Load the snapshot of a state that is still in use."""
+    state = known()
+    assert state is not None  # noqa: S101 (whoever holds its values holds it)
+    state.load()
+    if state.changes.values is None:  # written unread, or new
+        state.changes.values = {}
+
+
+def _unreadable(known: ref[State], name: Name) -> None:
+    """Tell of a value that no longer decodes."""
+    state = known()
+    assert state is not None  # noqa: S101 (likewise)
+    sid = None if state.record is None else state.record.sid
+    state.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 __all__ = ["Token", "new_sid"]
 
 _BYTES: Final = 24
-_LENGTH: Final = 32  # 24 bytes are exactly 32 base64url characters: no spare bits, so one token has one spelling
+# 24 bytes are exactly 32 base64url characters: no spare bits, so one token has one spelling
 _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
 
 
@@ -36,9 +36,7 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Token | None:
         """Give the token that *text* spells, or None where the shape is wrong: what a client sends is user input."""
-        if len(text) != _LENGTH or _WELL_FORMED.fullmatch(text) is None:
-            return None
-        return cls(text)
+        return None if _WELL_FORMED.fullmatch(text) is None else cls(text)
 
     def __repr__(self) -> str:
         return "Token(...)"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.cookie import Channel, channel_of
@@ -30,9 +31,10 @@ _PROXY_HEADERS: Final = frozenset(
 )
 
 
-def request_channel(environ: WSGIEnvironment, policy: Policy) -> Channel:
-    """Say how a WSGI request came."""
-    return channel_of(
+def request_channel(environ: WSGIEnvironment, policy: Policy) -> Callable[[], Channel]:
+    """Give a function that says how a WSGI request came; it holds no environ, which in turn holds the session."""
+    return partial(
+        channel_of,
         policy,
         environ.get("wsgi.url_scheme", "http"),
         environ.get("REMOTE_ADDR", ""),
@@ -71,7 +73,7 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         manager = self.manager
         cookies = environ.get("HTTP_COOKIE")
-        session = manager.open(() if cookies is None else (cookies,), lambda: request_channel(environ, manager.policy))
+        session = manager.open(() if cookies is None else (cookies,), request_channel(environ, manager.policy))
         environ["coatcheck.session"] = session
         return respond(self.app, environ, _SessionResponse(manager, session, start_response))
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Final
 
-from coatcheck import ConfigurationError, Policy, SessionManager
+from coatcheck import Codec, ConfigurationError, Policy, SessionManager
 from coatcheck.cookie import Channel, cookie_name, deletion, find, set_cookie
 from coatcheck.plan import Saved
 from coatcheck.session import expiry
@@ -22,9 +21,12 @@ from coatcheck.wsgi import request_channel
 from web.session.drivers import Driver
 from web.session.errors import SessionError
 
-__all__ = ["Cookies", "Header"]
+__all__ = ["Cookies", "Header", "codec"]
 
 Header = tuple[str, str]
+
+codec: Final = Codec()
+"""Turns values into bytes and back, for every session of the process: register an application's own types on it."""
 
 
 @lru_cache(maxsize=64)
@@ -64,6 +66,8 @@ class Cookies(ABC):
         clock: Callable[[], float],
     ) -> None:
         _check_max_age(maxAge)
+        _check_text("path", path)
+        _check_text("domain", domain)
         self.driver = driver
         self.response_headers: list[Header] = []
         self.sent_headers: list[Header] = []
@@ -71,8 +75,9 @@ class Cookies(ABC):
         self._wsgi = environ is not None
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
         policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
-        self._core = SessionManager(driver.core, policy, clock=clock)
-        self._by_hand: str | None = None  # the cookie that the application wrote itself
+        self._core = SessionManager(driver.core, policy, codec=codec, clock=clock)
+        self._by_hand: Callable[[State | None], str | None] | None = None  # the cookie that the application asked for
+        self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's
 
     @property
     @abstractmethod
@@ -86,7 +91,7 @@ class Cookies(ABC):
     @cached_property
     def _channel(self) -> Channel:
         if self._wsgi:
-            return request_channel(dict(self._environ), self._core.policy)
+            return request_channel(dict(self._environ), self._core.policy)()
         secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
         return Channel.SECURE if secure else Channel.PLAIN
 
@@ -105,6 +110,7 @@ class Cookies(ABC):
         return expiry(state) - self._core.clock() if self._max_age is None else self._max_age
 
     def _append(self, cookie: str) -> None:
+        self._given.add(cookie)
         self.response_headers.append(("Set-Cookie", cookie))
 
     def _promised(self) -> str | None:
@@ -128,13 +134,29 @@ class Cookies(ABC):
         state = self.state
         if state is not None and state.dead:
             return None
-        if self._by_hand is not None:
-            return self._by_hand
-        if foreign is not None and ("Set-Cookie", foreign) not in self.response_headers:
-            return foreign
-        if saved.set_cookie is not None and self._max_age and state is not None and state.token is not None:
-            return set_cookie(self._core.policy, self._channel, state.token.secret, self._max_age)
-        return saved.set_cookie
+        if self._by_hand is not None and (asked := self._by_hand(state)) is not None:
+            return asked
+        if foreign is None:
+            return saved.set_cookie
+        if foreign not in self._given:
+            return self._completed(foreign)
+        # One of ours, which may be older than the session's present ID and end.
+        if saved.set_cookie is not None or state is None or state.token is None or state.record is None:
+            return saved.set_cookie
+        return self._written(state, None)
+
+    def _completed(self, cookie: str) -> str:
+        """Give a cookie of the application's own making with the attributes that keep it safe."""
+        named = {part.partition("=")[0].strip().lower() for part in cookie.split(";")[1:]}
+        wanted = set_cookie(self._core.policy, self._channel, "", None).split("; ")[1:]
+        return "; ".join([cookie, *(part for part in wanted if part.partition("=")[0].lower() not in named)])
+
+    def _written(self, state: State, max_age: int | None) -> str | None:
+        """Write the session's cookie with a lifetime as in `setCookie`."""
+        if state.token is None:
+            return None
+        lifetime = self._lifetime(state) if max_age is None else max_age or None
+        return set_cookie(self._core.policy, self._channel, state.token.secret, lifetime)
 
     def is_own_cookie(self, header: Header) -> bool:
         """Tell whether a response header sets the session's cookie."""
@@ -166,30 +188,36 @@ class Cookies(ABC):
         """Send the session's cookie with a lifetime in seconds of the application's choice.
 
         Args:
-            maxAge: None for what is left of the session, 0 until the browser closes.
+            maxAge: None for the manager's own, 0 until the browser closes.
             sendCookieHeaders: True prints the header in a CGI script.
         """
-        self._set_by_hand(self.setCookieString(maxAge), sendCookieHeaders)
+
+        def asked(state: State | None) -> str | None:
+            return None if state is None else self._written(state, maxAge)
+
+        self._set_by_hand(self.setCookieString(maxAge), asked, sendCookieHeaders)
 
     def setCookieString(self, maxAge: int | None = None) -> str:
         """Give the value of a Set-Cookie header for the session; see `setCookie`."""
-        state = self._state("setCookieString")
-        if state.token is None:
-            raise SessionError("setCookieString: there is no session: call create() or load()")
         _check_max_age(maxAge)
-        lifetime = expiry(state) - self._core.clock() if maxAge is None else maxAge or None
-        return set_cookie(self._core.policy, self._channel, state.token.secret, lifetime)
+        cookie = self._written(self._state("setCookieString"), maxAge)
+        if cookie is None:
+            raise SessionError("setCookieString: there is no session: call create() or load()")
+        if maxAge is None:
+            self._given.add(cookie)
+        return cookie
 
     def deleteCookie(self, sendCookieHeaders: bool = True) -> None:
         """Delete the session's cookie from the browser; the session itself stays."""
-        self._set_by_hand(self.deleteCookieString(), sendCookieHeaders)
+        cookie = self.deleteCookieString()
+        self._set_by_hand(cookie, lambda _state: cookie, sendCookieHeaders)
 
     def deleteCookieString(self) -> str:
         """Give the value of a Set-Cookie header that deletes the session's cookie."""
         return deletion(self._core.policy, self._channel)
 
-    def _set_by_hand(self, cookie: str, send: bool) -> None:
-        self._by_hand = cookie
+    def _set_by_hand(self, cookie: str, asked: Callable[[State | None], str | None], send: bool) -> None:
+        self._by_hand = asked
         self._append(cookie)
         if send:
             self.sendCookieHeaders()
@@ -197,6 +225,11 @@ class Cookies(ABC):
     def genSessionID(self) -> str:
         """Draw a new session ID from the system's random number generator: 192 bits as 32 characters."""
         return Token.new().secret
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise SessionError(f"session manager: {name} must be a string")
 
 
 def _check_max_age(value: object) -> None:

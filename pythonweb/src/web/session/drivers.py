@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -27,18 +28,28 @@ class Driver:
 
     Attributes:
         environment: The environment's name.
-        core: The coatcheck driver that does the work.
         connection: The `web.database` connection that it works on, inside the application's transaction; None where
             the sessions have storage of their own.
     """
 
     def __init__(self, environment: str, core: coatcheck.Driver, connection: Any = None) -> None:
         self.environment = environment
-        self.core = core
+        self._core = core
         self.connection = connection
 
+    @property
+    def core(self) -> coatcheck.Driver:
+        """The coatcheck driver that does the work.
+
+        Raises:
+            ConnectionClosed: The request that the connection belonged to is over, and another one may have it.
+        """
+        if self.connection is not None:
+            _ = self.connection.baseConnection
+        return self._core
+
     def __repr__(self) -> str:
-        return f"<session driver {self.core.name!r} of environment {self.environment!r}>"
+        return f"<session driver {self._core.name!r} of environment {self.environment!r}>"
 
     def completeSessionEnvironment(self) -> bool:
         """Tell whether everything that stores the sessions is there."""
@@ -117,12 +128,13 @@ def _on_cursor(environment: str, cursor: Any) -> Driver:
             f"sessions can join a transaction on SQLite only, not yet on {type(base).__module__}:"
             " give the sessions storage of their own with url='sqlite:///sessions.db'"
         )
-    path = next(row[2] for row in base.execute("PRAGMA database_list") if row[1] == "main")
-    key = ("sqlite", f"{environment}\0{path}")
-    with _lock:
-        if key not in _opened:
-            _opened[key] = SQLiteDriver(path, prefix=f"{environment}_")
-    return Driver(environment, _opened[key].borrow(base), connection)
+    return Driver(environment, _lender(environment).borrow(base), connection)
+
+
+@lru_cache(maxsize=64)
+def _lender(environment: str) -> coatcheck.Driver:
+    # It is for its statements only: the path is that of the connection, and nothing is ever opened under this one.
+    return SQLiteDriver("the application's database", prefix=f"{environment}_")
 
 
 def _own(url: str, environment: str) -> coatcheck.Driver:

@@ -16,20 +16,17 @@ from coatcheck.record import Delta, Missing, Reason, Record
 from coatcheck.session import expiry, opened
 from coatcheck.state import Mark, State
 from coatcheck.token import Token
-from web.session.cookies import Cookies
 from web.session.drivers import Driver
 from web.session.errors import SessionError, SessionWarning
+from web.session.saving import Saving, Task
 from web.session.store import Store
 
 __all__ = ["Manager"]
 
-_Task = Callable[[coatcheck.Driver, float], Any]
-"""Something done to another session, which has to be done again where the transaction it was in did not last."""
-
 _SWEEP: Final = 100
 
 
-class Manager(Cookies):
+class Manager(Saving):
     """Loads, makes, keeps and ends the session of one request.
 
     Under the `web.wsgi.session.Session` middleware the first use loads the session or makes one; in a CGI script
@@ -43,6 +40,7 @@ class Manager(Cookies):
         error: Why the load failed, or None.
         response_headers: The cookie headers for the response, as (name, value).
         sent_headers: Those already printed.
+        closedHeaders: True once the response's headers are out, so that no cookie can be sent any more.
         autocommit: True commits the connection after each change, where nobody else holds it.
     """
 
@@ -57,21 +55,14 @@ class Manager(Cookies):
         environ: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if type(expire) not in (int, float) or expire <= 0:
-            raise SessionError("session manager: expire must be a positive number of seconds")
+        _check_expire("session manager", expire)
         super().__init__(driver, path=path, domain=domain, maxAge=maxAge, environ=environ, clock=clock)
         self.expire = expire
+        self.closedHeaders = False
         self._created = False
         self._error: str | None = None
-        self.autocommit = False
-        self._session: coatcheck.Session | None = None
+        self._reason: Reason | None = None  # why the last load found none
         self._ended = False
-        self._mark: tuple[State, Mark, Saved] | None = None
-        self._saved = Saved()
-        self._tasks: list[_Task] = []
-        self._done: list[_Task] = []  # tasks in a transaction that is still open
-        if driver.connection is not None:
-            driver.connection.addHook(self)
 
     def __repr__(self) -> str:
         return f"<session manager of environment {self.driver.environment!r}>"
@@ -80,21 +71,34 @@ class Manager(Cookies):
 
     def _session_of(self, what: str) -> coatcheck.Session:
         """Give the session; under the middleware the first use loads or makes it."""
-        if self._session is None and self._wsgi and not self.load() and self._session is None:
-            self.create()
+        if self._session is None and self._wsgi:
+            self.loadOrCreate()
         if self._session is None or self._ended:
             how = "destroyed" if self._ended else "neither loaded nor created"
             raise SessionError(f"{what}: the session is {how}: call create()" + ("" if self._ended else " or load()"))
+        opened(self._session).check()
         return self._session
 
     def _state(self, what: str) -> State:
         return opened(self._session_of(what))
 
-    def _begin(self, token: Token | None) -> State:
-        """Start with the session that *token* opens, if any."""
-        cookies = () if token is None else (f"{self._cookie_name}={token.secret}",)
-        self._session = self._core.open(cookies, self._channel)
-        return opened(self._session)
+    def loadOrCreate(self) -> None:
+        """Load the session of the request's cookie, or make one: what the first use does under the middleware."""
+        if self.load():
+            return
+        dead = self._reason is not None and self._reason.is_tombstone
+        if not dead and not self.closedHeaders:
+            self.create()
+            return
+        # Somebody just ended this session, or there is no way left to tell the client of a new one. What this request
+        # does from here on is kept by nobody, and it sets no cookie: where it is late, its cookie would take the place
+        # of a newer one.
+        self._switch(self._core.open((), self._channel))
+        state = self._state("loadOrCreate")
+        state.token = Token.new()
+        state.reason = self._reason
+        state.dead = state.used = True
+        self._created = True
 
     @property
     def sessionID(self) -> str | None:
@@ -121,7 +125,10 @@ class Manager(Cookies):
     @property
     def expireTime(self) -> float:
         """The moment at which the session ends, in seconds since the epoch."""
-        return expiry(self._state("expireTime"))
+        return self._end(self._state("expireTime"))
+
+    def _end(self, state: State) -> float:
+        return state.opened + self.expire if state.dead and state.record is None else expiry(state)
 
     def load(self, sessionID: str | None = None) -> bool:
         """Load a session.
@@ -135,28 +142,45 @@ class Manager(Cookies):
         Raises:
             DriverUnavailable: Storage failed, which says nothing about the session.
         """
-        if sessionID is not None:
-            token = Token.parse(sessionID)
-            state = self._begin(token)
+        session = self._core.open(self._cookies if sessionID is None else self._as_cookie(sessionID), self._channel)
+        state = opened(session)
+        own = self._own(state.candidates)
+        if own is not None and own.record is None and not own.dead:
+            return True  # it was made in this request and is not stored yet
+        _ = self.driver.core  # which says so where the request is over
+        try:
             state.load()
-        else:
-            self._session = self._core.open(self._cookies, self._channel)
-            state = opened(self._session)
-            token = state.token
-            state.load()
-        self._created = self._ended = False
-        if state.record is not None:
+        except DriverUnavailable:
+            if self._session is None:
+                self._session = session
+            raise
+        self._reason = state.reason
+        if state.record is not None and state.token is not None and not self._was_ended(state.token):
             self._error = None
+            if own is None or own.token is None or own.token.secret != state.token.secret:
+                self._switch(session)
+                self._created = self._ended = False
             return True
         self._error = _why_not(sessionID is not None or bool(state.candidates), state.reason)
-        if state.dead:
-            # Somebody just ended this session. What this request does from here on is kept by nobody, and it sets no
-            # cookie: it may be late, and its cookie would take the place of a newer one.
-            state.token = Token.new()
-            self._created = True
-        else:
-            self._session = None
+        if own is not None:
+            self._switch(None)
         return False
+
+    def _as_cookie(self, session_id: object) -> tuple[str, ...]:
+        token = _parsed(session_id)
+        return () if token is None else (f"{self._cookie_name}={token.secret}",)
+
+    def _own(self, tokens: list[Token]) -> State | None:
+        """Give the session that is in use where it is one of those that *tokens* open."""
+        if self._session is None or self._ended:
+            return None
+        state = opened(self._session)
+        return state if any(state.token is not None and each.secret == state.token.secret for each in tokens) else None
+
+    def _was_ended(self, token: Token) -> bool:
+        """Tell whether this request destroyed a session, also where that is still to be written."""
+        ended = (opened(each).ended for each in self._sessions())
+        return any(each is not None and each.secret == token.secret for each in ended)
 
     def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> None:
         """Make a new session with a new identifier; a client's own is never taken over.
@@ -166,16 +190,20 @@ class Manager(Cookies):
             expire: The length of the session in seconds; default the manager's.
         """
         if expire is not None:
-            if type(expire) not in (int, float) or expire <= 0:
-                raise SessionError("create: expire must be a positive number of seconds")
+            _check_expire("create", expire)
             self.expire = expire
-        # One that was destroyed is still to be ended in storage.
-        state = opened(self._session) if self._ended and self._session is not None else self._begin(None)
-        state.used = True
-        state.wanted = True
-        state.token = Token.new()
-        state.deadline = state.opened + self.expire
+        if self.closedHeaders:
+            raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
+        _ = self.driver.core  # which says so where the request is over
+        self._switch(self._core.open((), self._channel))
         self._created, self._ended = True, False
+        state = self._state("create")
+        state.used = state.wanted = True
+        state.token = Token.new()
+        state.deadline = min(state.opened + self.expire, NEVER)
+        secrets = self._environ.get("web.error.secrets") if self._wsgi else None
+        if isinstance(secrets, list):
+            secrets.append(state.token.secret)  # no error page shows it
         self._append(set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state)))
         self._changed()
         if sendCookieHeaders:
@@ -218,7 +246,7 @@ class Manager(Cookies):
         self._created = False
         self._by_hand = None
         self._ended = True
-        self.response_headers.append(("Set-Cookie", self.deleteCookieString()))
+        self._append(self.deleteCookieString())
         self._changed()
         if sendCookieHeaders:
             self.sendCookieHeaders()
@@ -230,7 +258,7 @@ class Manager(Cookies):
             SessionError: There is no such session.
         """
         if id is None or id == self.sessionID:
-            return expiry(self._state("valid")) > self._core.clock()
+            return self._end(self._state("valid")) > self._core.clock()
         answer = self._look(id)
         if isinstance(answer, Missing) and answer.reason is not Reason.EXPIRED:
             raise SessionError("valid: there is no such session")
@@ -239,7 +267,9 @@ class Manager(Cookies):
     def exists(self, id: str | None = None) -> bool:
         """Tell whether a session exists, expired or not."""
         if id is None or id == self.sessionID:
-            return self._session is not None or (self._wsgi and not self._ended)
+            if self._wsgi and not self._ended:
+                self._session_of("exists")
+            return self._session is not None and not self._ended
         answer = self._look(id)
         return isinstance(answer, Record) or answer.reason is Reason.EXPIRED
 
@@ -248,8 +278,9 @@ class Manager(Cookies):
 
         The cookie's lifetime follows by itself.
         """
-        if type(expireTime) not in (int, float):
+        if type(expireTime) not in (int, float) or expireTime != expireTime:  # noqa: PLR0124 (NaN)
             raise SessionError("setExpire: expireTime must be a number of seconds since the epoch")
+        expireTime = min(max(expireTime, 1), NEVER)  # 0 would read as "no change"
         if sessionID is not None and sessionID != self.sessionID:
             self._do(_ending(self._token(sessionID).digest, expireTime))
             return
@@ -270,6 +301,8 @@ class Manager(Cookies):
         """
         now = self._core.clock()
         until = now if max is None else max
+        if not all(type(moment) in (int, float) for moment in (min, until)):
+            raise SessionError("cleanup: min and max must be numbers of seconds since the epoch")
         if until > now and not ignoreWarning:
             raise SessionWarning(
                 "cleanup: max is in the future, which would end live sessions: say ignoreWarning=True if you mean it"
@@ -280,113 +313,29 @@ class Manager(Cookies):
 
     @staticmethod
     def _token(session_id: str) -> Token:
-        token = Token.parse(session_id) if isinstance(session_id, str) else None
+        token = _parsed(session_id)
         if token is None:
             raise SessionError("a session ID is 32 characters of A-Z a-z 0-9 - _")
         return token
 
     def _look(self, session_id: str) -> Record | Missing:
-        token = Token.parse(session_id) if isinstance(session_id, str) else None
-        return Missing(Reason.UNKNOWN) if token is None else self.driver.core.load(token.digest, self._core.clock())
-
-    def _do(self, task: _Task) -> None:
-        task(self.driver.core, self._core.clock())
-        if self.driver.connection is not None:
-            self._done.append(task)
-
-    @property
-    def state(self) -> State | None:
-        """What is known of the session, for the middleware; None before the first use."""
-        return None if self._session is None else opened(self._session)
-
-    # -- saving -------------------------------------------------------------------------------------------------
-
-    def _changed(self) -> None:
-        """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
-        if self._wsgi:
-            return
-        if self.driver.connection is None:
-            self.save()
-        elif self.autocommit:
-            self.driver.connection.commit()
-
-    def save(self) -> Saved:
-        """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
-        if self._session is not None:
-            saved = self._core.save(self._session)
-            self._saved = Saved(saved.set_cookie or self._saved.set_cookie, vary=saved.vary)
-        return self._saved
-
-    def before_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
-        """Write the changes into the application's transaction, so that they land together with its rows."""
-        if self._mark is None and self._session is not None:
-            state = opened(self._session)
-            self._mark = (state, state.mark(), self._saved)
-        self.save()
-        while self._tasks:
-            task = self._tasks.pop(0)
-            task(self.driver.core, self._core.clock())
-            self._done.append(task)
-
-    def after_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
-        """Take note that the transaction lasts."""
-        if self._mark is not None:
-            self._mark[0].release()
-            self._mark = None
-        self._done.clear()
-
-    def after_rollback(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
-        """Take note that the transaction did not last: what was written in it is pending again."""
-        if self._mark is not None:
-            state, mark, self._saved = self._mark
-            state.restore(mark)
-            self._mark = None
-        self._tasks = [*self._done, *self._tasks]
-        self._done.clear()
-
-    def finish(self, *, finished: bool) -> Saved:
-        """Save what no commit covered, for the middleware.
-
-        Args:
-            finished: True where nothing of the application runs any more. Before, an open transaction is the
-                application's, and the changes wait for its commit or for the end.
-        """
-        if not self._is_pending():
-            return self._saved
-        connection = self.driver.connection
-        if connection is None:
-            return self.save()
-        if connection.inTransaction:
-            if not finished:
-                return Saved(self._promised() or self._saved.set_cookie, vary=True)
-            connection.rollback()  # the application is through and did not commit its rows: they are not ours to save
-        try:
-            connection.commit()  # with the changes, by before_commit
-        except CoatcheckError:
-            connection.rollback()
-            raise
-        except Exception as error:
-            connection.rollback()
-            raise DriverUnavailable(self.driver.core.name, "commit", "the database refused the commit") from error
-        return self._saved
-
-    def _is_pending(self) -> bool:
-        if self._tasks or self._done:
-            return True
-        return self._session is not None and is_pending(opened(self._session), self._core.clock())
-
-    def sweep(self) -> None:
-        """Remove some expired sessions; a connection of the application must be out of its transaction."""
-        connection = self.driver.connection
-        if connection is None:
-            self._core.sweep()
-        elif not connection.inTransaction:
-            self.driver.core.sweep(self._core.clock(), _SWEEP)
-            connection.commit()
+        token = _parsed(session_id)
+        if token is None or self._was_ended(token):
+            return Missing(Reason.UNKNOWN)
+        return self.driver.core.load(token.digest, self._core.clock())
 
 
 def _no_state() -> State:
     raise CoatcheckError("this session is for checking a name only")
+
+
+def _parsed(session_id: object) -> Token | None:
+    return Token.parse(session_id) if isinstance(session_id, str) else None
+
+
+def _check_expire(what: str, seconds: object) -> None:
+    if not (isinstance(seconds, int | float) and type(seconds) is not bool and seconds > 0):
+        raise SessionError(f"{what}: expire must be a positive number of seconds")
 
 
 def _why_not(asked: bool, reason: Reason | None) -> str:
@@ -395,15 +344,15 @@ def _why_not(asked: bool, reason: Reason | None) -> str:
     return f"no such session: {reason or Reason.UNKNOWN}"
 
 
-def _revoking(digest: bytes) -> _Task:
+def _revoking(digest: bytes) -> Task:
     return lambda driver, now: driver.revoke(digest, now)
 
 
-def _ending(digest: bytes, moment: float) -> _Task:
+def _ending(digest: bytes, moment: float) -> Task:
     return lambda driver, now: driver.commit(digest, Delta(deadline=moment), now)
 
 
-def _sweeping(since: float, until: float) -> _Task:
+def _sweeping(since: float, until: float) -> Task:
     def sweep(driver: coatcheck.Driver, _now: float) -> None:
         while driver.sweep(until, _SWEEP, since=since) >= _SWEEP:
             pass

@@ -1,0 +1,219 @@
+"""How the changes of one request's session last: alone, or with the application's own rows."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import coatcheck
+from coatcheck import CoatcheckError, DriverUnavailable
+from coatcheck.cookie import set_cookie
+from coatcheck.plan import Saved, is_pending
+from coatcheck.session import opened
+from coatcheck.state import Mark, State
+from web.session.cookies import Cookies
+from web.session.drivers import Driver
+
+__all__ = ["Saving", "Task"]
+
+Task = Callable[[coatcheck.Driver, float], Any]
+"""Something done to another session, which has to be done again where the transaction it was in did not last."""
+
+_SWEEP: Final = 100
+_SAVEPOINT: Final = "web_session"
+_log: Final = logging.getLogger("web.session")
+
+
+class Saving(Cookies):
+    """What a `Manager` does to make its changes last.
+
+    Attributes:
+        autocommit: True commits the connection after each change, where nobody else holds it.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        path: str,
+        domain: str,
+        maxAge: int | None,  # noqa: N803 (as in 2005)
+        environ: dict[str, Any] | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(driver, path=path, domain=domain, maxAge=maxAge, environ=environ, clock=clock)
+        self.autocommit = False
+        self._session: coatcheck.Session | None = None
+        self._left: list[coatcheck.Session] = []  # used in this request before the present one, and maybe unsaved
+        self._saved = Saved()
+        self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
+        self._before = Saved()  # what `_saved` was before that
+        self._marks: list[tuple[State, Mark]] = []
+        self._tasks: list[Task] = []
+        self._done: list[Task] = []  # tasks in a transaction that is still open
+        if driver.connection is not None:
+            driver.connection.addHook(self)
+
+    @property
+    def state(self) -> State | None:
+        """What is known of the session, for the middleware; None before the first use."""
+        return None if self._session is None else opened(self._session)
+
+    def _switch(self, session: coatcheck.Session | None) -> None:
+        """Go on with another session; what the request did to the one so far is saved all the same."""
+        if self._session is not None:
+            state = opened(self._session)
+            if not (state.wanted and state.record is None):  # one that was made and not stored is simply not made
+                self._left.append(self._session)
+        self._session = session
+        self._by_hand = None
+
+    def _do(self, task: Task) -> None:
+        task(self.driver.core, self._core.clock())
+        connection = self.driver.connection
+        if connection is not None:
+            self._done.append(task)
+            self._note_flush()
+            self._leave_savepoint(connection)
+            self._changed()
+
+    def _note_flush(self) -> None:
+        if not self._flushed:
+            self._flushed, self._before = True, self._saved
+
+    @staticmethod
+    def _leave_savepoint(connection: Any) -> None:
+        if connection.inTransaction:
+            connection.baseConnection.execute(f"SAVEPOINT {_SAVEPOINT}")
+
+    def _changed(self) -> None:
+        """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
+        if self._wsgi:
+            return
+        if self.driver.connection is None:
+            self.save()
+        elif self.autocommit:
+            self.driver.connection.commit()
+
+    def save(self) -> Saved:
+        """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
+        for session in self._sessions():
+            saved = self._core.save(session)
+            state = opened(session)
+            cookie = saved.set_cookie
+            if cookie is not None and self._max_age and state.token is not None:
+                cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._max_age)
+            self._saved = Saved(cookie or self._saved.set_cookie, vary=saved.vary)
+        return self._saved
+
+    def _sessions(self) -> Iterator[coatcheck.Session]:
+        yield from self._left
+        if self._session is not None:
+            yield self._session
+
+    def _is_pending(self) -> bool:
+        now = self._core.clock()
+        return bool(self._tasks or self._done) or any(is_pending(opened(each), now) for each in self._sessions())
+
+    # -- the application's transaction --------------------------------------------------------------------------
+
+    def before_commit(self, connection: Any) -> None:
+        """Write the changes into the application's transaction, so that they land together with its rows."""
+        self._recover(connection)
+        if not self._is_pending():
+            return
+        self._note_flush()
+        for session in self._sessions():
+            state = opened(session)
+            if not any(state is marked for marked, _ in self._marks):
+                self._marks.append((state, state.mark()))
+        try:
+            self.save()
+            while self._tasks:
+                self._tasks[0](self.driver.core, self._core.clock())
+                self._done.append(self._tasks.pop(0))
+        finally:
+            self._leave_savepoint(connection)
+
+    def after_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
+        """Take note that the transaction lasts."""
+        for state, _ in self._marks:
+            state.release()
+        self._marks.clear()
+        self._done.clear()
+        self._flushed = False
+
+    def after_rollback(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
+        """Take note that the transaction did not last: what was written in it is pending again."""
+        if self._flushed:
+            self._flushed, self._saved = False, self._before
+        for state, mark in self._marks:
+            state.restore(mark)
+        self._marks.clear()
+        self._tasks = [*self._done, *self._tasks]
+        self._done.clear()
+
+    def _recover(self, connection: Any) -> None:
+        """Find out whether a transaction that nobody told the end of is over, and with it what was written in it.
+
+        SQLite undoes a transaction by itself where the disk is full, and an application may say ROLLBACK in SQL. A
+        new transaction may be open since; the savepoint that was left in the old one is in the new one no more.
+        """
+        if self._flushed:
+            if connection.inTransaction:
+                try:
+                    connection.baseConnection.execute(f"RELEASE {_SAVEPOINT}")
+                except sqlite3.OperationalError:
+                    self.after_rollback(connection)
+                else:
+                    self._leave_savepoint(connection)
+            else:
+                self.after_rollback(connection)
+
+    def finish(self, *, finished: bool) -> Saved:
+        """Save what no commit covered, for the middleware.
+
+        Args:
+            finished: True where nothing of the application runs any more. Before, an open transaction is the
+                application's, and the changes wait for its commit or for the end.
+        """
+        connection = self.driver.connection
+        if connection is None:
+            return self.save()
+        if not self._flushed and not self._is_pending():
+            return self._saved
+        self._recover(connection)
+        if connection.inTransaction:
+            if not finished:
+                return Saved(self._promised() or self._saved.set_cookie, vary=True)
+            connection.rollback()  # the application is through and did not commit its rows: they are not ours to save
+        try:
+            connection.commit()  # with the changes, by before_commit
+        except CoatcheckError:
+            connection.rollback()
+            raise
+        except Exception as error:
+            connection.rollback()
+            raise DriverUnavailable(self.driver.core.name, "commit", "the database refused the commit") from error
+        return self._saved
+
+    def sweep(self) -> None:
+        """Remove some expired sessions. Nothing depends on it, so a failure is logged and goes no further.
+
+        A connection of the application is left alone while a transaction is open on it.
+        """
+        connection = self.driver.connection
+        if connection is None:
+            self._core.sweep()
+        elif not connection.closed and not connection.inTransaction:
+            # Past the hooks: what a failed request changed must not be saved on this occasion.
+            base = connection.baseConnection
+            try:
+                self.driver.core.sweep(self._core.clock(), _SWEEP)
+                base.commit()
+            except (CoatcheckError, sqlite3.Error):
+                _log.warning("could not sweep expired sessions", exc_info=True)
+                base.rollback()

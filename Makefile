@@ -13,7 +13,7 @@ setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.p
 CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix check clean
+.PHONY: help demo test test-fast test-matrix check bench clean
 
 help:
 	@echo "make demo         serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast    the tests that take no time and no browser, on the sources as they are"
 	@echo "make test-matrix  the same tests against the wheels, on the newest Python of this machine"
 	@echo "make check        ruff, mypy --strict, the public names, the examples of the documents"
+	@echo "make bench        measure against other session libraries and bring docs/bench.md up to date"
 	@echo "make clean        remove all that the other targets made, the demo's database too"
 
 demo:
@@ -45,6 +46,15 @@ check:
 	.venv/bin/mypy --strict scripts
 	.venv/bin/pytest -q $(CHECK_TESTS)
 
+# The rivals live in an environment of their own, with coatcheck from its wheel. Timings gate nothing.
+bench:
+	@$(call setup,.venv-bench,wheels)
+	@if ! cmp -s bench/requirements.txt .venv-bench/bench.stamp; then \
+		.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --retries 10 --timeout 60 \
+			-r bench/requirements.txt && cp bench/requirements.txt .venv-bench/bench.stamp; fi
+	.venv-bench/bin/python bench/requests.py --update-docs
+	.venv-bench/bin/python bench/races.py --update-docs
+
 clean:
-	rm -rf .build .demo .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf bench/results .build .demo .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

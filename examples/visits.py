@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def visits(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Count a visit: exact, however many requests of one visitor come at once."""
     session = environ["coatcheck.session"]
     session.increment("visits")
     start_response("200 OK", [("Content-Type", "text/plain")])

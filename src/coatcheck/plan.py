@@ -283,23 +283,35 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
 
 def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
     state.changes.settle(delta, done)
-    was_stale = state.record is not None and state.record.stale
-    if state.record is not None:
-        _note(state.record, delta, successor, now)
-    sid = None if state.record is None else state.record.sid
+    record = state.record
+    if record is None:
+        sid, expires = None, _likely_end(state, delta, now)
+        is_news = delta.deadline is not None
+    else:
+        sid, before = record.sid, record.expires
+        was_stale = record.stale  # then the client may have the successor by now
+        _note(record, delta, successor, now)
+        expires = record.expires
+        # A touch moves the end by an interval at least; or not at all, where another limit rules.
+        moved = expires - before > touch_interval(record.idle) / 2
+        is_news = (moved or delta.deadline is not None) and not was_stale
     _fulfilled(state)
     if successor is not None:
         state.token = successor
         state.emit(Event(kind=Kind.RENEWED, sid=sid))
         if delta.user is not None:
             state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
-    elif not state.policy.persistent or was_stale or (delta.deadline is None and delta.touch is None):
+    elif not (state.policy.persistent and is_news):
         return None
     assert state.token is not None  # noqa: S101 (it was just written under)
-    expires = state.record.expires if state.record is not None else delta.deadline
-    if successor is None and expires is None:
-        return None
-    return _cookie(state, state.token, NEVER if expires is None else expires, now)
+    return _cookie(state, state.token, expires, now)
+
+
+def _likely_end(state: State, delta: Delta, now: float) -> float:
+    """Say when a session ends that was written to unread: by the policy's limits, which are hardly ever others."""
+    start = now if delta.auth_time is None else delta.auth_time
+    deadline = NEVER if delta.deadline is None else delta.deadline
+    return min(deadline, now + state.policy.idle_seconds, start + state.policy.absolute_seconds)
 
 
 def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:

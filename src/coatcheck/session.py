@@ -260,10 +260,15 @@ class Session(_Values):
         """Set the moment, in seconds since the epoch, at which the session ends whatever happens.
 
         Now or earlier ends it as soon as it is saved. The idle and absolute limits go on beside it.
+
+        Raises:
+            ValueError: *moment* is not a number.
         """
+        if moment != moment:  # noqa: PLR0124 (NaN compares as later than everything, and would outlive every limit)
+            raise ValueError("expire_at(moment): NaN is no moment")
         state = self._state()
         state.check()
-        state.deadline = min(float(moment), NEVER)
+        state.deadline = max(0.0, min(float(moment), NEVER))
 
     # -- facts --------------------------------------------------------------------------------------------------
 

@@ -102,9 +102,10 @@ class Response(ABC):
 
     Attributes:
         sent: True once the headers are out.
+        refused: True where they were those of 503, so that nothing of the application's answer may follow.
     """
 
-    __slots__ = ("_exc_info", "_headers", "_server_write", "_start_response", "_status", "sent")
+    __slots__ = ("_exc_info", "_headers", "_saved", "_server_write", "_start_response", "_status", "refused", "sent")
 
     def __init__(self, start_response: StartResponse) -> None:
         self._start_response = start_response
@@ -112,7 +113,8 @@ class Response(ABC):
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
         self._server_write: Any = None
-        self.sent = False
+        self._saved = Saved()
+        self.sent = self.refused = False
 
     @abstractmethod
     def state(self) -> State | None:
@@ -148,7 +150,8 @@ class Response(ABC):
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
         """Stand in for the server's start_response."""
         if exc_info is not None and self.sent:
-            self._start_response(status, headers, exc_info)  # raises the exception again, as PEP 3333 says
+            # Raises the exception again, as PEP 3333 says, unless the server has nothing but empty strings to send yet.
+            self._server_write = self._start_response(status, self.headers(list(headers), self._saved), exc_info)
         elif exc_info is None and self._status is not None:
             raise AssertionError("start_response was called twice without exc_info")
         self._status, self._headers, self._exc_info = status, list(headers), exc_info
@@ -161,16 +164,15 @@ class Response(ABC):
             except DriverUnavailable:
                 for chunk in self.unavailable():
                     self._server_write(chunk)
-                self._server_write = lambda _data: None  # the rest of the refused response
-                return
-        self._server_write(data)
+        if not self.refused:
+            self._server_write(data)
 
     def send(self, *, finished: bool) -> None:
         """Save the session, then send the headers."""
         if self._status is None:
             raise AssertionError("the application did not call start_response")
-        saved = self.save(finished=finished)
-        self._send(self._status, self.headers(self._headers, saved))
+        self._saved = self.save(finished=finished)
+        self._send(self._status, self.headers(self._headers, self._saved))
 
     def _send(self, status: str, headers: list[tuple[str, str]]) -> None:
         self.sent = True
@@ -184,15 +186,19 @@ class Response(ABC):
 
     def finish(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Save and send; give the body to hand to the server."""
-        if not self.sent:
-            try:
+        if self.refused:
+            _close(body)
+            return []
+        try:
+            if self.sent:  # by write(), since when the session may have changed
+                self.save(finished=True)
+            else:
                 self.send(finished=True)
-            except DriverUnavailable:
-                _close(body)
+        except BaseException as error:
+            _close(body)
+            if isinstance(error, DriverUnavailable) and not self.sent:
                 return self.unavailable()
-            except BaseException:
-                _close(body)
-                raise
+            raise
         return _Tail(self, body) if self._is_sweep_due() else body
 
     def _is_sweep_due(self) -> bool:
@@ -207,6 +213,7 @@ class Response(ABC):
             ("Retry-After", "5"),
             ("Cache-Control", "no-store"),
         ]
+        self.refused = True
         self._send("503 Service Unavailable", headers)
         return [UNAVAILABLE]
 
@@ -217,7 +224,7 @@ class Response(ABC):
 
     def close(self, *, save: bool) -> None:
         """End the response: save what changed while the body streamed."""
-        if save and self.started:
+        if save and self.started and not self.refused:  # what failed once may have been done, and is not done twice
             if self.sent:
                 self.save(finished=True)
             else:
@@ -297,6 +304,8 @@ class _Streamed:
                 raise
             if not self._response.sent:
                 self._response.send(finished=False)
+            if self._response.refused:  # through write()
+                raise StopIteration
         except StopIteration:
             raise
         except BaseException as error:

@@ -39,6 +39,7 @@ def in_child(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    signal.alarm(60)  # a child that waits for a test that failed is not left behind
     code = 1
     try:
         work()

@@ -26,12 +26,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from web import database
+from web.session.cookies import codec
 from web.session.drivers import Driver, driver
 from web.session.errors import MissingKey, SessionError, SessionWarning
 from web.session.manager import Manager
 from web.session.store import Store
 
-__all__ = ["Driver", "Manager", "MissingKey", "SessionError", "SessionWarning", "Store", "driver", "manager", "start"]
+__all__ = [
+    "Driver",
+    "Manager",
+    "MissingKey",
+    "SessionError",
+    "SessionWarning",
+    "Store",
+    "codec",
+    "driver",
+    "manager",
+    "start",
+]
 
 _COOKIE_KEYS = {"path": "path", "domain": "domain", "comment": "comment", "max-age": "maxAge", "maxAge": "maxAge"}
 
@@ -83,12 +95,18 @@ def cookie_settings(path: str, domain: str, maxAge: int | None, cookie: Mapping[
         SessionError: The mapping has an unknown key.
     """
     settings: dict[str, Any] = {"path": path, "domain": domain, "maxAge": maxAge}
+    _check_mapping(cookie)
     for key, value in (cookie or {}).items():
         if key not in _COOKIE_KEYS:
             raise SessionError(f"manager(cookie=...): unknown key {key!r}; it takes {', '.join(_COOKIE_KEYS)}")
         settings[_COOKIE_KEYS[key]] = value
     settings.pop("comment", None)
     return settings
+
+
+def _check_mapping(cookie: object) -> None:
+    if cookie is not None and not isinstance(cookie, Mapping):
+        raise SessionError("manager(cookie=...) must be a mapping such as {'path': '/', 'max-age': 600}")
 
 
 def _chosen(storage: Driver | str, params: dict[str, Any]) -> Driver:
@@ -129,10 +147,11 @@ def prepare(chosen: Driver, *, create: bool) -> None:
             " driver.createSessionEnvironment(), or say setupEnvironment=True in the Session middleware"
             " (autoCreate=1 in web.session.manager)"
         )
+    was_open = chosen.connection is not None and chosen.connection.inTransaction
     if errors := chosen.createSessionEnvironment():
         raise SessionError(f"could not create the session environment {chosen.environment!r}: {'; '.join(errors)}")
-    if chosen.connection is not None:
-        chosen.connection.commit()
+    if chosen.connection is not None and not was_open:
+        chosen.connection.commit()  # an open transaction is the application's, and the tables are a part of it
 
 
 def start(
@@ -156,6 +175,7 @@ def start(
     """
     known = {name: params.pop(name) for name in ("cursor", "url") if name in params}
     autocommit = False
+    create = bool(setupSessionEnvironment)
     if "adapter" in params:
         connect = {
             name: params.pop(name)
@@ -164,11 +184,11 @@ def start(
         }
         known["cursor"] = database.connect(**connect).cursor()
         autocommit = True
+    create = bool(params.pop("autoCreate", False)) or create
     chosen = driver(environmentType, environmentName, **known)
     if expire:
         params["expire"] = expire
-    made = manager(chosen, autoCreate=setupSessionEnvironment, **params)
+    made = manager(chosen, autoCreate=create, **params)
     made.autocommit = autocommit
-    if not made.load():
-        made.create()
+    made.loadOrCreate()
     return made.store(app)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from coatcheck import Codec, ConfigurationError, Policy, SessionManager
 from coatcheck.cookie import Channel, cookie_name, deletion, find, set_cookie
 from coatcheck.plan import Saved
+from coatcheck.record import Record
 from coatcheck.session import expiry
 from coatcheck.state import State
 from coatcheck.token import Token
@@ -134,16 +135,26 @@ class Cookies(ABC):
         state = self.state
         if state is not None and state.dead:
             return None
-        if self._by_hand is not None and (asked := self._by_hand(state)) is not None:
-            return asked
-        if foreign is None:
+        asked = None if self._by_hand is None else self._by_hand(state)
+        if asked is None and foreign is not None:
+            asked = self._instead_of(foreign, state, saved)
+        if asked is None or asked == saved.set_cookie:
             return saved.set_cookie
+        return asked if saved.set_cookie is not None or self._is_live(state) else None
+
+    def _instead_of(self, foreign: str, state: State | None, saved: Saved) -> str | None:
         if foreign not in self._given:
             return self._completed(foreign)
         # One of ours, which may be older than the session's present ID and end.
-        if saved.set_cookie is not None or state is None or state.token is None or state.record is None:
-            return saved.set_cookie
+        if saved.set_cookie is not None or state is None or state.record is None:
+            return None
         return self._written(state, None)
+
+    def _is_live(self, state: State | None) -> bool:
+        """Tell whether nobody ended the session while this request only read it: then a cookie would come too late."""
+        if state is None or state.record is None or state.token is None:
+            return True
+        return isinstance(self.driver.core.load(state.token.digest, self._core.clock()), Record)
 
     def _completed(self, cookie: str) -> str:
         """Give a cookie of the application's own making with the attributes that keep it safe."""

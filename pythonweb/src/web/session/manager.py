@@ -11,10 +11,9 @@ from typing import Any, Final
 import coatcheck
 from coatcheck import CoatcheckError, ConfigurationError, DriverUnavailable
 from coatcheck.cookie import set_cookie
-from coatcheck.plan import Saved, is_pending
-from coatcheck.record import Delta, Missing, Reason, Record
+from coatcheck.record import NEVER, Delta, Missing, Reason, Record
 from coatcheck.session import expiry, opened
-from coatcheck.state import Mark, State
+from coatcheck.state import State
 from coatcheck.token import Token
 from web.session.drivers import Driver
 from web.session.errors import SessionError, SessionWarning
@@ -40,6 +39,7 @@ class Manager(Saving):
         error: Why the load failed, or None.
         response_headers: The cookie headers for the response, as (name, value).
         sent_headers: Those already printed.
+        used: True once this request asked for a session, so that the response depends on the cookie.
         closedHeaders: True once the response's headers are out, so that no cookie can be sent any more.
         autocommit: True commits the connection after each change, where nobody else holds it.
     """
@@ -58,6 +58,7 @@ class Manager(Saving):
         _check_expire("session manager", expire)
         super().__init__(driver, path=path, domain=domain, maxAge=maxAge, environ=environ, clock=clock)
         self.expire = expire
+        self.used = False
         self.closedHeaders = False
         self._created = False
         self._error: str | None = None
@@ -145,7 +146,9 @@ class Manager(Saving):
         session = self._core.open(self._cookies if sessionID is None else self._as_cookie(sessionID), self._channel)
         state = opened(session)
         own = self._own(state.candidates)
+        self.used = True
         if own is not None and own.record is None and not own.dead:
+            self._error = None
             return True  # it was made in this request and is not stored yet
         _ = self.driver.core  # which says so where the request is over
         try:
@@ -164,6 +167,7 @@ class Manager(Saving):
         self._error = _why_not(sessionID is not None or bool(state.candidates), state.reason)
         if own is not None:
             self._switch(None)
+            self._created = False
         return False
 
     def _as_cookie(self, session_id: object) -> tuple[str, ...]:
@@ -196,7 +200,7 @@ class Manager(Saving):
             raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
         _ = self.driver.core  # which says so where the request is over
         self._switch(self._core.open((), self._channel))
-        self._created, self._ended = True, False
+        self._created, self._ended, self.used = True, False, True
         state = self._state("create")
         state.used = state.wanted = True
         state.token = Token.new()
@@ -280,12 +284,12 @@ class Manager(Saving):
         """
         if type(expireTime) not in (int, float) or expireTime != expireTime:  # noqa: PLR0124 (NaN)
             raise SessionError("setExpire: expireTime must be a number of seconds since the epoch")
-        expireTime = min(max(expireTime, 1), NEVER)  # 0 would read as "no change"
+        moment = min(max(expireTime, 1), NEVER)  # 0 would read as "no change"
         if sessionID is not None and sessionID != self.sessionID:
-            self._do(_ending(self._token(sessionID).digest, expireTime))
+            self._do(_ending(self._token(sessionID).digest, moment))
             return
         session = self._session_of("setExpire")
-        session.expire_at(expireTime)
+        session.expire_at(moment)
         self._changed()
 
     def cleanup(self, min: float = 0, max: float | None = None, ignoreWarning: bool = False) -> None:

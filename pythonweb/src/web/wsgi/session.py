@@ -33,6 +33,9 @@ class Session:
         app: The name under which its values are kept, or None for no store.
         setupEnvironment: A true value creates what is missing of the session environment; nothing is ever dropped.
         **params: The parameters of `web.session.manager`; ``url`` for storage other than the request's connection.
+
+    Raises:
+        SessionError: A parameter is unknown or cannot be used.
     """
 
     def __init__(
@@ -44,8 +47,13 @@ class Session:
         self._url: Final[str | None] = params.pop("url", None)
         self._cleanup: Final[float] = params.pop("cleanupProbability", 0.05)
         check_probability(self._cleanup)
+        if unknown := params.keys() - _PARAMETERS:
+            raise SessionError(
+                f"web.wsgi.session.Session: unknown parameter {', '.join(sorted(unknown))}; it takes app,"
+                f" setupEnvironment, url, autoCreate, cleanupProbability, {', '.join(sorted(_PARAMETERS))}"
+            )
         self._settings: Final = _settings(**params)
-        self._ready: set[tuple[str, str]] = set()
+        self._ready: set[tuple[str, object]] = set()
         trial = Manager(Driver("trial", coatcheck.open("memory:")), **self._settings)  # says what is wrong, at once
         if app is not None:
             trial.store(app)
@@ -80,11 +88,16 @@ class Session:
         return driver(storage, environ["web.environment.name"], **params)
 
     def _prepare(self, chosen: Driver) -> None:
-        base = None if chosen.connection is None else chosen.connection.baseConnection
-        place = (chosen.environment, str(base and next(iter(base.execute("PRAGMA database_list")))[2]))
+        place = (chosen.environment, None if chosen.connection is None else _identity(chosen.connection.baseConnection))
         if place not in self._ready:
             prepare(chosen, create=self._setup)
             self._ready.add(place)
+
+
+def _identity(base: Any) -> object:
+    """Tell which database a connection is to; without a statement where it knows its file, as nearly all do."""
+    known = getattr(base, "identity", None)
+    return known if known is not None else next(iter(base.execute("PRAGMA database_list")))[2]
 
 
 def _settings(
@@ -100,23 +113,33 @@ def _settings(
     return {"expire": expire, **cookie_settings(path, domain, maxAge, cookie)}
 
 
+_PARAMETERS: Final = frozenset(_settings.__kwdefaults__ or ())
+
+
 class _Response(Response):
     """A response whose session is a `Manager`'s."""
 
-    __slots__ = ("_cleanup", "_web")
+    __slots__ = ("_cleanup", "_failed", "_web")
 
     def __init__(self, manager: Manager, cleanup: float, start_response: StartResponse) -> None:
         super().__init__(start_response)
         self._web = manager
         self._cleanup = cleanup
+        self._failed = False
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        # Error middleware below this one answers for the application: nothing of the failed request is saved.
+        self._failed = self._failed or exc_info is not None
+        return super().start(status, headers, exc_info)
 
     def state(self) -> State | None:
         return self._web.state
 
     def save(self, *, finished: bool) -> Saved:
-        return self._web.finish(finished=finished)
+        return Saved() if self._failed else self._web.finish(finished=finished)
 
     def headers(self, headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
+        self._web.closedHeaders = True
         foreign = None
         others = []
         for header in headers:
@@ -124,8 +147,8 @@ class _Response(Response):
                 foreign = header[1]
             else:
                 others.append(header)
-        state = self._web.state
-        return with_session(others, Saved(self._web.cookie(saved, foreign), vary=state is not None and state.used))
+        cookie = None if self._failed else self._web.cookie(saved, foreign)
+        return with_session(others, Saved(cookie, vary=self._web.used))
 
     def sweep_due(self) -> bool:
         return random.random() < self._cleanup  # noqa: S311 (no secret)

@@ -1,0 +1,571 @@
+"""Every member of the interface of 2005, with its meaning, its parameters and its defaults."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import web.session
+from coatcheck import CoatcheckError, UnstorableValue
+from coatcheck.testing import Clock
+from web.session import Driver, Manager, MissingKey, SessionError, SessionWarning, Store, driver, manager, start
+from web.wsgi.session import Session
+
+Make = Callable[[], Manager]
+Request = Any
+Build = Callable[..., Any]
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters by name with their defaults, ``...`` where there is none."""
+    found = inspect.signature(function).parameters.values()
+    return {
+        each.name: ... if each.default is each.empty else each.default
+        for each in found
+        if each.name != "self" and each.kind is not each.VAR_KEYWORD
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (driver, {"driver": ..., "environment": ...}),
+        (Driver.completeSessionEnvironment, {}),
+        (Driver.createSessionEnvironment, {}),
+        (Driver.removeSessionEnvironment, {"ignoreErrors": False}),
+        (Manager.load, {"sessionID": None}),
+        (Manager.create, {"sendCookieHeaders": True, "expire": None}),
+        (Manager.store, {"app": ...}),
+        (Manager.destroy, {"sessionID": None, "sendCookieHeaders": True, "ignoreWarning": False}),
+        (Manager.valid, {"id": None}),
+        (Manager.exists, {"id": None}),
+        (Manager.setExpire, {"expireTime": ..., "sessionID": None}),
+        (Manager.cleanup, {"min": 0, "max": None, "ignoreWarning": False}),
+        (Manager.cookieSessionID, {"environ": None, "noSessionID": ""}),
+        (Manager.sendCookieHeaders, {}),
+        (Manager.setCookie, {"maxAge": None, "sendCookieHeaders": True}),
+        (Manager.setCookieString, {"maxAge": None}),
+        (Manager.deleteCookie, {"sendCookieHeaders": True}),
+        (Manager.deleteCookieString, {}),
+        (Manager.genSessionID, {}),
+        (Store.set, {"key": ..., "value": ...}),
+        (Store.delete, {"key": ...}),
+        (Store.empty, {}),
+        (Store.has_key, {"key": ...}),
+        (Store.keys, {}),
+        (Store.items, {}),
+        (Store.values, {}),
+    ],
+)
+def test_signatures(function: Callable[..., Any], expected: dict[str, Any]) -> None:
+    assert parameters(function) == expected
+
+
+def test_signatures_of_the_long_ones() -> None:
+    found = parameters(manager)
+    assert list(found) == [
+        "driver", "expire", "path", "domain", "comment", "maxAge", "seed", "cleanupProbability", "cookie", "autoCreate",
+    ]  # fmt: skip
+    expected = {"expire": 86400, "path": "/", "domain": "", "maxAge": None, "cleanupProbability": 0.05, "autoCreate": 0}
+    assert found == found | expected
+    found = parameters(start)
+    assert list(found) == ["app", "environmentName", "environmentType", "expire", "setupSessionEnvironment"]
+    assert found == found | {"environmentType": "database", "expire": 0, "setupSessionEnvironment": False}
+    assert parameters(Session.__init__) == {"application": ..., "app": None, "setupEnvironment": False}
+
+
+def test_all_names_are_there() -> None:
+    for name in web.session.__all__:
+        assert getattr(web.session, name) is not None
+    assert issubclass(SessionWarning, Warning)
+    assert issubclass(MissingKey, KeyError)
+    assert issubclass(MissingKey, SessionError)
+    assert issubclass(SessionError, CoatcheckError)
+
+
+# One manager after another on each storage, as CGI scripts have them
+
+
+@pytest.fixture(params=["cursor", "url", "sqlite", "memory"])
+def chosen(
+    request: pytest.FixtureRequest, connect: Callable[..., Any], tmp_path: Path
+) -> Iterator[Callable[[], Driver]]:
+    """Make the driver of another request, on the same storage."""
+    number = id(tmp_path) % 10**9
+    connection = connect() if request.param == "cursor" else None
+
+    def make() -> Driver:
+        if connection is not None:
+            return driver("database", f"env{number}", cursor=connection.cursor())
+        if request.param == "url":
+            return driver("database", f"env{number}", url=f"sqlite:///{tmp_path}/own.db")
+        if request.param == "sqlite":
+            return driver("sqlite", f"env{number}", url=f"sqlite:///{tmp_path}/other.db")
+        return driver("memory", f"env{number}")
+
+    yield make
+    make().removeSessionEnvironment(ignoreErrors=True)
+    if connection is None:
+        make().core.close()
+
+
+@pytest.fixture
+def make(chosen: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Make:
+    """Make the manager of another request; ``make(cookie)`` one that sends a cookie."""
+    assert not chosen().completeSessionEnvironment() or chosen().core.name == "memory"
+    assert chosen().createSessionEnvironment() == []
+    assert chosen().completeSessionEnvironment()
+    environment = chosen().environment
+
+    def another(token: str | None = None, **settings: Any) -> Manager:
+        made = chosen()
+        if made.connection is not None:
+            made.connection.commit()
+        monkeypatch.setenv("HTTP_COOKIE", "" if token is None else f"other=1; {environment}={token}")
+        return manager(made, **{"cleanupProbability": 0} | settings)
+
+    return another
+
+
+def test_drivers_life(chosen: Callable[[], Driver]) -> None:
+    made = chosen()
+    is_memory = made.core.name == "memory"
+    assert made.completeSessionEnvironment() is is_memory
+    if not is_memory:
+        errors = made.removeSessionEnvironment()
+        assert len(errors) == 1
+        assert made.environment in errors[0]
+        assert made.removeSessionEnvironment(ignoreErrors=True) == []
+    assert made.createSessionEnvironment() == []
+    assert made.createSessionEnvironment() == []
+    assert made.completeSessionEnvironment() is True
+    session = manager(made)
+    session.create()
+    if made.connection is not None:
+        made.connection.commit()
+    token = session.sessionID
+    assert made.removeSessionEnvironment() == []
+    assert made.completeSessionEnvironment() is is_memory
+    made.createSessionEnvironment()
+    assert manager(made).load(token) is False
+    assert token not in repr(session)
+    assert made.environment in repr(session)
+    assert made.environment in repr(made)
+
+
+def test_before_load_or_create(make: Make) -> None:
+    session = make()
+    assert session.sessionID is None
+    assert session.created is False
+    assert session.error is None
+    assert session.response_headers == session.sent_headers == []
+    assert session.exists() is False
+    for use in (session.valid, lambda: session.expireTime, lambda: session.setExpire(1), session.setCookieString):
+        with pytest.raises(SessionError, match=r"neither loaded nor created: call create\(\) or load\(\)"):
+            use()
+    with pytest.raises(SessionError, match="neither"):
+        session.store("app")["a"] = 1
+    with pytest.raises(SessionError, match="neither"):
+        session.destroy(ignoreWarning=True)
+
+
+def test_create_and_load(make: Make) -> None:
+    first = make(expire=50)
+    before = time.time()
+    first.create()
+    assert first.created is True
+    assert first.expire == 50
+    assert before + 50 <= first.expireTime <= time.time() + 50
+    assert first.exists()
+    assert first.valid()
+    token = first.sessionID
+    assert token is not None
+    assert len(token) == 32
+    first.store("app")["a"] = [1]
+
+    second = make(token)
+    assert second.cookieSessionID() == token
+    assert second.load() is True
+    assert (second.created, second.error, second.sessionID) == (False, None, token)
+    assert second.expireTime == pytest.approx(first.expireTime)
+    assert second.store("app")["a"] == [1]
+    assert second.store("another").keys() == []
+    assert second.load() is True  # again, and nothing is lost
+
+    third = make()
+    assert third.load() is False
+    assert third.error == "no session ID: the request has no session cookie"
+    assert third.load(token) is True
+    assert third.error is None
+    assert third.sessionID == token
+
+
+@pytest.mark.parametrize("token", ["", "x" * 31, "A" * 32, "../../etc/passwd", "é" * 32, "a b" * 10, None])
+def test_an_id_that_is_unknown_or_of_a_foreign_form(make: Make, token: str | None) -> None:
+    session = make(token)
+    assert session.load() is False
+    assert session.error
+    assert session.load("x" if token is None else token) is False
+    assert session.exists(token or "x") is False
+    with pytest.raises(SessionError, match="no such session"):
+        session.valid(token or "x")
+    session.create()
+    assert session.sessionID != token
+
+
+def test_an_id_of_the_wrong_type(make: Make) -> None:
+    wrong: Any = 5
+    session = make()
+    assert session.load(wrong) is False
+    assert session.exists(wrong) is False
+    for use in (lambda: session.destroy(wrong, ignoreWarning=True), lambda: session.setExpire(1, wrong)):
+        with pytest.raises(SessionError, match="32 characters"):
+            use()
+
+
+def test_loading_again_loses_nothing(make: Make) -> None:
+    first, other = make(), make()
+    first.create()
+    other.create()
+    other.store("app")["is"] = "other"
+    session = make(first.sessionID)
+    session.load()
+    session.store("app")["a"] = 1
+    assert session.load()
+    assert session.store("app")["a"] == 1
+    assert session.load("A" * 32) is False
+    assert session.store("app")["a"] == 1
+    assert session.load(other.sessionID)
+    assert session.store("app").items() == [("is", "other")]
+    session.store("app")["b"] = 2
+    again = make(first.sessionID)
+    assert again.load()
+    assert again.store("app").items() == [("a", 1)]
+    assert again.load(other.sessionID)
+    assert sorted(again.store("app").items()) == [("b", 2), ("is", "other")]
+
+
+def test_a_new_session_can_be_loaded_by_its_own_id_at_once(make: Make) -> None:
+    session = make()
+    session.create()
+    session.store("app")["a"] = 1
+    assert session.load(session.sessionID)
+    assert session.store("app")["a"] == 1
+    assert session.created
+
+
+def test_create_twice_gives_two_sessions(make: Make) -> None:
+    session = make()
+    session.create()
+    first = session.sessionID
+    session.store("app")["a"] = 1
+    session.create(expire=7)
+    assert session.expire == 7
+    assert session.sessionID != first
+    assert session.store("app").keys() == []
+
+
+def test_destroy(make: Make) -> None:
+    session = make()
+    session.create()
+    token = session.sessionID
+    with pytest.raises(SessionWarning, match="ignoreWarning=True"):
+        session.destroy()
+    assert session.exists()
+    session.destroy(ignoreWarning=True)
+    assert session.sessionID is None
+    assert session.created is False
+    assert session.exists() is session.exists(token) is False
+    with pytest.raises(SessionError, match=r"destroyed: call create\(\)"):
+        session.store("app").keys()
+    with pytest.raises(SessionError, match="no such session"):
+        session.valid(token)
+    assert session.load(token) is False  # also where that is not committed yet
+    session.create()
+    assert session.sessionID != token
+    assert make(token).load() is False
+
+
+def test_destroying_another_session(make: Make) -> None:
+    other = make()
+    other.create()
+    session = make()
+    session.create()
+    with pytest.raises(SessionWarning):
+        session.destroy(other.sessionID)
+    session.destroy(other.sessionID, ignoreWarning=True)
+    assert session.exists()
+    assert session.exists(other.sessionID) is False
+    assert make(other.sessionID).load() is False
+    session.destroy("A" * 32, ignoreWarning=True)  # unknown: nothing to do
+
+
+def test_valid_exists_and_set_expire(make: Make) -> None:
+    other = make()
+    other.create()
+    session = make()
+    session.create()
+    now = time.time()
+    session.setExpire(now + 500.5)
+    assert session.expireTime == now + 500.5
+    session.setExpire(now + 300, other.sessionID)
+    assert session.valid(other.sessionID)
+    again = make(other.sessionID)
+    again.load()
+    assert again.expireTime == now + 300
+    for moment in (0, -5, now - 1, now):
+        third = make()
+        third.create()
+        token = third.sessionID
+        third.setExpire(moment)
+        assert third.valid() is False
+        assert third.exists()
+        assert make(token).load() is False
+    session.setExpire(0, other.sessionID)
+    assert session.valid(other.sessionID) is False
+    assert session.exists(other.sessionID) is True  # ended, and not swept yet
+    gone = make(other.sessionID)
+    assert gone.load() is False
+    assert gone.error == "no such session: expired"
+    session.setExpire(float("inf"))
+    assert session.valid()
+
+
+def test_cleanup(make: Make) -> None:
+    now = int(time.time())
+    tokens = {}
+    for ends in (now - 300, now - 200, now - 100, now + 300):
+        each = make()
+        each.create()
+        tokens[ends] = each.sessionID
+        session = make()
+        session.setExpire(ends, tokens[ends])
+
+    def left(session: Manager) -> list[int]:
+        return [ends - now for ends, token in tokens.items() if session.exists(token)]
+
+    session = make()
+    with pytest.raises(SessionWarning, match="max is in the future"):
+        session.cleanup(max=now + 1000)
+    assert left(session) == [-300, -200, -100, 300]
+    session.cleanup(min=now - 250, max=now - 150)
+    assert left(session) == [-300, -100, 300]
+    session.cleanup(max=now - 250)
+    assert left(session) == [-100, 300]
+    session.cleanup()
+    assert left(session) == [300]
+    session.cleanup(max=now + 1000, ignoreWarning=True)
+    assert left(session) == []
+
+
+def test_more_sessions_than_one_sweep_takes(make: Make) -> None:
+    session = make()
+    for _ in range(230):
+        session.create(sendCookieHeaders=False)
+        session.setExpire(1)
+    session = make()
+    session.cleanup()
+    connection = session.driver.connection
+    if connection is not None:
+        connection.commit()
+    assert session.driver.core.sweep(time.time(), 1000) == 0
+
+
+def test_gen_session_id(make: Make) -> None:
+    session = make(seed="the same")
+    drawn = {session.genSessionID() for _ in range(1000)}
+    assert len(drawn) == 1000
+    assert {len(each) for each in drawn} == {32}
+
+
+def test_cookie_session_id(make: Make) -> None:
+    session = make("A" * 32)
+    name = session.driver.environment
+    assert session.cookieSessionID() == "A" * 32
+    assert session.cookieSessionID({"HTTP_COOKIE": f"{name}={'B' * 32}"}) == "B" * 32
+    assert session.cookieSessionID({}) == ""
+    assert session.cookieSessionID({}, noSessionID="none") == "none"
+    assert session.cookieSessionID({"HTTP_COOKIE": f"{name}=short"}, "none") == "none"
+    assert session.sessionID is None
+
+
+def test_store(make: Make) -> None:  # noqa: PLR0915 (one story)
+    session = make()
+    session.create()
+    store = session.store("a-Z_0.9")
+    assert isinstance(store, MutableMapping)
+    assert (store.app, store.manager) == ("a-Z_0.9", session)
+    store.set("k", 1)
+    store["l"] = [1]
+    assert (store.get("k"), store["l"], store.get("none"), store.get("none", 5)) == (1, [1], None, 5)
+    assert type(store.keys()) is type(store.values()) is type(store.items()) is list
+    assert str(store.keys()) == "['k', 'l']"
+    assert store.values() == [1, [1]]
+    assert store.items() == [("k", 1), ("l", [1])]
+    assert store.has_key("k")
+    assert "k" in store
+    assert not store.has_key("none")
+    assert 5 not in store
+    assert (len(store), list(store)) == (2, ["k", "l"])
+    store.delete("k")
+    del store["l"]
+    for use in (lambda: store["k"], lambda: store.delete("k"), lambda: store.__delitem__("k"), lambda: store.pop("k")):
+        with pytest.raises(MissingKey, match=r"^no value under 'k' in the session store 'a-Z_0.9'$") as caught:
+            use()
+        assert isinstance(caught.value, SessionError)
+        assert isinstance(caught.value, KeyError)
+    store.update(a=1, b=2)
+    store |= {"c": 3}
+    assert store.setdefault("d", 4) == 4
+    assert store.pop("d") == 4
+    assert store == {"a": 1, "b": 2, "c": 3}
+    assert store.popitem()[0] in "abc"
+    store.increment("n")
+    store.increment("n", 4)
+    assert store.update_with("n", lambda value: value * 2) == 10
+    assert session.store("other").keys() == []
+    session.store("other")["a"] = "other"
+    store.empty()
+    assert (store.keys(), session.store("other").keys()) == ([], ["a"])
+    store["x"] = 1
+    store.clear()
+    assert len(store) == 0
+    assert repr(store) == "<Store 'a-Z_0.9'>"
+    again = make(session.sessionID)
+    again.load()
+    assert again.store("a-Z_0.9").keys() == []
+    assert again.store("other")["a"] == "other"
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 255, "A-b_c.9"])
+def test_names_of_stores(make: Make, name: str) -> None:
+    assert make().store(name).app == name
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "a b", "é", "a/b", "a\n", None, 5])
+def test_bad_names_of_stores(make: Make, name: Any) -> None:
+    with pytest.raises(SessionError, match="1 to 255 characters"):
+        make().store(name)
+
+
+def test_a_nested_edit_needs_save_on_storage_of_ones_own_and_a_commit_on_a_cursor(make: Make) -> None:
+    session = make()
+    session.create()
+    session.store("app")["deep"] = {"list": [1]}
+    session = make(session.sessionID)
+    session.load()
+    session.store("app")["deep"]["list"].append(2)
+    if session.driver.connection is None:
+        session.save()
+    again = make(session.sessionID)
+    again.load()
+    assert again.store("app")["deep"] == {"list": [1, 2]}
+
+
+# Under the middleware
+
+
+@pytest.mark.parametrize("storage", ["database", "url", "memory"])
+def test_the_middleware_adds_its_three_keys(build: Build, storage: str, tmp_path: Path) -> None:
+    own = {"url": {"url": f"sqlite:///{tmp_path}/own.db"}, "memory": {"storage": "memory", "name": "threeKeys"}}
+    site = build(**own.get(storage, {}))
+    browser = site.browser()
+
+    def handler(request: Request) -> None:
+        environ = request.environ
+        assert isinstance(environ["web.session.driver"], Driver)
+        assert environ["web.session.manager"].driver is environ["web.session.driver"]
+        assert environ["web.session.store"].manager is environ["web.session.manager"]
+        assert environ["web.session.store"].app == "testApp"
+        assert environ["web.session.manager"].created
+        environ["web.session.store"]["deep"] = {"a": [1]}
+
+    assert browser.get(handler).failure is None
+    browser.get(lambda request: request.store["deep"]["a"].append(2))
+    assert browser.read() == {"deep": {"a": [1, 2]}}
+    assert browser.get(lambda request: request.manager.created).body == b"False"
+    assert build(app=None).browser().get(lambda request: "web.session.store" in request.environ).body == b"False"
+
+
+def test_managers_members_under_the_middleware(build: Build, clock: Clock) -> None:
+    site = build(expire=10)
+    browser = site.browser()
+
+    def first(request: Request) -> None:
+        manager = request.manager
+        assert manager.exists()
+        assert manager.valid()
+        assert manager.created
+        assert manager.error == "no session ID: the request has no session cookie"
+        assert manager.expire == 10
+        assert manager.expireTime == clock.now + 10
+        assert len(manager.response_headers) == 1
+        assert manager.response_headers[0][1].startswith(f"testEnv={manager.sessionID}; ")
+        manager.sendCookieHeaders()
+        assert manager.sent_headers == []
+
+    def second(request: Request) -> None:
+        manager = request.manager
+        assert not manager.created
+        assert manager.error is None
+        assert manager.sessionID == manager.cookieSessionID() == browser.token
+        assert manager.response_headers == []
+        manager.destroy(ignoreWarning=True, sendCookieHeaders=False)
+        assert manager.response_headers[-1] == ("Set-Cookie", manager.deleteCookieString())
+        assert (manager.sessionID, manager.created, manager.exists()) == (None, False, False)
+        with pytest.raises(SessionError, match="destroyed"):
+            request.store.get("a")
+
+    for handler in (first, second):
+        assert browser.get(handler).failure is None
+    assert browser.jar == {}
+
+
+def test_load_and_create_by_hand_under_the_middleware(site: Any) -> None:
+    def handler(request: Request) -> None:
+        if not request.manager.load():
+            request.manager.create(expire=5)
+            request.store["made"] = request.manager.expire
+        else:
+            request.store["loaded"] = True
+
+    browser = site.browser()
+    assert len(browser.get(handler).cookies()) == 1
+    assert browser.get(handler).cookies() == []
+    assert browser.read() == {"made": 5, "loaded": True}
+    assert site.stored() == 1
+
+
+def test_create_after_the_first_use_leaves_no_second_session(site: Any) -> None:
+    browser = site.browser()
+
+    def handler(request: Request) -> None:
+        assert request.manager.created
+        request.manager.create()
+        request.store["a"] = 1
+
+    assert len(browser.get(handler).cookies()) == 1
+    assert site.stored() == 1
+    assert browser.read() == {"a": 1}
+
+
+def test_an_unstorable_value_names_key_and_type(make: Make) -> None:
+    class Own:
+        pass
+
+    session = make()
+    session.create()
+    store = session.store("shop")
+    with pytest.raises(UnstorableValue, match=r"'thing'.*'shop'.*Own") as caught:
+        store["thing"] = Own()
+    assert "register" in str(caught.value)
+    assert "thing" not in store
+    for key in (5, "", "a\0b", "x" * 256, "\ud800"):
+        wrong: Any = key
+        with pytest.raises(UnstorableValue, match="key"):
+            store[wrong] = 1

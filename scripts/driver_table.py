@@ -1,0 +1,62 @@
+"""Write the table of what each driver promises into docs/settings.md, between its two markers.
+
+python scripts/driver_table.py
+"""
+# ruff: noqa: INP001  # a script
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final
+
+from coatcheck import Capability, Driver
+
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+BEGIN: Final = "<!-- drivers: written by scripts/driver_table.py -->"
+END: Final = "<!-- end of drivers -->"
+
+_SCOPE: Final = "scope: "
+
+
+def drivers() -> list[type[Driver]]:
+    """Give the drivers that come with coatcheck, by name."""
+    found = (
+        entry for entry in entry_points(group="coatcheck.drivers") if entry.dist and entry.dist.name == "coatcheck"
+    )
+    return sorted({entry.load() for entry in found}, key=lambda driver: str(driver.name))
+
+
+def table() -> str:
+    """Give the table as Markdown: a line for each capability, a column for each driver."""
+    chosen = drivers()
+    lines = [
+        ["", *(f"`{driver.name}`" for driver in chosen)],
+        ["---"] * (len(chosen) + 1),
+        ["sessions are shared by", *(_scope(driver) for driver in chosen)],
+    ]
+    lines += [
+        [str(capability), *("yes" if capability in driver.capabilities else "no" for driver in chosen)]
+        for capability in Capability
+        if not capability.startswith(_SCOPE)
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _scope(driver: type[Driver]) -> str:
+    scopes = [capability for capability in Capability if capability in driver.capabilities]
+    return ", ".join(scope.removeprefix(_SCOPE) for scope in scopes if scope.startswith(_SCOPE))
+
+
+def filled(page: str) -> str:
+    """Give *page* with the table as it is now between the markers."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"{PAGE.name} lacks the markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

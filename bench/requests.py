@@ -33,7 +33,7 @@ CASES: Final = {
     "change_big": "100 KB, one key",
 }
 RAW_CASES: Final = ("select", "update")
-ROUNDS: Final = 60
+ROUNDS: Final = 100
 PATIENCE: Final = 150.0
 """Seconds after which no further round begins, on a slow machine."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
 
@@ -17,6 +21,10 @@ from coatcheck.plan import Saved
 from coatcheck.record import Name, Value
 from coatcheck.testing import Clock
 from coatcheck.token import Token
+from coatcheck.wsgi import SessionMiddleware
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 OPERATIONS: Final = frozenset({"load", "create", "commit", "rotate", "revoke", "revoke_user", "sessions_of", "sweep"})
 
@@ -160,6 +168,81 @@ class Client:
     def token(self) -> Token:
         """The same with its digest."""
         return Token(self.secret)
+
+
+@dataclass
+class Reply:
+    """What a server gets to send."""
+
+    status: str = ""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+
+    def all(self, name: str) -> list[str]:
+        """The values of every header called *name*."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    @property
+    def cookie(self) -> str | None:
+        """What the one Set-Cookie header says, or None."""
+        said = self.all("Set-Cookie")
+        assert len(said) <= 1, said
+        return said[0] if said else None
+
+
+class Site:
+    """A server with one application behind the middleware, as strict as PEP 3333 lets it be.
+
+    Attributes:
+        last: What the last request has sent so far, errors or not.
+    """
+
+    def __init__(self, house: House, app: WSGIApplication, *, checked: bool = True) -> None:
+        self.house = house
+        middleware = SessionMiddleware(app, house.manager)
+        self._app: WSGIApplication = validator(middleware) if checked else middleware
+        self.last = Reply()
+
+    def start(self, cookie: str | None = None, **environ: str) -> Iterable[bytes]:
+        """Begin a request and give its body."""
+        env: dict[str, Any] = {"wsgi.url_scheme": "https", "QUERY_STRING": "", **environ}
+        if cookie is not None:
+            env["HTTP_COOKIE"] = cookie
+        setup_testing_defaults(env)
+        env["wsgi.errors"] = sys.stderr
+        reply = self.last = Reply()
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+            if exc_info is not None and reply.body:
+                raise exc_info[1].with_traceback(exc_info[2])
+            assert exc_info is not None or not reply.status, "start_response called twice"
+            reply.status, reply.headers = status, headers
+            return write
+
+        def write(data: bytes) -> None:
+            assert reply.status
+            reply.body += data
+
+        return self._app(env, start_response)
+
+    def get(self, cookie: str | None = None, **environ: str) -> Reply:
+        """One request from beginning to end, body closed whatever happens."""
+        body = self.start(cookie, **environ)
+        try:
+            for chunk in body:
+                assert self.last.status, "a body before start_response"
+                self.last.body += chunk
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+        assert self.last.status
+        return self.last
+
+
+@pytest.fixture
+def site() -> Callable[..., Site]:
+    """A server with one application behind the middleware."""
+    return Site
 
 
 @pytest.fixture

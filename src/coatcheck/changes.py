@@ -416,6 +416,32 @@ class Changes:
             entry.data = None
         return tuple(clashes)
 
+    def begin_anew(self, *, keep: bool) -> None:
+        """Turn what is to be written into the values of a session that is still to be made.
+
+        Args:
+            keep: True takes along what the last `clear_all` spared.
+        """
+        if keep and self.values is not None:
+            for name in self._spare & self.values.keys():
+                self.read(name)
+        else:
+            self._forget(lambda name: not self._is_new(name))
+        for name in list(self._entries):
+            entry = self._entries[name]
+            if entry.value is MISSING:
+                del self._entries[name]
+            else:
+                entry.raw = entry.base = None
+                entry.dirty = True
+        self.values = {}
+        self._cleared.clear()
+        self._cleared_all = False
+        self._spare = frozenset()
+
+    def _is_new(self, name: Name) -> bool:
+        return name in self._adds or self._entries[name].dirty
+
     def _same(self, one: Any, other: Any) -> bool:
         return self._codec.encode(one) == self._codec.encode(other)
 

@@ -91,10 +91,10 @@ def _remedy(kind: type) -> str:
     """Why a type is refused, and the call that makes it storable."""
     name = name_of(kind)
     if issubclass(kind, Enum) or is_dataclass(kind) or is_namedtuple(kind):
-        return f"a {name} cannot be stored before codec.register({name})"
+        return f"{name} cannot be stored before codec.register({name})"
     base = next((base for base in kind.__mro__ if base in _BUILT_IN), None)
     turn = f" turn it into a plain {base.__name__}, or" if base else ""
-    return f"a {name} cannot be stored as it is:{turn} codec.register({name}, name, encode, decode)"
+    return f"{name} cannot be stored as it is:{turn} codec.register({name}, name, encode, decode)"
 
 
 def _too_deep_error(kind: type) -> RefusedError:

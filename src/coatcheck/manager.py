@@ -17,7 +17,7 @@ from coatcheck.errors import DriverUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.policy import Policy
 from coatcheck.record import SessionInfo
-from coatcheck.session import Session, state_of
+from coatcheck.session import Session, check_user, state_of
 from coatcheck.state import State
 from coatcheck.token import Token
 
@@ -178,15 +178,16 @@ class SessionManager:
 
     def sessions_of(self, user: str) -> list[SessionInfo]:
         """List the live sessions of *user*, oldest first."""
-        return self.driver.sessions_of(user, self.clock())
+        return self.driver.sessions_of(check_user(user), self.clock())
 
     def revoke_user(self, user: str, *, keep: str | None = None) -> int:
         """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
 
         A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3).
         """
-        ended = self.driver.revoke_user(user, self.clock(), keep=keep)
-        self.emit(Event(kind=Kind.DESTROYED, user=user))
+        ended = self.driver.revoke_user(check_user(user), self.clock(), keep=keep)
+        if ended:
+            self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended
 
     def emit(self, event: Event) -> None:

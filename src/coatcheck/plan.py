@@ -132,7 +132,8 @@ def _destroy(state: State, now: float) -> Steps:
     was_live = yield Call("revoke", (digest, now))
     state.ended = None
     if was_live:
-        state.emit(Event(kind=Kind.DESTROYED))
+        sid, user = state.ended_info
+        state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
         return True
     # Somebody else ended it meanwhile. Their response carries the cookie; ours must not overwrite a newer one.
     state.dead = True
@@ -145,7 +146,7 @@ def _write(state: State, now: float) -> Steps:
     while True:
         if state.dead and not _revived_by_login(state):
             return None
-        if not state.loaded and len(state.candidates) > 1 and _wants_write(state):
+        if not state.loaded and _needs_record(state) and _wants_write(state):
             yield from load(state, now)
             continue
         delta = _delta(state, now)
@@ -193,13 +194,17 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
 
 def _revived_by_login(state: State) -> bool:
     """Give up the changes of a request whose session somebody ended, unless it asks for a new session by a log-in."""
-    if state.login is not None and state.record is None and not state.closed_headers:
-        state.dead = False
+    if state.login is not None and not state.closed_headers:
+        state.begin_anew(keep=False)
         return True
-    if _wants_write(state):
-        state.emit(Event(kind=Kind.GONE, reason=state.reason))
-        state.drop_changes()
+    state.drop_changes()
     return False
+
+
+def _needs_record(state: State) -> bool:
+    """Tell whether a write needs to know the session first, also where the application did not read it."""
+    policy = state.policy
+    return len(state.candidates) > 1 or policy.persistent or policy.rotate_after != "never"
 
 
 def _wants_write(state: State) -> bool:
@@ -345,6 +350,11 @@ def _lost(state: State, reason: Reason) -> None:
         return
     sid = None if state.record is None else state.record.sid
     state.emit(Event(kind=Kind.GONE, sid=sid, reason=reason))
+    if state.login is not None and state.record is not None and not state.closed_headers:
+        # The user proved who they are, so they get a session: a new one. Two clicks on "log in" are the usual case,
+        # and there the values to keep come along; those of a session that was ended on purpose do not.
+        state.begin_anew(keep=reason is Reason.ROTATED)
+        return
     state.drop_changes()
     state.reason = reason
     state.dead = True

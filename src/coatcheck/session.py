@@ -170,16 +170,18 @@ class Session(_Values):
     request and is not shared between threads.
     """
 
-    __slots__ = ("_opened", "_opener")
+    __slots__ = ("_headers_sent", "_opened", "_opener")
 
     def __init__(self, opener: Callable[[], State]) -> None:
         self._opener = opener
         self._opened: State | None = None
+        self._headers_sent = False
 
     def _state(self) -> State:
         state = self._opened
         if state is None:
             state = self._opened = self._opener()
+            state.closed_headers = self._headers_sent
         return state
 
     def _changes(self) -> Changes:
@@ -226,8 +228,7 @@ class Session(_Values):
         Raises:
             CoatcheckError: *user* is not a string of 1 to 255 characters, or the response's headers are already out.
         """
-        if type(user) is not str or not 0 < len(user) <= _MAX_KEY or "\0" in user or not _is_unicode(user):
-            raise CoatcheckError("login(user): the user must be a str of 1 to 255 characters, such as str(user.id)")
+        check_user(user)
         state = self._state()
         _check_headers(state, "login")
         state.check()
@@ -349,6 +350,24 @@ def expiry(state: State) -> float:
 def state_of(session: Session) -> State | None:
     """Give what is behind a session, for the manager and for adapters; None where nobody used the session."""
     return session._opened  # noqa: SLF001 (the one door for the rest of the package)
+
+
+def close_headers(session: Session) -> None:
+    """Note that the response's headers are out: from here on no cookie can be set."""
+    session._headers_sent = True  # noqa: SLF001 (the one door for the rest of the package)
+    if (state := state_of(session)) is not None:
+        state.closed_headers = True
+
+
+def check_user(user: object) -> str:
+    """Check the name of a user.
+
+    Raises:
+        CoatcheckError: It is not a string of 1 to 255 characters.
+    """
+    if type(user) is not str or not 0 < len(user) <= _MAX_KEY or "\0" in user or not _is_unicode(user):
+        raise CoatcheckError("a user is named by a str of 1 to 255 characters without NUL, such as str(user.id)")
+    return user
 
 
 def opened(session: Session) -> State:

@@ -62,6 +62,7 @@ class State:
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         dead: True once it turned out that somebody ended the session or its token: nothing more is written or sent.
         ended: The token of a session that this request destroyed and that is still to be revoked.
+        ended_info: The sid and user of that session, where they are known.
         ended_unread: True where nobody looked whether there was one.
         login: The user to log in and the moment, still to be written.
         rotate: True where a new token is due, whatever the policy says.
@@ -80,6 +81,7 @@ class State:
     used = False
     dead = False
     ended: Token | None = None
+    ended_info: tuple[str | None, str | None] = (None, None)
     ended_unread = False
     login: tuple[str, float] | None = None
     rotate = False
@@ -146,6 +148,8 @@ class State:
         if len(self.candidates) > 1:
             self.load()
         self.check()
+        if self.record is not None:
+            self.ended_info = (self.record.sid, self.record.user)
         if self.reason is Reason.ROTATED and len(self.candidates) == 1:
             self.ended = self.candidates[0]  # the session goes on under a token that this client may yet receive
         elif self.record is not None or not self.loaded:
@@ -181,8 +185,19 @@ class State:
             self.end()
             self.changes = since["changes"]
         for name in _WISHES:
-            if since[name]:
+            if since[name] is not None and since[name] is not False:
                 setattr(self, name, since[name])
+
+    def begin_anew(self, *, keep: bool) -> None:
+        """Make of the changes those of a session that is still to be made: the one that they were for has ended.
+
+        Args:
+            keep: True takes along the values that the log-in was to keep.
+        """
+        self.changes.begin_anew(keep=keep)
+        self.record = self.token = self.reason = None
+        self.loaded = True
+        self.dead = False
 
     def drop_changes(self) -> None:
         """Give up what was to be written."""

@@ -12,7 +12,7 @@ from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.headers import UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
 from coatcheck.plan import Saved
-from coatcheck.session import Session, state_of
+from coatcheck.session import Session, close_headers, state_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -132,6 +132,11 @@ class Response(ABC):
         """Give the application's headers with the session's added."""
         return with_session(headers, saved)
 
+    def close_headers(self) -> None:
+        """Note that the headers are out: from here on the session can set no cookie."""
+        if (state := self.state()) is not None:
+            state.closed_headers = True
+
     @abstractmethod
     def sweep_due(self) -> bool:
         """Tell whether to sweep once this response, which wrote something, is out."""
@@ -176,8 +181,7 @@ class Response(ABC):
 
     def _send(self, status: str, headers: list[tuple[str, str]]) -> None:
         self.sent = True
-        if (state := self.state()) is not None:
-            state.closed_headers = True
+        self.close_headers()
         exc_info, self._exc_info = self._exc_info, None
         if exc_info is None:
             self._server_write = self._start_response(status, headers)
@@ -249,6 +253,9 @@ class _SessionResponse(Response):
     def save(self, *, finished: bool) -> Saved:  # noqa: ARG002 (a session of its own waits for nobody's commit)
         return self._manager.save(self._session)
 
+    def close_headers(self) -> None:
+        close_headers(self._session)
+
     def sweep_due(self) -> bool:
         return self._manager.sweep_due()
 
@@ -304,8 +311,6 @@ class _Streamed:
                 raise
             if not self._response.sent:
                 self._response.send(finished=False)
-            if self._response.refused:  # through write()
-                raise StopIteration
         except StopIteration:
             raise
         except BaseException as error:
@@ -314,6 +319,8 @@ class _Streamed:
                 self._refused = iter(self._response.unavailable())
                 return next(self._refused)
             raise
+        if self._response.refused:  # by a failed write()
+            raise StopIteration
         return chunk
 
     def close(self) -> None:

@@ -218,6 +218,11 @@ def test_a_request_in_flight_never_revives_a_session_and_sends_no_cookie(
     if in_flight in (blind_writer, incrementer) and end is expire:
         # Nothing was read, so nothing is known of the expired session: the write is that of a new visitor.
         assert answer.set_cookies
+    elif in_flight is reading_log_in and end is not revoke_user:
+        # The user proved who they are: they get a session, and it is a new one.
+        browser.secret = answer.set_cookies[0].partition(";")[0].partition("=")[2]
+        assert browser.read() == ({"list": [1]} if end in (log_in_again, rotate) else {})
+        site.manager.revoke_user("ada")
     elif in_flight is reading_logout and end in (log_in_again, rotate):
         # The logout ends the session under its new token too, and says so.
         assert "Max-Age=0" in answer.set_cookies[0]

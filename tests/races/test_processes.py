@@ -101,6 +101,7 @@ def test_different_kinds_of_change_at_once(url: str) -> None:
     assert found.pop("hits") == 100
     assert sorted(found.pop("items")) == [number * 1000 + n for number in (1, 5) for n in range(50)]
     assert found.pop("total") == 50 * (3 + 7)
+    assert [found.pop(f"last of {number}") for number in (3, 7)] == [49, 49]
     assert found == {f"{number}-{n}": n for number in (3, 7) for n in range(50)}
 
 

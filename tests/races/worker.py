@@ -31,6 +31,7 @@ def read_and_increment(session: Session, number: int, n: int, pause: float) -> N
 
 def write_own_keys(session: Session, number: int, n: int, pause: float) -> None:
     session[f"{number}-{n}"] = n
+    session[f"last of {number}"] = n
     time.sleep(pause)
 
 
@@ -66,6 +67,8 @@ def expected(job: str, workers: int, count: int) -> Callable[[dict[str, Any]], N
         if "increment" in job:
             assert found == {"hits": workers * count}
         elif "own_keys" in job:
+            if job == "write_own_keys":  # a key that is there already is not set back by somebody else's write
+                assert [found.pop(f"last of {number}") for number in range(workers)] == [count - 1] * workers
             assert found == {f"{number}-{n}": n for number in range(workers) for n in range(count)}
         elif job == "append":
             items = found.pop("items")

@@ -104,7 +104,7 @@ class Manager(Saving):
     @property
     def sessionID(self) -> str | None:
         """The session's identifier, 32 characters: the secret in the cookie. None before `load` or `create`."""
-        if self._session is None and (not self._wsgi or self._ended):
+        if self._ended or (self._session is None and not self._wsgi):
             return None
         token = self._state("sessionID").token
         return None if token is None else token.secret

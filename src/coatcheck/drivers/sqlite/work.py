@@ -129,7 +129,7 @@ class Work:
         if user is None:
             return False
         row = run(self.sql.fence, (user,)).fetchone()
-        return row is not None and is_fenced(row[0], login, now)
+        return row is not None and type(row[0]) is float and is_fenced(row[0], login, now)
 
     def _is_delta_fenced(self, run: Run, found: Found, delta: Delta, now: float) -> bool:
         if delta.user is None and delta.auth_time is None:

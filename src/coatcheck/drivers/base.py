@@ -10,10 +10,11 @@
  5. Every stored value has a positive version that no later write of that key, in that session, ever repeats, not even
     after a drop. A put or drop whose base version no longer holds is refused with `Conflict` naming it, and nothing of
     the Delta is written. Increments are atomic; `NotACounter` and `CounterOverflow` are raised and nothing is written.
- 6. `rotate` keeps sid, values and user, in time that does not grow with the values. With `grace` 0 the old digest is
-    dead at once. With a grace, the old digest works until the first commit under the new one, and for `grace` seconds
-    after it. A second rotation of an old digest is `Conflict()`, unless its successor was issued at least `grace` ago
-    and never used: then the new digest replaces it.
+ 6. `rotate` keeps sid, values and user, in time that does not grow with the values. With `grace` 0 every older digest
+    is dead at once, the one it was asked for included. With a grace, the old digest works until the first commit under
+    the new one, and for `grace` seconds after it; a second rotation of an old digest is then `Conflict()`, unless its
+    successor was issued at least `grace` ago and never used: then the new digest replaces it. The record of an old
+    digest is `stale`, its `digest` is the one asked for, and its `rotated` is when the successor was issued.
  7. `revoke` ends the session of a digest: current, in grace, or rotated away within `TOMBSTONE`, so that a logout that
     races a rotation ends the session all the same. `revoke_user` ends all sessions of a user but the one with the sid
     `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,

@@ -173,7 +173,7 @@ class MemoryDriver(Driver):
             held = self._find(old, now)
             if isinstance(held, Reason):
                 return Gone(held)
-            if old != held.digest and rotation_refused(held.prior_until, held.rotated, grace, now):
+            if old != held.digest and grace > 0 and rotation_refused(held.prior_until, held.rotated, grace, now):
                 return Conflict()
             if self._taken(new, now) is not None:
                 return Conflict()

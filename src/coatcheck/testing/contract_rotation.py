@@ -144,16 +144,27 @@ class RotationRules(Rules):
         assert driver.load(old, START + 50 + GRACE + 1) == Missing(Reason.ROTATED)
 
     def test_rule_06_a_used_successor_is_not_replaced(self, driver: Driver) -> None:
-        """Once the successor was presented, the old token in its grace gets no other."""
+        """Once the successor was presented, the old token in its grace gets no other, but by a change of rights."""
         record = started(driver)
         old = record.digest
         new, other = successor(driver, old), successor(driver, old)
         committed(driver.rotate(old, new, Delta(), GRACE, START))
         committed(driver.commit(new, Delta(touch=START + 40), START + 40))
         assert driver.rotate(old, other, Delta(), GRACE, START + 45) == Conflict()
-        assert driver.rotate(old, other, Delta(), 0, START + 45) == Conflict()
         assert driver.rotate(old, other, Delta(), GRACE, START + 71) == Gone(Reason.ROTATED)
         assert not loaded(driver, new, START + 71).fresh
+
+    def test_rule_06_a_change_of_rights_needs_no_newest_token(self, driver: Driver) -> None:
+        """Without grace a rotation takes place under an old token in its grace too, and ends every older one."""
+        record = started(driver)
+        old = record.digest
+        new, other = successor(driver, old), successor(driver, old)
+        committed(driver.rotate(old, new, Delta(), GRACE, START))
+        committed(driver.commit(new, Delta(touch=START + 40), START + 40))
+        committed(driver.rotate(old, other, Delta(), 0, START + 45))
+        for dead in (old, new):
+            assert driver.load(dead, START + 45) == Missing(Reason.ROTATED)
+        assert not loaded(driver, other, START + 45).fresh
 
     def test_rule_06_log_in_with_a_stale_token(self, driver: Driver) -> None:
         """A rotation without grace kills every other digest of the session, whichever it came by."""

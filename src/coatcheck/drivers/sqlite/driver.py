@@ -19,8 +19,8 @@ from coatcheck.drivers.sqlite.fast import Single, single
 from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables
 from coatcheck.drivers.sqlite.trouble import NAME, translated
 from coatcheck.drivers.sqlite.work import Run, Work, new_version
-from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
-from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Reason, Record, SessionInfo
+from coatcheck.errors import ConfigurationError, UnsupportedCapability
+from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Record, SessionInfo
 
 __all__ = ["SQLiteDriver"]
 
@@ -46,12 +46,7 @@ class _Common(Driver):
         """Run *work* in a write transaction, and undo it where the answer is a refusal."""
 
     def load(self, digest: bytes, now: float) -> Record | Missing:
-        try:
-            return self._read("load", self._work.load, digest, now)
-        except DriverUnavailable as error:
-            if "Could not decode" in str(error.__cause__):  # text that is no UTF-8: not written by us
-                return Missing(Reason.UNREADABLE)
-            raise
+        return self._read("load", self._work.load, digest, now)
 
     def create(self, record: Record, now: float) -> Answer:
         return self._write("create", self._work.create, record, now)
@@ -176,27 +171,32 @@ class SQLiteDriver(_Common):
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             with self._connections.held() as connection:
-                return work(connection.execute, *args, **kwargs)
+                return _despite_text(connection, partial(work, connection.execute, *args, **kwargs))
         except (sqlite3.Error, OSError) as error:
             raise translated(error, operation, self.path, self._timeout) from error
 
     def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         committing = False
+
+        def transaction() -> T:
+            nonlocal committing
+            run = connection.execute
+            run("BEGIN IMMEDIATE")
+            try:
+                answer = work(run, *args, **kwargs)
+                if isinstance(answer, (Conflict, Gone)):
+                    run("ROLLBACK")
+                else:
+                    committing = True
+                    run("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+            return answer
+
         try:
             with self._connections.held() as connection, self._connections.writing:
-                run = connection.execute
-                run("BEGIN IMMEDIATE")
-                try:
-                    answer = work(run, *args, **kwargs)
-                    if isinstance(answer, (Conflict, Gone)):
-                        run("ROLLBACK")
-                    else:
-                        committing = True
-                        run("COMMIT")
-                except BaseException:
-                    _roll_back(connection)
-                    raise
-                return answer
+                return _despite_text(connection, transaction)
         except (sqlite3.Error, OSError) as error:
             raise translated(error, operation, self.path, self._timeout, committing=committing) from error
 
@@ -273,6 +273,30 @@ def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -
     check_schema(connection, sql, path)
 
 
+def _despite_text(connection: sqlite3.Connection, attempt: Callable[[], T]) -> T:
+    """Make an attempt, and another where a row has text that is no UTF-8, which then comes as bytes and is no text.
+
+    Only a spoilt row costs the slower decoding. The first attempt has to undo what it did.
+    """
+    try:
+        return attempt()
+    except sqlite3.OperationalError as error:
+        if "Could not decode" not in str(error):
+            raise
+    connection.text_factory = _text_or_bytes
+    try:
+        return attempt()
+    finally:
+        connection.text_factory = str
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 def _nothing(run: Run) -> None:
     """Do nothing, on a connection that is open by then."""
 
@@ -311,13 +335,12 @@ class _BorrowedDriver(_Common):
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._running(operation) as run:
-            return work(run, *args, **kwargs)
+            return _despite_text(self._connection, partial(work, run, *args, **kwargs))
 
     def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         connection = self._connection
-        with self._running(operation) as run:
-            if not connection.in_transaction:
-                run("BEGIN IMMEDIATE")
+
+        def savepoint() -> T:
             run("SAVEPOINT coatcheck")
             refused = True
             try:
@@ -329,6 +352,11 @@ class _BorrowedDriver(_Common):
                         run("ROLLBACK TO coatcheck")
                     run("RELEASE coatcheck")
             return answer
+
+        with self._running(operation) as run:
+            if not connection.in_transaction:
+                run("BEGIN IMMEDIATE")
+            return _despite_text(connection, savepoint)
 
     def setup(self) -> None:
         """Create the tables that are missing in this connection's database, inside its transaction."""

@@ -235,7 +235,7 @@ class Work:
         found = self._find(run, old, now)
         if isinstance(found, Reason):
             return Gone(found)
-        if found.by_prior and rotation_refused(found.prior_until, found.rotated, grace, now):
+        if found.by_prior and grace > 0 and rotation_refused(found.prior_until, found.rotated, grace, now):
             return Conflict()
         if self._taken(run, new, now) is not None:
             return Conflict()

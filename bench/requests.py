@@ -76,10 +76,17 @@ class Summary:
         self._series = series
         self._best = best
         self.raw = {case: self._of(took[0] for took in series[RAW, case]) for case in RAW_CASES}
+        self.raw_after_work = {case: self._raw_after_work(case) for case in RAW_CASES}
 
     def _of(self, times: Iterable[float]) -> float:
         values = list(times)
         return min(values) if self._best else median(values)
+
+    def _raw_after_work(self, case: str) -> float:
+        took = self._series[RAW, case]
+        if self._best:
+            return min(both for _, _, both in took) - min(work for _, work, _ in took)
+        return median(both - work for _, work, both in took)
 
     def added(self, entry: Entry, case: str) -> float:
         """Give the seconds that sessions add to one request."""
@@ -94,6 +101,11 @@ class Summary:
             reference = Entry("coatcheck", "memory")
             return self.added(reference, case) if (reference, case) in self._series else float("nan")
         return self.raw["select"] + (0.0 if case in ("untouched", "read") else self.raw["update"])
+
+    def unit_after_work(self, case: str) -> float:
+        """Give the seconds that the same raw statements take in a request that did something else before."""
+        raw = self.raw_after_work
+        return raw["select"] + (0.0 if case in ("untouched", "read") else raw["update"])
 
     def figure(self, entry: Entry, case: str) -> Figure:
         """Give what a case costs."""
@@ -112,6 +124,7 @@ class Summary:
         """Give all figures."""
         return {
             "raw_us": {case: round(took * 1e6, 3) for case, took in self.raw.items()},
+            "raw_after_work_us": {case: round(took * 1e6, 3) for case, took in self.raw_after_work.items()},
             "added": [
                 {**entry._asdict(), "case": case, **self.figure(entry, case)._asdict()}
                 for entry in entries
@@ -137,13 +150,16 @@ def aims(best: Summary, middle: Summary) -> str:
     ]
     rows = []
     for what, entry, case, most, unit in lines:
-        values = [
-            figure.ratio if unit == "×" else figure.micros
-            for figure in (best.figure(entry, case), middle.figure(entry, case))
-        ]
-        reached = "yes" if values[0] <= most else "no"
-        rows.append([what, f"{most:g}{unit}", *(f"{_short(value)}{unit}" for value in values), reached])
-    return table(["aim", "at most", "best round", "middle round", "reached (best)"], rows)
+        cells = []
+        for summary in (best, middle):
+            ratio = unit == "×"
+            figure = summary.figure(entry, case)
+            cells.append(f"{_short(figure.ratio if ratio else figure.micros)}{unit}")
+            cells.append(f"{_short(summary.added(entry, case) / summary.unit_after_work(case))}×" if ratio else "")
+        reached = best.figure(entry, case).ratio if unit == "×" else best.figure(entry, case).micros
+        rows.append([what, f"{most:g}{unit}", *cells, "yes" if reached <= most else "no"])
+    head = ["aim", "at most", "best round", "after work", "middle round", "after work", "reached (best round)"]
+    return table(head, rows)
 
 
 def against_rivals(best: Summary, entries: list[Entry]) -> str:
@@ -162,6 +178,13 @@ def against_rivals(best: Summary, entries: list[Entry]) -> str:
     return table(["", *CASES.values()], rows) if rows else ""
 
 
+def _raw_text(summary: Summary) -> str:
+    select, update = (summary.raw[case] for case in RAW_CASES)
+    later = (summary.raw_after_work[case] / summary.raw[case] for case in RAW_CASES)
+    times = " and ".join(f"{_short(ratio)}×" for ratio in later)
+    return f"SELECT {select * 1e6:.1f} µs, committed UPDATE {update * 1e6:.1f} µs; after other work {times} as long"
+
+
 def report(series: Series, versions: dict[str, str], entries: list[Entry]) -> str:
     """Write the part of the document that a run makes."""
     best, middle = Summary(series, best=True), Summary(series, best=False)
@@ -169,8 +192,7 @@ def report(series: Series, versions: dict[str, str], entries: list[Entry]) -> st
     memory = [entry for entry in entries if entry.engine == "memory"]
     rounds = len(series[RAW, "select"])
     named = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
-    raw = [f"SELECT {best.raw['select'] * 1e6:.1f} µs, committed UPDATE {best.raw['update'] * 1e6:.1f} µs"]
-    raw += [f"SELECT {middle.raw['select'] * 1e6:.1f} µs, committed UPDATE {middle.raw['update'] * 1e6:.1f} µs"]
+    raw = [_raw_text(best), _raw_text(middle)]
     parts = [
         f"{rounds} rounds. {harness.machine()}. {named}.",
         "### SQLite, best round",

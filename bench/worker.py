@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import contest
 from client import ask, request_of, timed
+from rivals import raw_sqlite
 from rivals.common import Subject
 
 MODULES: Final = {
@@ -72,17 +73,29 @@ class Timing:
 class RawTiming:
     """Times batches of the raw statements."""
 
-    def __init__(self, statements: dict[str, Callable[[], object]]) -> None:
-        self._statements = statements
-        self._sizes: dict[str, int] = {}
+    def __init__(self, statements: dict[str, Callable[[], object]], work: Callable[[], object]) -> None:
+        self._runs = {
+            case: (statement, work, _one_after_another(work, statement)) for case, statement in statements.items()
+        }
+        self._sizes: dict[Callable[[], object], int] = {}
 
     def __call__(self, case: str, _round_number: int) -> list[float]:
-        """Give the seconds for one statement."""
-        statement = self._statements[case]
-        if case not in self._sizes:
-            self._sizes[case] = _size(partial(_repeated, statement))
-        _repeated(statement, _WARM_UP)
-        return [_repeated(statement, self._sizes[case])]
+        """Give the seconds for one statement in a loop, for some other work, and for one after the other."""
+        took = []
+        for run in self._runs[case]:
+            if run not in self._sizes:
+                self._sizes[run] = _size(partial(_repeated, run))
+            _repeated(run, _WARM_UP)
+            took.append(_repeated(run, self._sizes[run]))
+        return took
+
+
+def _one_after_another(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _repeated(statement: Callable[[], object], times: int) -> float:
@@ -142,8 +155,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coatcheck-bench-")))
         commands: dict[str, Callable[..., Any]] = {}
         if name == "raw":
-            statements = importlib.import_module("rivals.raw_sqlite").statements(folder)
-            commands = {"versions": lambda: {"SQLite": sqlite3.sqlite_version}, "time": RawTiming(statements)}
+            timing = RawTiming(raw_sqlite.statements(folder), raw_sqlite.work)
+            commands = {"versions": lambda: {"SQLite": sqlite3.sqlite_version}, "time": timing}
         else:
             trace = Trace() if purpose == "races" and engine == "sqlite" else None
             subject: Subject = importlib.import_module(MODULES[name]).build(engine, variant == "tuned", folder)

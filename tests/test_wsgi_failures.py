@@ -310,12 +310,11 @@ def test_a_sweep_comes_after_the_answer_and_after_the_body_was_closed(
 
     server = site(house, app)
     body: Any = server.start()
-    for chunk in body:
-        order.append(chunk.decode())
+    order.extend(chunk.decode() for chunk in body)
     assert "sweep" not in order
     body.close()
     assert order[-1] == "sweep"
-    assert order[-2:-1] == (["closed"] if shape is listed else order[-2:-1])
+    assert ("closed" in order) == (shape is listed)
     assert house.driver.stored == 1
 
 

@@ -6,7 +6,7 @@ No I/O: whoever makes a `Changes` hands in a function that fills in the snapshot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from coatcheck.codec import Codec, Undecodable, Unencodable
 from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
@@ -17,6 +17,14 @@ __all__ = ["Changes"]
 
 Rerun = tuple[Callable[[Any], Any], Any]
 """A function given to `update_with`, and the default for a missing key."""
+
+
+class _Settled(NamedTuple):
+    """What was written in a transaction that may not last, and what `settle` forgets on that occasion."""
+
+    delta: Delta
+    values: Mapping[Name, Value] | None
+    reruns: Mapping[Name, tuple[Rerun, ...]]
 
 
 class _Entry:
@@ -67,7 +75,7 @@ class Changes:
         self._fetch: Final = fetch
         self._unreadable: Final = unreadable
         self.values = values
-        self.journal: list[tuple[Delta, Mapping[Name, Value] | None]] | None = None
+        self.journal: list[_Settled] | None = None
         self._entries: dict[Name, _Entry] = {}
         self._adds: dict[Name, int] = {}
         self._cleared: set[str] = set()
@@ -315,7 +323,8 @@ class Changes:
     def settle(self, delta: Delta, done: Committed) -> None:
         """Take note that *delta* was written, so that only what changes from now on is written next."""
         if self.journal is not None:
-            self.journal.append((delta, self.values))
+            reruns = {name: entry.reruns for name, entry in self._entries.items() if entry.reruns}
+            self.journal.append(_Settled(delta, self.values, reruns))
         stored = {name: Value(put.data, done.version) for name, put in delta.puts.items()}
         stored.update({name: Value(number, done.version) for name, number in done.counters.items()})
         if self.values is not None:
@@ -355,10 +364,11 @@ class Changes:
     def undo(self) -> None:
         """Take back each `settle` in the journal: the transaction that was written in did not last."""
         while self.journal:
-            self._unsettle(*self.journal.pop())
+            self._unsettle(self.journal.pop())
         self.journal = None
 
-    def _unsettle(self, delta: Delta, values: Mapping[Name, Value] | None) -> None:
+    def _unsettle(self, settled: _Settled) -> None:
+        delta, values, reruns = settled
         self.values = values
         self._cleared |= delta.clears
         self._cleared_all = self._cleared_all or delta.clear_all
@@ -370,8 +380,16 @@ class Changes:
             if (entry := self._entries.get(name)) is not None:
                 entry.base = base
                 entry.raw = None if values is None else values.get(name)
+                before_it = reruns.get(name, ())
+                if not entry.dirty:
+                    entry.reruns = before_it
+                elif entry.reruns:  # updated since: what ran before that runs again too, or neither where it assigned
+                    entry.reruns = (*before_it, *entry.reruns) if before_it else ()
                 entry.dirty = True
                 entry.data = None
+        for name, entry in self._entries.items():
+            if self._is_cleared(name):  # what is stored there does not count any more, as when it was cleared first
+                entry.base = entry.raw = None
         for name, amount in delta.increments.items():
             entry = self._entries.pop(name, None)
             if entry is not None and entry.dirty:  # assigned since, so the increment is no more

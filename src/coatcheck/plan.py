@@ -289,9 +289,8 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
 def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
     state.changes.settle(delta, done)
     record = state.record
-    if record is None:
-        sid, expires = None, _likely_end(state, delta, now)
-        is_news = delta.deadline is not None
+    if record is None:  # then the cookie says nothing of lifetimes: see _needs_record
+        sid, expires, is_news = None, NEVER, False
     else:
         sid, before = record.sid, record.expires
         was_stale = record.stale  # then the client may have the successor by now
@@ -310,13 +309,6 @@ def _written(state: State, delta: Delta, done: Committed, successor: Token | Non
         return None
     assert state.token is not None  # noqa: S101 (it was just written under)
     return _cookie(state, state.token, expires, now)
-
-
-def _likely_end(state: State, delta: Delta, now: float) -> float:
-    """Say when a session ends that was written to unread: by the policy's limits, which are hardly ever others."""
-    start = now if delta.auth_time is None else delta.auth_time
-    deadline = NEVER if delta.deadline is None else delta.deadline
-    return min(deadline, now + state.policy.idle_seconds, start + state.policy.absolute_seconds)
 
 
 def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:

@@ -3,7 +3,7 @@
     python tests/fuzz/fuzz.py --iterations 1000000 --seed 7 --target cookies
 
 It mutates a corpus of valid and of nasty inputs, and keeps what led to an outcome not seen before. Each target says
-what must hold for every input whatever; the first one that breaks it is printed with the seed, and the exit status is 1.
+what has to hold for every input whatever; the first one that breaks it is raised with its iteration and the seed.
 """
 
 from __future__ import annotations
@@ -61,35 +61,40 @@ class WrongError(Exception):
         self.data = data
 
 
+def _flip(chance: random.Random, made: bytearray, at: int) -> None:
+    made[at : at + 1] = bytes(byte ^ 1 << chance.randrange(8) for byte in made[at : at + 1])
+
+
+def _repeat(chance: random.Random, made: bytearray, at: int) -> None:
+    made[at:at] = made[at : at + chance.randrange(1, 33)] * chance.choice((1, 1, 2, 8, 64))
+
+
+def _overwrite(chance: random.Random, made: bytearray, at: int) -> None:
+    nasty = chance.choice(_NASTY)
+    made[at : at + len(nasty)] = nasty
+
+
+def _insert(chance: random.Random, made: bytearray, at: int) -> None:
+    made[at:at] = chance.choice((chance.choice(_NASTY), chance.randbytes(chance.randrange(9))))
+
+
+def _delete(chance: random.Random, made: bytearray, at: int) -> None:
+    del made[at : at + chance.choice((1, 1, 2, 4, 8, MAX_INPUT))]
+
+
+_CHANGES = (_flip, _flip, _insert, _insert, _delete, _delete, _repeat, _overwrite)
+
+
 def mutate(chance: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
-    """Change *data* in one to four places."""
+    """Change *data* in one to four places, and now and then splice it with another of the corpus."""
     made = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 3, 4))):
         at = chance.randrange(len(made) + 1)
-        what = chance.randrange(10)
-        if what == 0 and made:  # flip a bit
-            made[at % len(made)] ^= 1 << chance.randrange(8)
-        elif what == 1 and made:
-            made[at % len(made)] = chance.randrange(256)
-        elif what == 2:  # noqa: PLR2004 (each number is one kind of change)
-            made[at:at] = chance.choice(_NASTY)
-        elif what == 3:  # noqa: PLR2004
-            made[at:at] = chance.randbytes(chance.randrange(9))
-        elif what == 4:  # noqa: PLR2004
-            del made[at : at + chance.randrange(1, 9)]
-        elif what == 5:  # noqa: PLR2004
-            del made[at:]
-        elif what == 6:  # noqa: PLR2004 (repeat a part)
-            part = made[at : at + chance.randrange(1, 33)]
-            made[at:at] = part * chance.choice((1, 1, 2, 8, 64))
-        elif what == 7:  # noqa: PLR2004 (splice with another)
+        if chance.random() < 0.15:
             other = chance.choice(corpus)
-            made[at:] = other[chance.randrange(len(other) + 1) :]
-        elif what == 8:  # noqa: PLR2004
-            made[at:at] = chance.choice(corpus)
+            made[at : chance.choice((at, MAX_INPUT))] = other[chance.randrange(len(other) + 1) :]
         else:
-            nasty = chance.choice(_NASTY)
-            made[at : at + len(nasty)] = nasty
+            chance.choice(_CHANGES)(chance, made, at)
     return bytes(made[:MAX_INPUT])
 
 
@@ -113,7 +118,7 @@ def fuzz(
     for done in range(iterations):
         if done < len(target.corpus):
             data = corpus[done]
-        elif chance.random() < 0.02:  # noqa: PLR2004 (now and then from nothing)
+        elif chance.random() < 0.02:
             data = chance.randbytes(chance.randrange(64))
         else:
             data = mutate(chance, chance.choice(corpus), corpus)
@@ -122,7 +127,7 @@ def fuzz(
         except Exception as error:
             raise WrongError(data, done, seed) from error
         outcomes[outcome] += 1
-        if outcomes[outcome] <= 3 and len(corpus) < _KEEP:  # noqa: PLR2004 (a rare outcome is worth following)
+        if outcomes[outcome] <= 3 and len(corpus) < _KEEP:
             corpus.append(data)
         if done % 10000 == 0:
             on_progress(done, len(outcomes))

@@ -117,7 +117,7 @@ def test_a_log_in_and_a_rotation_bring_the_new_max_age(build: Callable[..., Hous
         (lambda session: [session.login("ann"), session.expire_at(1_800_000_100)], 100),
     ],
 )
-def test_a_new_token_for_a_session_that_was_not_read_lives_as_long_as_the_policy_says(
+def test_a_new_token_for_a_session_that_the_application_did_not_read_lives_as_long_as_the_session(
     build: Callable[..., House], act: Callable[[Session], object], age: float
 ) -> None:
     client = build(POLICY).visitor(a=1)

@@ -61,13 +61,14 @@ def test_a_renewal_carries_the_change_of_its_request_in_one_operation(build: Cal
     assert client.read() == {"a": 2, "b": 2}
 
 
-def test_a_blind_write_waits_for_a_request_that_reads(build: Callable[..., House]) -> None:
+def test_a_write_that_reads_nothing_renews_too(build: Callable[..., House]) -> None:
     house, client = _due(build)
     before = client.cookie
     with client.request() as session:
         session["b"] = 2
-    assert house.driver.asked == ["commit"]
-    assert client.cookie == before
+    assert house.driver.asked == ["load", "rotate"]
+    assert client.cookie != before
+    assert client.read() == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("order", ["all read, then all answer", "one after another", "in threads"])

@@ -49,7 +49,7 @@ def test_a_missing_database_middleware() -> None:
 
 def test_a_session_environment_that_is_not_there(build: Build) -> None:
     site = build(setupEnvironment=False)
-    failure = site.browser().get(lambda request: None).failure
+    failure = site.browser().get(lambda _request: None).failure
     assert isinstance(failure, SessionError)
     for word in ("'testEnv'", "setupEnvironment=True", "createSessionEnvironment()", "autoCreate=1"):
         assert word in str(failure)
@@ -155,7 +155,7 @@ def test_tables_of_another_version(site: Any) -> None:
     site.browser(a=1)
     site.sql("UPDATE testEnv_coatcheck_meta SET value = '77' WHERE key = 'schema'")
     site.session._ready.clear()
-    failure = site.browser().get(lambda request: None).failure
+    failure = site.browser().get(lambda _request: None).failure
     assert isinstance(failure, ConfigurationError)
     assert "schema version 77" in str(failure)
     assert "coatcheck works with 1" in str(failure)
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database " * 1000)
     own = driver("database", "site", url=f"sqlite:///{path}")
-    with pytest.raises(ConfigurationError, match="notes.txt is not an SQLite database"):
+    with pytest.raises(ConfigurationError, match=r"notes\.txt is not an SQLite database"):
         own.completeSessionEnvironment()
     assert "is not an SQLite database" in own.createSessionEnvironment()[0]
     assert "is not an SQLite database" in own.removeSessionEnvironment()[0]
@@ -185,7 +185,7 @@ def test_a_folder_where_the_database_should_be(tmp_path: Path) -> None:
 
 def test_names_that_differ_in_case_only(build: Build) -> None:
     build(name="shop").browser(a=1)
-    failure = build(name="SHOP").browser().get(lambda request: None).failure
+    failure = build(name="SHOP").browser().get(lambda _request: None).failure
     assert isinstance(failure, ConfigurationError)
     assert "case only" in str(failure)
 
@@ -245,23 +245,22 @@ print(manager.driver.completeSessionEnvironment(), driver.createSessionEnvironme
 
 
 def test_two_processes_set_up_at_the_same_time(tmp_path: Path) -> None:
-    for round_ in range(2):
-        path = tmp_path / f"{round_}.db"
-        command = [sys.executable, "-c", SET_UP, str(path)]
-        processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(4)
-        ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        for process in processes:
-            out, err = process.communicate(timeout=20)
-            assert out.endswith("True []\n"), err
-        base = sqlite3.connect(path)
-        assert base.execute("SELECT count(*) FROM site_coatcheck_session").fetchone() == (4,)
-        base.close()
+    path = tmp_path / "new.db"
+    command = [sys.executable, "-c", SET_UP, str(path)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        out, err = process.communicate(timeout=20)
+        assert out.endswith("True []\n"), err
+    base = sqlite3.connect(path)
+    assert base.execute("SELECT count(*) FROM site_coatcheck_session").fetchone() == (3,)
+    base.close()
 
 
 def test_all_errors_are_of_one_family() -> None:

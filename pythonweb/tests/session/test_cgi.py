@@ -95,8 +95,7 @@ print(store.manager.created, store['list'], end='')
     [
         "adapter='snakesql', database='start.db', autoCreate=1",
         "adapter='sqlite', database='start2.db', autoCreate=True, cleanupProbability=1",
-        "url='sqlite:///start3.db'",
-        "environmentType='sqlite', url='sqlite:///start4.db'",
+        "environmentType='sqlite', url='sqlite:///start3.db'",
     ],
 )
 def test_start_does_it_all(run: Run, storage: str) -> None:
@@ -117,7 +116,7 @@ def test_start_commits_what_is_done_to_other_sessions(run: Run) -> None:
     ending = script + f"\nstore.manager.destroy({token!r}, ignoreWarning=True)"
     run(ending)
     again = run(script, f"site={token}")
-    assert again.endswith("True []") or again.endswith("True [0]")
+    assert again.endswith("True [0]")
     assert cookies(again) == []  # it met a tombstone, so it may be late: see Settled
 
 
@@ -223,7 +222,6 @@ def test_two_managers_on_one_connection(connect: Callable[..., Any], monkeypatch
         manager(driver("database", name, cursor=connection.cursor()), autoCreate=1, cleanupProbability=0)
         for name in ("one", "two")
     ]
-    connection.cursor().execute("CREATE TABLE own (x UNIQUE DEFERRABLE)" if False else "CREATE TABLE own (x)")
     for each in made:
         each.create()
         each.store("app").increment("n")

@@ -75,7 +75,7 @@ def append_all(request: Request) -> None:
 
 # How an application may come by a cookie; each gives exactly one, with the session's ID
 WAYS: dict[str, Callable[[Request], object]] = {
-    "middleware alone": lambda request: None,
+    "middleware alone": lambda _request: None,
     "response_headers[-1]": lambda request: request.append_cookie(),
     "twice": lambda request: (request.append_cookie(), request.append_cookie()),
     "setCookie": lambda request: request.manager.setCookie(),

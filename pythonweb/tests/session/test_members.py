@@ -394,7 +394,7 @@ def test_cookie_session_id(make: Make) -> None:
     assert session.sessionID is None
 
 
-def test_store(make: Make) -> None:  # noqa: PLR0915 (one story)
+def test_store(make: Make) -> None:
     session = make()
     session.create()
     store = session.store("a-Z_0.9")

@@ -72,6 +72,24 @@ def test_increments_are_exact(browser: Browser) -> None:
     assert browser.read()["step"] == 14
 
 
+def test_an_update_is_exact_over_a_refused_commit(browser: Browser) -> None:
+    """What `update_with` did runs again on what another request wrote, also where it was in a commit that failed."""
+
+    def slow(request: Request) -> None:
+        request.store.update_with("step", lambda step: step + 10)
+        request.store.update_with("cart", lambda cart: [*cart, "scarf"])
+        request.connection.cursor().execute("INSERT INTO child VALUES (77)")
+        with pytest.raises(Exception, match="FOREIGN KEY"):
+            request.connection.commit()
+        request.store.update_with("cart", lambda cart: [*cart, "glove"])
+        request.connection.rollback()
+        browser.get(lambda other: other.store.update(step=100, cart=[]), keep=False)
+        request.connection.commit()
+
+    browser.get(slow)
+    assert browser.read() == {"step": 110, "cart": ["scarf", "glove"]}
+
+
 def test_an_extension_and_a_write_are_both_kept(browser: Browser) -> None:
     ends: list[float] = []
 

@@ -91,8 +91,8 @@ class Saving(Cookies):
 
     def _changed(self) -> None:
         """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
-        if self._wsgi:
-            return
+        if self._wsgi or (self.state is not None and self.state.dead):
+            return  # of a session that somebody ended nothing is kept, and a save would take its values from the script
         if self.driver.connection is None:
             self.save()
         elif self.autocommit:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import coatcheck
+from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.headers import with_session
 from coatcheck.plan import Saved
 from coatcheck.state import State
@@ -54,7 +54,7 @@ class Session:
             )
         self._settings: Final = _settings(**params)
         self._ready: set[tuple[str, object]] = set()
-        trial = Manager(Driver("trial", coatcheck.open("memory:")), **self._settings)  # says what is wrong, at once
+        trial = Manager(Driver("trial", MemoryDriver()), **self._settings)  # says what is wrong, at once
         if app is not None:
             trial.store(app)
 

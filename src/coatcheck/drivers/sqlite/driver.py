@@ -274,7 +274,7 @@ def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -
 
 
 def _despite_text(connection: sqlite3.Connection, attempt: Callable[[], T]) -> T:
-    """Make an attempt, and another where a row has text that is no UTF-8, which then comes as bytes and is no text.
+    """Make an attempt, and another where a row has text that is no UTF-8, which then has a type that nothing has.
 
     Only a spoilt row costs the slower decoding. The first attempt has to undo what it did.
     """
@@ -283,18 +283,18 @@ def _despite_text(connection: sqlite3.Connection, attempt: Callable[[], T]) -> T
     except sqlite3.OperationalError as error:
         if "Could not decode" not in str(error):
             raise
-    connection.text_factory = _text_or_bytes
+    connection.text_factory = _decoded
     try:
         return attempt()
     finally:
         connection.text_factory = str
 
 
-def _text_or_bytes(data: bytes) -> str | bytes:
+def _decoded(data: bytes) -> str | bytearray:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return data
+        return bytearray(data)  # neither text nor the bytes of a value
 
 
 def _nothing(run: Run) -> None:

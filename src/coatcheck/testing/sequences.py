@@ -1,0 +1,363 @@
+"""Any operations in any order, by Hypothesis: a driver and the plain model have to agree after every step.
+
+A failure is shrunk to the shortest sequence that still shows it, and reads as a program: which client did what.
+"""
+
+# ruff: noqa: S101 (asserts are what tests are made of)
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from coatcheck.drivers.base import Driver
+from coatcheck.errors import CounterOverflow, NotACounter
+from coatcheck.record import ABSENT, COUNTER_MAX, NEVER, Answer, Committed, Conflict, Delta, Missing, Name, Put, Record
+from coatcheck.testing.helpers import START, Clock, make_record
+from coatcheck.testing.model import Held, Model, Refusal
+
+__all__ = ["Sequences", "check"]
+
+GRACE: Final = 30.0
+USERS: Final = ("ada", "bob")
+A: Final[Name] = ("", "a")
+N: Final[Name] = ("", "n")
+B: Final[Name] = ("shop", "b")
+M: Final[Name] = ("shop", "n")
+
+_names = st.sampled_from([A, B, N, M])
+_counters = st.sampled_from([N, M, N, M, A])
+_data = st.sampled_from([b"x", b"7", b"", 0, 7, COUNTER_MAX])
+_amounts = st.sampled_from([1, 5, -7, 0])
+_ago = st.sampled_from([0, 1, 50])
+_log_in = st.tuples(st.sampled_from(USERS), _ago)
+_parts: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "puts": st.dictionaries(_names, _data, min_size=1, max_size=3),
+    "drops": st.lists(_names, min_size=1, max_size=2, unique=True),
+    "clear": st.sampled_from(["", "shop", "everything"]),
+    "spare": st.lists(_names, min_size=1, max_size=2, unique=True),
+    "increments": st.dictionaries(_counters, _amounts, min_size=1, max_size=2),
+    "touch": _ago,
+    "deadline": st.sampled_from([5000, 60, 0, -1]),
+    "log_in": _log_in,
+    "again": _ago,
+}
+_simple = st.one_of(
+    st.just({}), *(st.fixed_dictionaries({name: part}) for name, part in _parts.items() if name != "spare")
+)
+_changes: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(_simple, st.fixed_dictionaries({}, optional=_parts))
+_based = st.sampled_from(["on what it saw", "blindly"])
+
+
+@dataclass
+class Client:
+    """One client: a token, and what its holder has seen.
+
+    Attributes:
+        digest: The digest of the token.
+        versions: The version of each value at the last look.
+        basis: What the driver gave along with it.
+    """
+
+    digest: bytes = field(repr=False)
+    versions: dict[Name, int] = field(default_factory=dict)
+    basis: object = None
+
+
+class Sequences(RuleBasedStateMachine):
+    """Several clients of one storage, and a clock that they share.
+
+    Args:
+        driver: The driver under test.
+        other: Another handle on the same storage, or the same one.
+    """
+
+    client = Bundle("client")
+
+    def __init__(self, driver: Driver, other: Driver) -> None:
+        super().__init__()
+        driver.tear_down()
+        driver.setup()
+        self._handles = (driver, other)
+        self._steps = 0
+        self._drawn = 0
+        self._bits = driver.rotation_bits
+        self._model = Model()
+        self._clock = Clock(START)
+        self._clients: dict[bytes, Client] = {}
+
+    # -- the steps
+
+    @rule(
+        target=client,
+        log_in=st.none() | _log_in,
+        idle=st.sampled_from([600.0, 100.0, NEVER]),
+        absolute=st.sampled_from([NEVER, 1000.0]),
+        values=st.dictionaries(_names, _data, max_size=2),
+    )
+    def arrives(self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: Any) -> Client:
+        """A new session is made."""
+        user, ago = log_in or (None, 0)
+        record = self._record(self._digest(), user, ago, idle=idle, absolute=absolute, values=values)
+        self._create(record)
+        return self._client(record.digest)
+
+    @rule(client=client)
+    def looks(self, client: Client) -> None:
+        """The client loads its session, and knows from then on which versions it saw."""
+        found = self._driver.load(client.digest, self._now)
+        if isinstance(found, Record):
+            client.versions = {name: value.version for name, value in found.values.items()}
+            client.basis = found.basis
+
+    @rule(client=client, values=st.dictionaries(_names, _data, min_size=1, max_size=3), based=_based)
+    def puts(self, client: Client, values: Any, based: str) -> None:
+        """The client commits values, on the versions that it saw or blindly."""
+        self._commit(client, {"puts": values}, based)
+
+    @rule(client=client, names=st.lists(_names, min_size=1, max_size=2, unique=True), based=_based)
+    def drops(self, client: Client, names: list[Name], based: str) -> None:
+        """The client deletes values."""
+        self._commit(client, {"drops": names}, based)
+
+    @rule(client=client, name=_counters, amount=_amounts)
+    def counts(self, client: Client, name: Name, amount: int) -> None:
+        """The client adds to a counter."""
+        self._commit(client, {"increments": {name: amount}})
+
+    @rule(client=client, ago=_ago)
+    def is_active(self, client: Client, ago: int) -> None:
+        """The client's activity is recorded, perhaps late."""
+        self._commit(client, {"touch": ago})
+
+    @rule(client=client, log_in=_log_in)
+    def logs_in(self, client: Client, log_in: tuple[str, int]) -> None:
+        """The client logs in and keeps its token."""
+        self._commit(client, {"log_in": log_in})
+
+    @rule(client=client, change=_changes, based=_based)
+    def commits(self, client: Client, change: dict[str, Any], based: str) -> None:
+        """The client commits any change."""
+        self._commit(client, change, based)
+
+    @rule(target=client, client=client, grace=st.sampled_from([GRACE, 0.0]), change=st.just({}) | _changes)
+    def rotates(self, client: Client, grace: float, change: dict[str, Any]) -> Client:
+        """The client asks for a new token; whoever goes on under the old one has lost the reply."""
+        new = self._digest(client.digest)
+        self._rotate(client, new, self._delta(client, change, "on what it saw"), grace)
+        return self._client(new)
+
+    @rule(client=client, other=client, grace=st.sampled_from([GRACE, 0.0]))
+    def rotates_to_the_token_of(self, client: Client, other: Client, grace: float) -> None:
+        """A new token that is in use, or was just now, is refused."""
+        if self._bits == 0 and self._model.remembers(other.digest, self._now):
+            self._rotate(client, other.digest, Delta(), grace)
+
+    @rule(client=client)
+    def logs_out(self, client: Client) -> None:
+        """The session of the client's token is revoked, by whichever token it has."""
+        now = self._now
+        found = self._model.find(client.digest, now)
+        if isinstance(found, Held) or self._model.remembers(client.digest, now):
+            ended = self._driver.revoke(client.digest, now)
+            assert ended is self._model.revoke(client.digest, now), f"revoke says {ended}"
+
+    @rule(user=st.sampled_from(USERS), kept=st.none() | client)
+    def logs_out_everywhere(self, user: str, kept: Client | None) -> None:
+        """All sessions of a user are revoked, but perhaps one."""
+        keep = None if kept is None else self._model.owners.get(kept.digest)
+        ended = self._driver.revoke_user(user, self._now, keep=keep)
+        right = self._model.revoke_user(user, keep, self._now)
+        assert ended == right, f"revoke_user ended {ended} sessions of {right}"
+
+    @rule(client=client, log_in=st.none() | _log_in)
+    def is_created_again(self, client: Client, log_in: tuple[str, int] | None) -> None:
+        """A new session under a token that is in use, or was just now, is refused."""
+        if self._model.remembers(client.digest, self._now):
+            self._create(self._record(client.digest, *(log_in or (None, 0))))
+
+    @rule(client=client)
+    def shares_its_sid(self, client: Client) -> None:
+        """A new session with the sid of a live one is refused."""
+        held = self._model.find(client.digest, self._now)
+        if isinstance(held, Held):
+            self._create(replace(self._record(self._digest(), None, 0), sid=held.record.sid))
+
+    @rule()
+    def is_revoked_before_it_came(self) -> None:
+        """A revocation overtakes the creation that it is about."""
+        record = self._record(self._digest(), None, 0)
+        assert not self._driver.revoke(record.digest, self._now)
+        self._model.revoke(record.digest, self._now)
+        self._create(record)
+
+    @rule(seconds=st.sampled_from([1, 20, 31, 61, 300]))
+    def waits(self, seconds: int) -> None:
+        """Time goes by."""
+        self._wait_until(self._now + seconds)
+
+    @precondition(lambda self: any(moment < NEVER for moment in self._model.ends()))
+    @rule(seconds=st.sampled_from([0.0, -0.0001, 1.0]))
+    def waits_for_the_next_end(self, seconds: float) -> None:
+        """Time goes by until something is to end: to that very moment, just before it, or shortly after."""
+        due = [moment + seconds for moment in self._model.ends() if moment + seconds > self._now]
+        if due and min(due) < NEVER - 1:
+            self._wait_until(min(due))
+
+    @rule(limit=st.sampled_from([100, 1, 0]), since=st.sampled_from([None, 50, 400]))
+    def sweeps(self, limit: int, since: int | None) -> None:
+        """Somebody sweeps: all that has expired, or what did so lately."""
+        floor = 0.0 if since is None else self._now - since
+        self._model.swept(self._driver.sweep(self._now, limit, since=floor), limit, floor, self._now)
+
+    # -- what has to be true after each of them
+
+    @invariant()
+    def storage_is_as_the_model_says(self) -> None:
+        """Lists, the dead and all tokens give what the model has, through either handle."""
+        self._steps += 1
+        model, now = self._model, self._now
+        for user in USERS:
+            listed = self._driver.sessions_of(user, now)
+            right = model.sessions_of(user, now)
+            assert sorted(info.sid for info in listed) == right, f"sessions_of({user!r})"
+            assert [info.created for info in listed] == sorted(info.created for info in listed), "oldest first"
+        assert self._driver.dead(model.sessions, now) == model.dead(now), "dead()"
+        for number, digest in enumerate(self._clients):
+            expected, found = model.load(digest, now), self._driver.load(digest, now)
+            if isinstance(expected, Record):
+                assert isinstance(found, Record), f"client_{number} has lost its session: {found}"
+                assert found == expected, f"client_{number} loads something else"
+                assert found.values == expected.values, f"client_{number} loads other values"
+            else:
+                assert isinstance(found, Missing), f"client_{number} opens a session that is no more: {found}"
+                assert found.reason in expected, f"client_{number}: {found.reason!r}, and right is {expected}"
+
+    # -- the parts
+
+    @property
+    def _now(self) -> float:
+        return self._clock.now
+
+    @property
+    def _driver(self) -> Driver:
+        return self._handles[self._steps % 2]
+
+    def _wait_until(self, moment: float) -> None:
+        while moment in self._model.open_ends():
+            moment += 1
+        self._clock.advance(moment - self._now)
+        note(f"# {self._now - START:g} seconds after the start")
+
+    def _digest(self, like: bytes = b"\0" * 32) -> bytes:
+        self._drawn += 1
+        kept = 256 - self._bits
+        drawn = int.from_bytes(hashlib.sha256(b"%d" % self._drawn).digest(), "big") % (1 << kept)
+        return (int.from_bytes(like, "big") >> kept << kept | drawn).to_bytes(32, "big")
+
+    def _client(self, digest: bytes) -> Client:
+        client = self._clients[digest] = Client(digest)
+        return client
+
+    def _record(self, digest: bytes, user: str | None, ago: int, **more: Any) -> Record:
+        self._drawn += 1
+        moment = None if user is None else self._now - ago
+        return make_record(
+            self._now, digest_=digest, sid_=f"{self._drawn:032x}", user=user, auth_time=moment, **more
+        )
+
+    def _create(self, record: Record) -> None:
+        refusals = self._model.create_refusals(record, self._now)
+        done = _judged(self._driver.create(record, self._now), refusals)
+        if done is not None:
+            self._model.created(record, done)
+
+    def _commit(self, client: Client, change: dict[str, Any], based: str = "blindly") -> None:
+        delta, now = self._delta(client, change, based), self._now
+        answer = _answer(lambda: self._driver.commit(client.digest, delta, now))
+        done = _judged(answer, self._model.commit_refusals(client.digest, delta, now))
+        if done is not None:
+            self._model.committed(client.digest, delta, done, now)
+
+    def _rotate(self, client: Client, new: bytes, delta: Delta, grace: float) -> None:
+        refusals = self._model.rotate_refusals(client.digest, new, delta, grace, self._now)
+        answer = _answer(lambda: self._driver.rotate(client.digest, new, delta, grace, self._now))
+        done = _judged(answer, refusals)
+        if done is not None:
+            self._model.rotated(client.digest, new, delta, grace, done, self._now)
+
+    def _delta(self, client: Client, change: dict[str, Any], based: str) -> Delta:
+        now, clear = self._now, change.get("clear")
+        is_based = based == "on what it saw"
+
+        def base(name: Name) -> int | None:
+            return client.versions.get(name, ABSENT) if is_based else None
+
+        puts = {name: Put(data, base(name)) for name, data in change.get("puts", {}).items()}
+        increments = {name: by for name, by in change.get("increments", {}).items() if name not in puts}
+        user, ago = change.get("log_in", (None, change.get("again")))
+        return Delta(
+            puts=puts,
+            drops={name: base(name) for name in change.get("drops", ()) if name not in puts and name not in increments},
+            clears=frozenset() if clear in (None, "everything") else frozenset({clear}),
+            clear_all=clear == "everything",
+            spare=frozenset(change.get("spare", ())) if clear is not None else frozenset(),
+            increments=increments,
+            touch=now - change["touch"] if "touch" in change else None,
+            deadline=now + change["deadline"] if "deadline" in change else None,
+            user=user,
+            auth_time=None if ago is None else now - ago,
+            basis=client.basis,
+        )
+
+
+def check(
+    driver: Driver, other: Driver, *, examples: int = 50, steps: int = 30, shrink: bool = True
+) -> None:
+    """Run sequences of operations on *driver*, the same ones each time.
+
+    Args:
+        driver: The driver under test; everything in its storage is removed.
+        other: Another handle on the same storage, or the same one.
+        examples: How many sequences.
+        steps: How many steps each of them has at most.
+        shrink: Whether a failure is made as short as can be.
+    """
+    phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])]
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Sequences(driver, other),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=phases,
+            print_blob=False,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def _answer(call: Callable[[], Answer]) -> Answer | Refusal:
+    try:
+        answer = call()
+    except (NotACounter, CounterOverflow) as error:
+        return type(error)
+    return Conflict(tuple(sorted(answer.keys))) if isinstance(answer, Conflict) else answer
+
+
+def _judged(answer: Answer | Refusal, refusals: set[Refusal]) -> Committed | None:
+    """Give the answer of a write that was done, None for one that was refused; either has to be right."""
+    if refusals:  # a list, since an answer may hold a dict
+        assert answer in list(refusals), f"the driver says {answer}, and right is {refusals}"
+        return None
+    assert isinstance(answer, Committed), f"the driver says {answer}, and the write has to be done"
+    return answer

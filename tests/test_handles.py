@@ -320,7 +320,7 @@ def gunicorn(tmp_path: Path, path: Path) -> Iterator[tuple[int, subprocess.Popen
     process = subprocess.Popen(
         [
             *(sys.executable, "-W", "error::ResourceWarning", "-m", "gunicorn", "--preload", "--workers", "2"),
-            *("--threads", "4", "--config", "config.py", "--bind", f"127.0.0.1:{port}", "site_app"),
+            *("--threads", "4", "--log-level", "debug", "--config", "config.py", "--bind", f"127.0.0.1:{port}", "site_app"),
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -338,7 +338,7 @@ def gunicorn(tmp_path: Path, path: Path) -> Iterator[tuple[int, subprocess.Popen
         yield port, process
     finally:
         process.kill()
-        process.communicate()
+        print(process.communicate()[0])  # noqa: T201 (shown where the test fails)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Final
 
 from coatcheck.policy import Policy
 
-__all__ = ["Channel", "channel_of", "cookie_name", "deletion", "find", "set_cookie"]
+__all__ = ["Channel", "Origin", "channel_of", "cookie_name", "deletion", "find", "set_cookie"]
 
 _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
@@ -25,7 +25,11 @@ class Channel(Enum):
     PLAIN = "http"
 
 
-def channel_of(policy: Policy, scheme: str, client: str, host: str, *, forwarded: bool) -> Channel:
+Origin = tuple[str, str, str, bool]
+"""The facts that `channel_of` judges by: scheme, client, host, forwarded."""
+
+
+def channel_of(policy: Policy, scheme: str, client: str, host: str, forwarded: bool) -> Channel:  # noqa: FBT001 (an Origin)
     """Say how a request came.
 
     Args:

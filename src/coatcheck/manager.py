@@ -6,17 +6,18 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from coatcheck import plan
 from coatcheck.codec import Codec
-from coatcheck.cookie import Channel, cookie_name, find
+from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.policy import Policy
-from coatcheck.record import SessionInfo
+from coatcheck.record import Committed, SessionInfo
 from coatcheck.session import Session, check_user, state_of
 from coatcheck.state import State
 from coatcheck.token import Token
@@ -64,7 +65,7 @@ class SessionManager:
     def open(
         self,
         cookies: Sequence[str],
-        channel: Channel | Callable[[], Channel] = Channel.SECURE,
+        channel: Channel | Origin = Channel.SECURE,
         *,
         driver: Driver | None = None,
     ) -> Session:
@@ -72,29 +73,35 @@ class SessionManager:
 
         Args:
             cookies: The values of the request's Cookie headers.
-            channel: How the request came, or a function that says so and is asked when the session is used.
+            channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
-        opened = self.clock()
+        return Session(self._state, cookies, channel, driver or self.driver, self.clock())
 
-        def opener() -> State:
-            known = channel if isinstance(channel, Channel) else channel()
-            return self._state(cookies, known, driver or self.driver, opened)
-
-        return Session(opener)
-
-    def _state(self, cookies: Sequence[str], channel: Channel, driver: Driver, opened: float) -> State:
+    def _state(self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver, opened: float) -> State:
+        if not isinstance(channel, Channel):
+            channel = channel_of(self.policy, *channel)
         if channel is Channel.PLAIN:
             self._warn_of_http()
-        tokens = self._tokens(cookies, self._names[channel]) if cookies else []
-        state = State(
-            policy=self.policy, codec=self.codec, channel=channel, opened=opened, candidates=tokens, emit=self.emit
-        )
-        state.loader = lambda state: self._run(plan.load(state, self.clock()), driver)
+        state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
+        state.loader = partial(self._load, driver)
         return state
 
+    def _load(self, driver: Driver, state: State) -> None:
+        if len(state.candidates) > 1:
+            self._run(plan.load(state, self.clock()), driver)
+            return
+        try:
+            answer = driver.load(state.candidates[0].digest, self.clock())
+        except DriverUnavailable as error:
+            plan.failed(state, error)
+            raise
+        plan.loaded(state, answer)
+
     def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
-        values = find(cookies, name)
+        values = find(cookies, name) if cookies else ()
+        if not values:
+            return []
         if len(values) == 1:
             token = Token.parse(values[0])
             return [] if token is None else [token]
@@ -116,12 +123,13 @@ class SessionManager:
                 " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
             )
 
-    def save(self, session: Session, *, driver: Driver | None = None) -> plan.Saved:
+    def save(self, session: Session, *, driver: Driver | None = None, final: bool = False) -> plan.Saved:
         """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
 
         Args:
             session: A session of this manager.
             driver: A driver on a connection that the application lends; default the manager's own.
+            final: True where the request is through with its session, so that nothing is saved after this.
 
         Returns:
             The cookie to send, if any, and whether the response varies with the session.
@@ -138,7 +146,20 @@ class SessionManager:
         now = self.clock()
         if not plan.is_pending(state, now):
             return _READ if state.used else _UNTOUCHED
-        saved: plan.Saved = self._run(plan.save(state, now), driver or self.driver)
+        chosen = driver or self.driver
+        delta = plan.plain_change(state, now)
+        if delta is not None and not delta:
+            return _READ  # assigned as it was
+        if delta is None or state.token is None:
+            saved: plan.Saved = self._run(plan.save(state, now), chosen)
+            state.over = final
+            return saved
+        answer = chosen.commit(state.token.digest, delta, now)
+        if isinstance(answer, Committed):
+            state.over = final
+            return plan.written(state, delta, answer, now)
+        saved = self._run(plan.save(state, now, answer), chosen)
+        state.over = final
         return saved
 
     @staticmethod

@@ -29,13 +29,18 @@ MISSING: Final = _Missing.MISSING
 _Same = Callable[[Any, Any], bool]
 
 
+_GROWING: Final = frozenset({dict, int, list})
+"""Types of which two equal changes may be two: counts and appends, or a dict that holds such."""
+
+
 def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
     """Merge two changes of one value.
 
-    A side that changed nothing yields to the other, and identical changes agree. Dicts merge key by key, at every
-    depth (the order is theirs, then my new keys). Sets keep what either side added, without what either removed.
-    Lists merge where at least one side only appended: its additions follow the other side's list. A base that is
-    missing counts as empty. Everything else clashes, numbers included, and then mine wins.
+    A side that changed nothing yields to the other. Dicts merge key by key, at every depth (the order is theirs, then
+    my new keys). Sets keep what either side added, without what either removed. Lists merge where at least one side
+    only appended: its additions follow the other side's list, equal ones too, since two requests that put the same
+    thing into a cart meant two. A base that is missing counts as empty. Otherwise identical changes agree, but for
+    integers: two requests that both count from 1 to 2 lost a count. Everything else clashes, and then mine wins.
 
     Args:
         base: What both sides started from, or `MISSING`.
@@ -47,11 +52,13 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
         The merged value (`MISSING` where the result is a deletion), and whether any part of their change was lost.
         The arguments are not changed, but the result may share parts with them.
     """
-    if _equal(mine, theirs, same) or _equal(base, theirs, same):
+    if _equal(base, theirs, same):
         return mine, False
     if _equal(base, mine, same):
         return theirs, False
     kind = type(mine)
+    if _equal(mine, theirs, same) and (base is MISSING or type(base) is not kind or kind not in _GROWING):
+        return mine, False
     if type(theirs) is kind and (base is MISSING or type(base) is kind):
         if kind is dict:
             return _merge_dicts({} if base is MISSING else base, mine, theirs, same)
@@ -109,4 +116,4 @@ def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any], same: _Sam
         return theirs + mine[start:], False
     if len(theirs) >= start and same(theirs[:start], base):
         return mine + theirs[start:], False
-    return mine, True
+    return mine, not same(mine, theirs)

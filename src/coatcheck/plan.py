@@ -19,7 +19,19 @@ from coatcheck.record import NEVER, Answer, Committed, Conflict, Delta, Gone, Mi
 from coatcheck.state import State
 from coatcheck.token import Token, new_sid
 
-__all__ = ["Call", "Pause", "Saved", "Steps", "is_pending", "load", "save"]
+__all__ = [
+    "Call",
+    "Pause",
+    "Saved",
+    "Steps",
+    "failed",
+    "is_pending",
+    "load",
+    "loaded",
+    "plain_change",
+    "save",
+    "written",
+]
 
 _MAX_MERGES: Final = 500
 _PATIENCE: Final = 3  # merges without a pause: most conflicts are over by then
@@ -56,6 +68,21 @@ class Saved:
     vary: bool = False
 
 
+def loaded(state: State, answer: Record | Missing) -> None:
+    """Take the answer to the load of a request's only token: the ordinary case of `load`."""
+    if isinstance(answer, Record):
+        state.adopt(state.candidates[0], answer, None)
+    else:
+        _tell_missing(state, answer.reason)
+        state.adopt(None, None, answer.reason)
+
+
+def failed(state: State, error: DriverUnavailable) -> None:
+    """Take note that a load failed: the session is unavailable to the whole request."""
+    state.failure = error
+    state.emit(Event(kind=Kind.UNAVAILABLE))
+
+
 def load(state: State, now: float) -> Steps:
     """Find out which session, if any, the request belongs to."""
     found: list[tuple[Token, Record]] = []
@@ -64,8 +91,7 @@ def load(state: State, now: float) -> Steps:
         try:
             answer: Record | Missing = yield Call("load", (token.digest, now))
         except DriverUnavailable as error:
-            state.failure = error
-            state.emit(Event(kind=Kind.UNAVAILABLE))
+            failed(state, error)
             raise
         if isinstance(answer, Record):
             found.append((token, answer))
@@ -87,8 +113,34 @@ def _tell_missing(state: State, reason: Reason) -> None:
     state.emit(Event(kind=kinds.get(reason, Kind.GONE), reason=reason))
 
 
-def save(state: State, now: float) -> Steps:
+def plain_change(state: State, now: float) -> Delta | None:
+    """Give the Delta where one commit of it is all that a save has to do, in the ordinary case. Otherwise None.
+
+    Where the commit answers `Committed`, `written` says which cookie goes out. Where it does not, `save` goes on.
+
+    Raises:
+        UnstorableValue: A value was changed in place into something that cannot be stored.
+    """
+    if state.token is None or state.dead or state.login is not None or state.rotate or _rotation_due(state, now):
+        return None
+    if state.record is None and (state.loaded or _needs_record(state)):
+        return None
+    return _delta(state, now)
+
+
+def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
+    """Take note that a `plain_change` was committed."""
+    cookie = _written(state, delta, done, None, now)
+    return Saved(None if state.closed_headers else cookie, vary=True)
+
+
+def save(state: State, now: float, refused: Conflict | Gone | None = None) -> Steps:
     """Write what the request changed and say which cookie goes out.
+
+    Args:
+        state: What is known of the session.
+        now: The present moment.
+        refused: The answer to the commit of a `plain_change`, where that was tried.
 
     Raises:
         DriverUnavailable: Storage failed.
@@ -99,7 +151,7 @@ def save(state: State, now: float) -> Steps:
     if state.failure is not None:
         return Saved(vary=state.used)
     removed = yield from _destroy(state, now)
-    cookie = yield from _write(state, now)
+    cookie = yield from _write(state, now, refused)
     if cookie is None and removed:
         cookie = deletion(state.policy, state.channel)
     return Saved(None if state.closed_headers else cookie, state.used)
@@ -111,7 +163,7 @@ def is_pending(state: State, now: float) -> bool:
     Raises:
         UnstorableValue: A value was changed in place into something that cannot be stored.
     """
-    if state.failure is not None:
+    if state.over or state.failure is not None:
         return False
     if state.ended is not None or _wants_write(state):
         return True
@@ -141,8 +193,10 @@ def _destroy(state: State, now: float) -> Steps:
     return False
 
 
-def _write(state: State, now: float) -> Steps:
+def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:
     tries = _Tries()
+    if refused is not None:
+        yield from _prepare_again(state, refused, tries, 0.0, now)
     while True:
         if state.dead and not _revived_by_login(state):
             return None
@@ -287,7 +341,8 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
 
 
 def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
-    state.changes.settle(delta, done)
+    if not state.over:
+        state.changes.settle(delta, done)
     record = state.record
     if record is None:  # then the cookie says nothing of lifetimes: see _needs_record
         sid, expires, is_news = None, NEVER, False

@@ -170,17 +170,18 @@ class Session(_Values):
     request and is not shared between threads.
     """
 
-    __slots__ = ("_headers_sent", "_opened", "_opener")
+    __slots__ = ("_arguments", "_headers_sent", "_opened", "_opener")
 
-    def __init__(self, opener: Callable[[], State]) -> None:
+    def __init__(self, opener: Callable[..., State], *arguments: Any) -> None:
         self._opener = opener
+        self._arguments = arguments
         self._opened: State | None = None
         self._headers_sent = False
 
     def _state(self) -> State:
         state = self._opened
         if state is None:
-            state = self._opened = self._opener()
+            state = self._opened = self._opener(*self._arguments)
             state.closed_headers = self._headers_sent
         return state
 

@@ -70,6 +70,7 @@ class State:
         wanted: True where a new session is to be stored even without a value in it.
         closed_headers: True once the response's headers are out, so that no cookie can be set any more.
         wrote: True once something was written to storage.
+        over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
     """
 
@@ -89,10 +90,10 @@ class State:
     wanted = False
     closed_headers = False
     wrote = False
+    over = False
 
     def __init__(
         self,
-        *,
         policy: Policy,
         codec: Codec,
         channel: Channel,

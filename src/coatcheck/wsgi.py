@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck.cookie import Channel, channel_of
+from coatcheck.cookie import Origin
 from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.headers import UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
@@ -24,23 +23,24 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-__all__ = ["Response", "SessionMiddleware", "request_channel", "respond"]
+__all__ = ["Response", "SessionMiddleware", "request_origin", "respond"]
 
 _PROXY_HEADERS: Final = frozenset(
     {"HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP"}
 )
 
 
-def request_channel(environ: WSGIEnvironment, policy: Policy) -> Callable[[], Channel]:
-    """Give a function that says how a WSGI request came; it holds no environ, which in turn holds the session."""
-    return partial(
-        channel_of,
-        policy,
+def request_origin(environ: WSGIEnvironment) -> Origin:
+    """Give the facts that say how a WSGI request came. They hold no environ, which in turn holds the session."""
+    return (
         environ.get("wsgi.url_scheme", "http"),
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
-        forwarded=not _PROXY_HEADERS.isdisjoint(environ),
+        not _PROXY_HEADERS.isdisjoint(environ),
     )
+
+
+_NOTHING: Final = Saved()
 
 
 class SessionMiddleware:
@@ -73,7 +73,7 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         manager = self.manager
         cookies = environ.get("HTTP_COOKIE")
-        session = manager.open(() if cookies is None else (cookies,), request_channel(environ, manager.policy))
+        session = manager.open(() if cookies is None else (cookies,), request_origin(environ))
         environ["coatcheck.session"] = session
         return respond(self.app, environ, _SessionResponse(manager, session, start_response))
 
@@ -86,15 +86,15 @@ def respond(app: WSGIApplication, environ: WSGIEnvironment, response: Response) 
         if not response.blames_storage():
             raise
         return response.unavailable()
-    if response.started and isinstance(body, _whole_bodies(environ)):
+    if response.started and (isinstance(body, (list, tuple)) or _is_file(body, environ)):
         # Nothing of the application runs any more, so the body goes to the server as it is.
         return response.finish(body)
     return _Streamed(response, body)
 
 
-def _whole_bodies(environ: WSGIEnvironment) -> tuple[type, ...]:
+def _is_file(body: object, environ: WSGIEnvironment) -> bool:
     wrapper = environ.get("wsgi.file_wrapper")
-    return (list, tuple, wrapper) if isinstance(wrapper, type) else (list, tuple)
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
 class Response(ABC):
@@ -113,7 +113,7 @@ class Response(ABC):
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
         self._server_write: Any = None
-        self._saved = Saved()
+        self._saved = _NOTHING
         self.sent = self.refused = False
 
     @abstractmethod
@@ -250,8 +250,8 @@ class _SessionResponse(Response):
     def state(self) -> State | None:
         return state_of(self._session)
 
-    def save(self, *, finished: bool) -> Saved:  # noqa: ARG002 (a session of its own waits for nobody's commit)
-        return self._manager.save(self._session)
+    def save(self, *, finished: bool) -> Saved:
+        return self._manager.save(self._session, final=finished)
 
     def close_headers(self) -> None:
         close_headers(self._session)
@@ -307,7 +307,7 @@ class _Streamed:
                 chunk = next(self._iterator)
             except StopIteration:
                 if not self._response.sent:
-                    self._response.send(finished=True)
+                    self._response.send(finished=not hasattr(self._body, "close"))
                 raise
             if not self._response.sent:
                 self._response.send(finished=False)

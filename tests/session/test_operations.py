@@ -119,10 +119,14 @@ def test_what_a_commit_carries_follows_the_change_and_not_the_session(house: Hou
 
 
 def test_an_open_session_asks_not_even_for_its_cookie_before_it_is_used(house: House) -> None:
-    def channel() -> Any:
-        raise AssertionError("asked how the request came")
+    class Origin(tuple[str, str, str, bool]):
+        __slots__ = ()
 
-    session = house.manager.open(["__Host-sid=" + "A" * 32], channel)
+        def __iter__(self) -> Any:
+            raise AssertionError("asked how the request came")
+
+    origin = Origin(("http", "", "", False))
+    session = house.manager.open(["__Host-sid=" + "A" * 32], origin)
     repr(session)
     assert house.manager.save(session) == house.manager.save(house.manager.open([]))
     with pytest.raises(AssertionError):

@@ -119,6 +119,10 @@ class Model:
         """Give the sids of the sessions that are no more."""
         return {sid for sid, held in self.sessions.items() if not held.is_live(now)}
 
+    def count(self, now: float) -> int:
+        """Give the number of live sessions."""
+        return len(self.sessions) - len(self.dead(now))
+
     def remembers(self, digest: bytes, now: float) -> bool:
         """Tell whether the contract says what stands under *digest*: a live session or a tombstone."""
         return isinstance(self.find(digest, now), Held) or any(
@@ -200,9 +204,7 @@ class Model:
             found.add(Conflict())
         return found
 
-    def rotated(  # noqa: PLR0913 (a rotation has that many parts)
-        self, old: bytes, new: bytes, delta: Delta, grace: float, done: Committed, now: float
-    ) -> None:
+    def rotated(self, old: bytes, new: bytes, delta: Delta, grace: float, done: Committed, now: float) -> None:
         """Note a rotation."""
         held = self._held(old)
         self._change(held, delta, done)

@@ -8,13 +8,23 @@ A failure is shrunk to the shortest sequence that still shows it, and reads as a
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import CounterOverflow, NotACounter
@@ -25,6 +35,7 @@ from coatcheck.testing.model import Held, Model, Refusal
 __all__ = ["Sequences", "check"]
 
 GRACE: Final = 30.0
+MOST_SESSIONS: Final = 3
 USERS: Final = ("ada", "bob")
 A: Final[Name] = ("", "a")
 N: Final[Name] = ("", "n")
@@ -35,6 +46,7 @@ _names = st.sampled_from([A, B, N, M])
 _counters = st.sampled_from([N, M, N, M, A])
 _data = st.sampled_from([b"x", b"7", b"", 0, 7, COUNTER_MAX])
 _amounts = st.sampled_from([1, 5, -7, 0])
+_values = st.dictionaries(_names, _data, max_size=2)
 _ago = st.sampled_from([0, 1, 50])
 _log_in = st.tuples(st.sampled_from(USERS), _ago)
 _parts: Final[dict[str, st.SearchStrategy[Any]]] = {
@@ -76,17 +88,19 @@ class Sequences(RuleBasedStateMachine):
     Args:
         driver: The driver under test.
         other: Another handle on the same storage, or the same one.
+        number: The number of the sequence: what an earlier one left behind has other names.
     """
 
     client = Bundle("client")
 
-    def __init__(self, driver: Driver, other: Driver) -> None:
+    def __init__(self, driver: Driver, other: Driver, number: int = 0) -> None:
         super().__init__()
         driver.tear_down()
         driver.setup()
         self._handles = (driver, other)
         self._steps = 0
-        self._drawn = 0
+        self._drawn = number * 1_000_000
+        self._users = {name: f"{name}-{number}" for name in USERS}
         self._bits = driver.rotation_bits
         self._model = Model()
         self._clock = Clock(START)
@@ -94,19 +108,24 @@ class Sequences(RuleBasedStateMachine):
 
     # -- the steps
 
+    @initialize(target=client, values=_values)
+    def begins(self, values: dict[Name, bytes | int]) -> Client:
+        """The first session is made."""
+        return self._arrive(None, 600.0, NEVER, values)
+
+    @precondition(lambda self: self._model.count(self._now) < MOST_SESSIONS)
     @rule(
         target=client,
         log_in=st.none() | _log_in,
         idle=st.sampled_from([600.0, 100.0, NEVER]),
         absolute=st.sampled_from([NEVER, 1000.0]),
-        values=st.dictionaries(_names, _data, max_size=2),
+        values=_values,
     )
-    def arrives(self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: Any) -> Client:
+    def arrives(
+        self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: dict[Name, bytes | int]
+    ) -> Client:
         """A new session is made."""
-        user, ago = log_in or (None, 0)
-        record = self._record(self._digest(), user, ago, idle=idle, absolute=absolute, values=values)
-        self._create(record)
-        return self._client(record.digest)
+        return self._arrive(log_in, idle, absolute, values)
 
     @rule(client=client)
     def looks(self, client: Client) -> None:
@@ -146,18 +165,15 @@ class Sequences(RuleBasedStateMachine):
         """The client commits any change."""
         self._commit(client, change, based)
 
-    @rule(target=client, client=client, grace=st.sampled_from([GRACE, 0.0]), change=st.just({}) | _changes)
-    def rotates(self, client: Client, grace: float, change: dict[str, Any]) -> Client:
-        """The client asks for a new token; whoever goes on under the old one has lost the reply."""
-        new = self._digest(client.digest)
-        self._rotate(client, new, self._delta(client, change, "on what it saw"), grace)
-        return self._client(new)
+    @rule(target=client, client=client, change=st.just({}) | _changes)
+    def renews(self, client: Client, change: dict[str, Any]) -> Any:
+        """The client asks for a new token, with a grace; whoever goes on under the old one has lost the reply."""
+        return self._rotate(client, self._digest(client.digest), self._delta(client, change), GRACE)
 
-    @rule(client=client, other=client, grace=st.sampled_from([GRACE, 0.0]))
-    def rotates_to_the_token_of(self, client: Client, other: Client, grace: float) -> None:
-        """A new token that is in use, or was just now, is refused."""
-        if self._bits == 0 and self._model.remembers(other.digest, self._now):
-            self._rotate(client, other.digest, Delta(), grace)
+    @rule(target=client, client=client, change=st.just({}) | _changes)
+    def rotates(self, client: Client, change: dict[str, Any]) -> Any:
+        """The client asks for a new token, and the old one is dead at once."""
+        return self._rotate(client, self._digest(client.digest), self._delta(client, change), 0.0)
 
     @rule(client=client)
     def logs_out(self, client: Client) -> None:
@@ -172,30 +188,25 @@ class Sequences(RuleBasedStateMachine):
     def logs_out_everywhere(self, user: str, kept: Client | None) -> None:
         """All sessions of a user are revoked, but perhaps one."""
         keep = None if kept is None else self._model.owners.get(kept.digest)
-        ended = self._driver.revoke_user(user, self._now, keep=keep)
-        right = self._model.revoke_user(user, keep, self._now)
+        ended = self._driver.revoke_user(self._users[user], self._now, keep=keep)
+        right = self._model.revoke_user(self._users[user], keep, self._now)
         assert ended == right, f"revoke_user ended {ended} sessions of {right}"
 
-    @rule(client=client, log_in=st.none() | _log_in)
-    def is_created_again(self, client: Client, log_in: tuple[str, int] | None) -> None:
-        """A new session under a token that is in use, or was just now, is refused."""
-        if self._model.remembers(client.digest, self._now):
-            self._create(self._record(client.digest, *(log_in or (None, 0))))
-
-    @rule(client=client)
-    def shares_its_sid(self, client: Client) -> None:
-        """A new session with the sid of a live one is refused."""
-        held = self._model.find(client.digest, self._now)
-        if isinstance(held, Held):
-            self._create(replace(self._record(self._digest(), None, 0), sid=held.record.sid))
-
-    @rule()
-    def is_revoked_before_it_came(self) -> None:
-        """A revocation overtakes the creation that it is about."""
+    @rule(client=client, other=client, what=st.sampled_from(["token", "sid", "new token", "revoked token"]))
+    def takes_what_is_taken(self, client: Client, other: Client, what: str) -> None:
+        """A token or sid that is in use, or was just now, is refused to anybody else."""
+        held, is_known = self._model.find(client.digest, self._now), self._model.remembers(client.digest, self._now)
         record = self._record(self._digest(), None, 0)
-        assert not self._driver.revoke(record.digest, self._now)
-        self._model.revoke(record.digest, self._now)
-        self._create(record)
+        if what == "revoked token":  # the revocation overtakes the creation that it is about
+            assert not self._driver.revoke(record.digest, self._now)
+            self._model.revoke(record.digest, self._now)
+            self._create(record)
+        elif what == "sid" and isinstance(held, Held):
+            self._create(replace(record, sid=held.record.sid))
+        elif what == "token" and is_known:
+            self._create(replace(record, digest=client.digest))
+        elif what == "new token" and is_known and self._bits == 0:
+            self._rotate(other, client.digest, Delta(), 0.0)
 
     @rule(seconds=st.sampled_from([1, 20, 31, 61, 300]))
     def waits(self, seconds: int) -> None:
@@ -223,7 +234,7 @@ class Sequences(RuleBasedStateMachine):
         """Lists, the dead and all tokens give what the model has, through either handle."""
         self._steps += 1
         model, now = self._model, self._now
-        for user in USERS:
+        for user in self._users.values():
             listed = self._driver.sessions_of(user, now)
             right = model.sessions_of(user, now)
             assert sorted(info.sid for info in listed) == right, f"sessions_of({user!r})"
@@ -269,8 +280,21 @@ class Sequences(RuleBasedStateMachine):
         self._drawn += 1
         moment = None if user is None else self._now - ago
         return make_record(
-            self._now, digest_=digest, sid_=f"{self._drawn:032x}", user=user, auth_time=moment, **more
+            self._now,
+            digest_=digest,
+            sid_=f"{self._drawn:032x}",
+            user=None if user is None else self._users[user],
+            auth_time=moment,
+            **more,
         )
+
+    def _arrive(
+        self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: dict[Name, bytes | int]
+    ) -> Client:
+        user, ago = log_in or (None, 0)
+        record = self._record(self._digest(), user, ago, idle=idle, absolute=absolute, values=values)
+        self._create(record)
+        return self._client(record.digest)
 
     def _create(self, record: Record) -> None:
         refusals = self._model.create_refusals(record, self._now)
@@ -285,14 +309,17 @@ class Sequences(RuleBasedStateMachine):
         if done is not None:
             self._model.committed(client.digest, delta, done, now)
 
-    def _rotate(self, client: Client, new: bytes, delta: Delta, grace: float) -> None:
+    def _rotate(self, client: Client, new: bytes, delta: Delta, grace: float) -> Any:
+        """Rotate, and give the new client; nobody where the rotation is refused."""
         refusals = self._model.rotate_refusals(client.digest, new, delta, grace, self._now)
         answer = _answer(lambda: self._driver.rotate(client.digest, new, delta, grace, self._now))
         done = _judged(answer, refusals)
-        if done is not None:
-            self._model.rotated(client.digest, new, delta, grace, done, self._now)
+        if done is None:
+            return multiple()
+        self._model.rotated(client.digest, new, delta, grace, done, self._now)
+        return self._client(new)
 
-    def _delta(self, client: Client, change: dict[str, Any], based: str) -> Delta:
+    def _delta(self, client: Client, change: dict[str, Any], based: str = "on what it saw") -> Delta:
         now, clear = self._now, change.get("clear")
         is_based = based == "on what it saw"
 
@@ -311,15 +338,13 @@ class Sequences(RuleBasedStateMachine):
             increments=increments,
             touch=now - change["touch"] if "touch" in change else None,
             deadline=now + change["deadline"] if "deadline" in change else None,
-            user=user,
+            user=None if user is None else self._users[user],
             auth_time=None if ago is None else now - ago,
             basis=client.basis,
         )
 
 
-def check(
-    driver: Driver, other: Driver, *, examples: int = 50, steps: int = 30, shrink: bool = True
-) -> None:
+def check(driver: Driver, other: Driver, *, examples: int = 60, steps: int = 40, shrink: bool = True) -> None:
     """Run sequences of operations on *driver*, the same ones each time.
 
     Args:
@@ -329,9 +354,10 @@ def check(
         steps: How many steps each of them has at most.
         shrink: Whether a failure is made as short as can be.
     """
+    numbers = itertools.count()
     phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Sequences(driver, other),
+    run_state_machine_as_test(
+        lambda: Sequences(driver, other, next(numbers)),  # type: ignore[arg-type]  # any callable that makes one
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -12,13 +12,13 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from coatcheck import Codec, ConfigurationError, Policy, SessionManager
-from coatcheck.cookie import Channel, cookie_name, deletion, find, set_cookie
+from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, find, set_cookie
 from coatcheck.plan import Saved
 from coatcheck.record import Record
 from coatcheck.session import expiry
 from coatcheck.state import State
 from coatcheck.token import Token
-from coatcheck.wsgi import request_channel
+from coatcheck.wsgi import request_origin
 from web.session.drivers import Driver
 from web.session.errors import SessionError
 
@@ -92,7 +92,7 @@ class Cookies(ABC):
     @cached_property
     def _channel(self) -> Channel:
         if self._wsgi:
-            return request_channel(dict(self._environ), self._core.policy)()
+            return channel_of(self._core.policy, *request_origin(dict(self._environ)))
         secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
         return Channel.SECURE if secure else Channel.PLAIN
 

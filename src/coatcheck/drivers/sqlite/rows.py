@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from coatcheck.drivers._rules import prior_state
 from coatcheck.record import NEVER, Missing, Name, Reason, Record, SessionInfo, Value
@@ -29,6 +29,9 @@ class Found(NamedTuple):
     def is_fresh(self) -> bool:
         """True where the digest asked for is a successor that nobody presented yet."""
         return not self.by_prior and self.prior_until == NEVER
+
+
+new_value: Final = tuple.__new__  # a NamedTuple's own constructor takes three times as long
 
 
 def _is_sound(row: Row) -> bool:
@@ -57,14 +60,6 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
 
     A value of a wrong type is left out: to the application it is missing, and its next write replaces it.
     """
-    first = rows[0]
-    if not _is_sound(first[:11]):
-        return Missing(Reason.UNREADABLE)
-    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = first[:11]
-    if ends <= now:
-        return Missing(Reason.EXPIRED)
-    if stale and (reason := prior_state(until, now)) is not None:
-        return Missing(reason)
     values: dict[Name, Value] = {}
     for row in rows:
         app, key, version, data = row[11:]
@@ -75,7 +70,15 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
             and type(app) is str
             and type(key) is str
         ):
-            values[app, key] = Value(data, version)
+            values[app, key] = new_value(Value, (data, version))
+    head = rows[0][:11]
+    if not _is_sound(head):
+        return Missing(Reason.UNREADABLE)
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = head
+    if ends <= now:
+        return Missing(Reason.EXPIRED)
+    if stale and (reason := prior_state(until, now)) is not None:
+        return Missing(reason)
     return Record(
         sid=sid,
         created=created,

@@ -1,0 +1,96 @@
+"""A driver around another driver: where tests get between a session and its storage.
+
+It is also the place at which the rules would meet an asynchronous driver. They ask a driver, look at the answer and do
+no I/O of their own, so a `WrappedDriver` whose `pass_on` runs each operation to its end on an event loop in a thread of
+its own (`asyncio.run_coroutine_threadsafe(...).result()`) puts all of them to it as they are, the races included: their
+threads then become tasks of the one loop.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from coatcheck.drivers.base import Driver
+from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
+
+__all__ = ["OPERATIONS", "WRITES", "WrappedDriver"]
+
+T = TypeVar("T")
+
+WRITES: Final = frozenset({"create", "commit", "rotate", "revoke", "revoke_user", "sweep", "setup", "tear_down"})
+"""The operations that change what is stored."""
+
+OPERATIONS: Final = WRITES | {"load", "sessions_of", "dead", "is_set_up"}
+"""The operations that ask storage for something."""
+
+
+class WrappedDriver(Driver):
+    """Passes every operation on to another driver. A subclass overrides `pass_on`.
+
+    Args:
+        driver: The other driver, whose name and capabilities this one takes over.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        # of the class elsewhere; here each object takes over what its own driver declares
+        vars(self).update(
+            name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits
+        )
+
+    def pass_on(self, operation: str, call: Callable[[], T]) -> T:
+        """Do an operation.
+
+        Args:
+            operation: Its name, such as ``"commit"``.
+            call: Does it, and gives the other driver's answer.
+        """
+        raise NotImplementedError(operation)
+
+    def load(self, digest: bytes, now: float) -> Record | Missing:
+        return self.pass_on("load", lambda: self._driver.load(digest, now))
+
+    def create(self, record: Record, now: float) -> Answer:
+        return self.pass_on("create", lambda: self._driver.create(record, now))
+
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        return self.pass_on("commit", lambda: self._driver.commit(digest, delta, now))
+
+    def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
+        return self.pass_on("rotate", lambda: self._driver.rotate(old, new, delta, grace, now))
+
+    def revoke(self, digest: bytes, now: float) -> bool:
+        return self.pass_on("revoke", lambda: self._driver.revoke(digest, now))
+
+    def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
+        return self.pass_on("revoke_user", lambda: self._driver.revoke_user(user, now, keep=keep))
+
+    def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
+        return self.pass_on("sessions_of", lambda: self._driver.sessions_of(user, now))
+
+    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+        return self.pass_on("dead", lambda: self._driver.dead(sids, now))
+
+    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
+        return self.pass_on("sweep", lambda: self._driver.sweep(now, limit, since=since))
+
+    def setup(self) -> None:
+        self.pass_on("setup", self._driver.setup)
+
+    def is_set_up(self) -> bool:
+        return self.pass_on("is_set_up", self._driver.is_set_up)
+
+    def tear_down(self) -> None:
+        self.pass_on("tear_down", self._driver.tear_down)
+
+    def close(self) -> None:
+        """Close the other driver."""
+        self._driver.close()
+
+    def borrow(self, connection: object) -> Driver:
+        """Give the other driver on *connection*, wrapped like this one: faults, steps and counts are shared."""
+        lent = copy.copy(self)
+        lent._driver = self._driver.borrow(connection)  # noqa: SLF001 (a copy of this one)
+        return lent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,7 +74,8 @@ def emit(listeners: Iterable[Listener], event: Event) -> None:
         if value is not None
     )
     reason = f" reason={event.reason}" if event.reason is not None else ""
-    _log.log(_LEVELS.get(event.kind, logging.INFO), "session %s%s%s", event.kind, details, reason)
+    cause = sys.exception() if event.kind is Kind.UNAVAILABLE else None  # the client's 503 does not say why
+    _log.log(_LEVELS.get(event.kind, logging.INFO), "session %s%s%s", event.kind, details, reason, exc_info=cause)
     for listener in listeners:
         try:
             listener(event)

@@ -146,19 +146,25 @@ class SessionManager:
         now = self.clock()
         if not plan.is_pending(state, now):
             return _READ if state.used else _UNTOUCHED
-        chosen = driver or self.driver
+        try:
+            return self._save(state, now, driver or self.driver, final=final)
+        except DriverUnavailable as error:
+            plan.unsaved(state, error)
+            raise
+
+    def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> plan.Saved:
         delta = plan.plain_change(state, now)
         if delta is not None and not delta:
             return _READ  # assigned as it was
         if delta is None or state.token is None:
-            saved: plan.Saved = self._run(plan.save(state, now), chosen)
+            saved: plan.Saved = self._run(plan.save(state, now), driver)
             state.over = final
             return saved
-        answer = chosen.commit(state.token.digest, delta, now)
+        answer = driver.commit(state.token.digest, delta, now)
         if isinstance(answer, Committed):
             state.over = final
             return plan.written(state, delta, answer, now)
-        saved = self._run(plan.save(state, now, answer), chosen)
+        saved = self._run(plan.save(state, now, answer), driver)
         state.over = final
         return saved
 

@@ -30,6 +30,7 @@ __all__ = [
     "loaded",
     "plain_change",
     "save",
+    "unsaved",
     "written",
 ]
 
@@ -81,6 +82,13 @@ def failed(state: State, error: DriverUnavailable) -> None:
     """Take note that a load failed: the session is unavailable to the whole request."""
     state.failure = error
     state.emit(Event(kind=Kind.UNAVAILABLE))
+
+
+def unsaved(state: State, error: DriverUnavailable) -> None:
+    """Take note that a save failed. A load in the course of it has told so already."""
+    if state.failure is not error:
+        sid = None if state.record is None else state.record.sid
+        state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
 
 
 def load(state: State, now: float) -> Steps:

@@ -38,6 +38,8 @@ class TestSQLite(DriverContract):
 class TestSQLiteGeneralPath(TestSQLite):
     """Without the statements that do a whole change at once."""
 
+    sequences = 20
+
     @pytest.fixture(autouse=True)
     def no_fast_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sqlite_driver, "single", lambda *_: None)
@@ -47,6 +49,7 @@ class TestSQLiteBorrowed(DriverContract):
     """In one open transaction of the application's."""
 
     concurrent = False
+    sequences = 20
 
     @pytest.fixture(params=["legacy", "autocommit"])
     def driver(self, request: pytest.FixtureRequest) -> Iterator[Driver]:

@@ -111,18 +111,18 @@ class Sequences(RuleBasedStateMachine):
     @initialize(target=client, values=_values)
     def begins(self, values: dict[Name, bytes | int]) -> Client:
         """The first session is made."""
-        return self._arrive(None, 600.0, NEVER, values)
+        return self._arrive(None, 600, None, values)
 
     @precondition(lambda self: self._model.count(self._now) < MOST_SESSIONS)
     @rule(
         target=client,
         log_in=st.none() | _log_in,
-        idle=st.sampled_from([600.0, 100.0, NEVER]),
-        absolute=st.sampled_from([NEVER, 1000.0]),
+        idle=st.sampled_from([600, 100, None]),
+        absolute=st.sampled_from([None, 1000]),
         values=_values,
     )
     def arrives(
-        self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: dict[Name, bytes | int]
+        self, log_in: tuple[str, int] | None, idle: int | None, absolute: int | None, values: dict[Name, bytes | int]
     ) -> Client:
         """A new session is made."""
         return self._arrive(log_in, idle, absolute, values)
@@ -289,10 +289,10 @@ class Sequences(RuleBasedStateMachine):
         )
 
     def _arrive(
-        self, log_in: tuple[str, int] | None, idle: float, absolute: float, values: dict[Name, bytes | int]
+        self, log_in: tuple[str, int] | None, idle: int | None, absolute: int | None, values: dict[Name, bytes | int]
     ) -> Client:
         user, ago = log_in or (None, 0)
-        record = self._record(self._digest(), user, ago, idle=idle, absolute=absolute, values=values)
+        record = self._record(self._digest(), user, ago, idle=idle or NEVER, absolute=absolute or NEVER, values=values)
         self._create(record)
         return self._client(record.digest)
 

@@ -36,9 +36,7 @@ class WrappedDriver(Driver):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         # of the class elsewhere; here each object takes over what its own driver declares
-        vars(self).update(
-            name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits
-        )
+        vars(self).update(name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits)
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
         """Do an operation.

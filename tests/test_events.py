@@ -1,0 +1,498 @@
+"""Each kind of event comes exactly where it should (checklist G2), to the log and to listeners, with no secret (G1)."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coatcheck import CoatcheckError, Event, Kind, Policy, Session, SessionManager
+from coatcheck.cookie import Channel
+from coatcheck.drivers.memory import MemoryDriver
+from coatcheck.drivers.sqlite import SQLiteDriver
+from coatcheck.errors import DriverUnavailable
+from coatcheck.record import Reason
+from coatcheck.token import Token
+
+if TYPE_CHECKING:
+    from tests.conftest import Client, House
+
+pytestmark = pytest.mark.usefixtures("at_debug")
+
+WEEK = 7 * 86400
+
+
+@pytest.fixture
+def at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
+def told(house: House) -> list[tuple[Kind, str | None, str | None, Reason | None]]:
+    return [(event.kind, event.sid, event.user, event.reason) for event in house.events]
+
+
+# -- where each kind comes from ---------------------------------------------------------------------------------------
+
+
+def test_a_new_session_is_created(house: House) -> None:
+    client = house.client()
+    with client.request() as session:
+        session["a"] = 1
+    assert told(house) == [(Kind.CREATED, session.sid, None, None)]
+
+
+@pytest.mark.parametrize("handler", [dict, lambda session: session.get("a"), len, lambda session: session.update(a=2)])
+def test_ordinary_use_is_no_event(house: House, handler: Callable[[Session], object]) -> None:
+    client = house.visitor(a=1)
+    with client.request() as session:
+        handler(session)
+    assert house.events == []
+    with house.client().request() as session:
+        dict(session)
+    assert house.events == []
+
+
+def test_a_log_in_renews_and_changes_privileges(house: House) -> None:
+    client = house.visitor(cart=1)
+    with client.request() as session:
+        session.login("ada", keep=["cart"])
+    sid = client.open().sid
+    assert (Kind.RENEWED, sid, None, None) in [(kind, of, None, why) for kind, of, _, why in told(house)]
+    assert (Kind.PRIVILEGE_CHANGED, sid, "ada", None) in told(house)
+    assert set(house.kinds()) == {Kind.RENEWED, Kind.PRIVILEGE_CHANGED}
+    assert house.kinds().total() == 2
+
+
+def test_a_first_log_in_creates_and_changes_privileges(house: House) -> None:
+    with house.client().request() as session:
+        session.login("ada")
+    assert [event.kind for event in house.events] == [Kind.CREATED, Kind.PRIVILEGE_CHANGED]
+    assert {event.user for event in house.events} == {"ada"}
+
+
+def test_a_rotation_renews(house: House, build: Callable[..., House]) -> None:
+    client = house.visitor()
+    with client.request() as session:
+        session.rotate()
+    assert house.kinds() == {Kind.RENEWED: 1}
+
+    periodic = build(Policy(rotate_after=3600))
+    client = periodic.visitor()
+    periodic.clock.advance(3600)
+    client.read()
+    assert periodic.kinds() == {Kind.RENEWED: 1}
+
+
+def test_an_expired_session(house: House) -> None:
+    client = house.visitor()
+    house.clock.advance(WEEK)
+    client.read()
+    assert told(house) == [(Kind.EXPIRED, None, None, Reason.EXPIRED)]
+
+
+def test_a_destroyed_session(house: House) -> None:
+    client = house.client()
+    with client.request() as session:
+        session.login("ada")
+    sid = client.open().sid
+    for reads in (True, False):
+        house.forget()
+        with client.request() as session:
+            if reads:
+                assert session.user == "ada"
+            session.logout()
+        assert house.kinds() == {Kind.DESTROYED: 1}
+        if reads:
+            assert told(house) == [(Kind.DESTROYED, sid, "ada", None)]
+        with client.request() as session:
+            session.login("ada")
+
+
+def test_a_revoked_user(house: House) -> None:
+    with house.client().request() as session:
+        session.login("ada")
+    house.forget()
+    assert house.manager.revoke_user("ada") == 1
+    assert told(house) == [(Kind.DESTROYED, None, "ada", None)]
+
+
+def test_an_unknown_identifier_is_counted_each_time(house: House) -> None:
+    """The rate of guesses is observable: one event for each request, and one warning in the log (G2)."""
+    for _ in range(10):
+        client = house.client()
+        client.cookie = f"__Host-sid={Token.new().secret}"
+        client.read()
+    assert house.kinds() == {Kind.UNKNOWN_ID: 10}
+    assert {event.reason for event in house.events} == {Reason.UNKNOWN}
+
+
+def test_a_write_under_an_unknown_identifier(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    client = house.client()
+    client.cookie = f"__Host-sid={Token.new().secret}"
+    with client.request() as session:
+        session["a"] = 1
+    assert [event.kind for event in house.events] == [Kind.UNKNOWN_ID, Kind.CREATED]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+def test_a_malformed_cookie_is_no_identifier(house: House) -> None:
+    client = house.client()
+    client.cookie = "__Host-sid=not-a-token"
+    client.read()
+    assert house.events == []
+
+
+def test_duplicate_cookies(house: House) -> None:
+    one, two = house.visitor(), house.visitor()
+    house.forget()
+    session = house.manager.open([f"{one.cookie}; {two.cookie}"])
+    assert dict(session) == {}
+    house.manager.save(session)
+    assert house.kinds() == {Kind.DUPLICATES: 1}
+
+
+@pytest.mark.parametrize("live", [1, 2])
+def test_duplicates_under_a_name_that_others_can_set(house: House, live: int) -> None:
+    clients = [house.client(Channel.LOOPBACK) for _ in range(2)]
+    for client in clients[:live]:
+        with client.request() as session:
+            session["me"] = 1
+    for client in clients[live:]:
+        client.cookie = f"sid={Token.new().secret}"
+    house.forget()
+    session = house.manager.open([f"{clients[0].cookie}; {clients[1].cookie}"], Channel.LOOPBACK)
+    assert dict(session) == ({"me": 1} if live == 1 else {})
+    assert house.kinds()[Kind.DUPLICATES] == 1
+
+
+def test_an_unreadable_value_and_an_unreadable_session(house: House, tmp_path: Path) -> None:
+    client = house.visitor(good=1, bad=b"bytes")
+    values = house.driver.values()
+    values["", "bad"] = values["", "bad"]._replace(data=b"\xc1")
+    assert client.read() == {"good": 1}
+    (event,) = house.events
+    assert (event.kind, event.keys) == (Kind.UNREADABLE, (("", "bad"),))
+    assert event.sid == client.open().sid
+
+    driver = SQLiteDriver(tmp_path / "s.db")
+    events: list[Event] = []
+    manager = SessionManager(driver, listeners=[events.append])
+    session = manager.open(())
+    session["a"] = 1
+    cookie = manager.save(session).set_cookie
+    with driver._connections.held() as connection:
+        connection.execute("UPDATE coatcheck_session SET created = 'yesterday'")
+    events.clear()
+    assert dict(manager.open([str(cookie).partition(";")[0]])) == {}
+    assert [(event.kind, event.reason) for event in events] == [(Kind.UNREADABLE, Reason.UNREADABLE)]
+    manager.close()
+
+
+def test_a_conflict_tells_the_keys(house: House) -> None:
+    client = house.visitor(colour="red", size=1)
+    with client.request() as session:
+        assert session["colour"] == "red"
+        with client.twin().request() as other:
+            other["colour"] = other["colour"] + "dish"
+        session["colour"] = "blue"
+    (event,) = house.events
+    assert (event.kind, event.keys) == (Kind.CONFLICT, (("", "colour"),))
+    assert event.sid == session.sid
+
+
+def test_what_merges_is_no_conflict(house: House) -> None:
+    client = house.visitor(items=[1])
+    with client.request() as session:
+        session["items"].append(2)
+        with client.twin().request() as other:
+            other["items"].append(3)
+    assert house.events == []
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_session_that_somebody_ended(house: House, *, writes: bool) -> None:
+    client = house.visitor(a=1)
+    with client.request() as session:
+        assert session["a"] == 1
+        with client.twin().request() as other:
+            other.logout()
+        if writes:
+            session["a"] = 2
+    assert house.kinds() == {Kind.DESTROYED: 1} | ({Kind.GONE: 1} if writes else {})
+    house.forget()
+    client.read()
+    assert told(house) == [(Kind.GONE, None, None, Reason.REVOKED)]
+
+
+def test_a_token_that_was_rotated_away(house: House) -> None:
+    client = house.visitor()
+    late = client.twin()
+    with client.request() as session:
+        session.rotate()
+    house.forget()
+    late.read()
+    assert told(house) == [(Kind.GONE, None, None, Reason.ROTATED)]
+
+
+@pytest.mark.parametrize(("down", "handler"), [
+    ("load", dict),
+    ("load", lambda session: session.user),
+    ("commit", lambda session: session.update(a=2)),
+    ("commit", lambda session: session.increment("n")),
+    ("rotate", lambda session: session.rotate()),
+    ("rotate", lambda session: session.login("ada")),
+    ("revoke", lambda session: (session.get("a"), session.logout())),
+    ("load", lambda session: session.logout()),
+])  # fmt: skip
+def test_storage_that_is_down(house: House, down: str, handler: Callable[[Session], object], caplog: Any) -> None:
+    """Once for each request, whatever failed, and the log says why: the client's 503 does not."""
+    client = house.visitor(a=1)
+    house.driver.down = frozenset({down})
+    session = client.open()
+
+    def request() -> None:
+        handler(session)
+        house.manager.save(session)
+
+    with pytest.raises(DriverUnavailable):
+        request()
+    if session._opened is not None and session._opened.failure is not None:
+        house.manager.save(session)  # as for an application that swallowed the error: nothing more is told
+    assert house.kinds() == {Kind.UNAVAILABLE: 1}
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "down on purpose" in "".join(traceback.format_exception(*record.exc_info))
+
+
+def test_storage_that_is_down_for_a_newcomer(house: House) -> None:
+    house.driver.down = frozenset({"create"})
+    session = house.client().open()
+    session.login("ada")
+    with pytest.raises(DriverUnavailable):
+        house.manager.save(session)
+    assert house.kinds() == {Kind.UNAVAILABLE: 1}
+
+
+def test_every_kind_is_tested() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [kind.name for kind in Kind if f"Kind.{kind.name}" not in text] == []
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+LEVELS = {
+    Kind.CREATED: "INFO", Kind.RENEWED: "INFO", Kind.EXPIRED: "INFO", Kind.DESTROYED: "INFO",
+    Kind.PRIVILEGE_CHANGED: "INFO", Kind.UNKNOWN_ID: "WARNING", Kind.DUPLICATES: "WARNING", Kind.UNREADABLE: "WARNING",
+    Kind.CONFLICT: "WARNING", Kind.GONE: "WARNING", Kind.UNAVAILABLE: "ERROR",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_each_kind_is_one_line_of_its_level(house: House, caplog: pytest.LogCaptureFixture, kind: Kind) -> None:
+    event = Event(kind=kind, sid="5" * 32, user="ada", reason=Reason.EXPIRED, keys=(("", "cart"),))
+    house.manager.emit(event)
+    assert house.events == [event]
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("coatcheck", LEVELS[kind])
+    line = record.getMessage()
+    assert line == f"session {kind} sid='{'5' * 32}' user='ada' keys=(('', 'cart'),) reason=expired"
+
+
+FORGERIES = [
+    "ada\r\nERROR coatcheck session destroyed", "ada\n", "\rada", "ada\x0b\x0cx", "ada\x1b[2K\x1b[1A", "ada\x85b",
+    "a\u2028b", "a\u2029b", "ada' user='root", "%s %d %(sid)s", "ada\u202egnp",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORGERIES)
+def test_a_name_cannot_forge_a_line(house: House, caplog: pytest.LogCaptureFixture, text: str) -> None:
+    """Neither a user's name nor a key brings a line break or an escape into the log, or passes for another field."""
+    client = house.client()
+    with client.request() as session:
+        session.login(text)
+        session[text] = b"x"
+    values = house.driver.values()
+    values["", text] = values["", text]._replace(data=b"\xc1")
+    client.read()
+    house.manager.revoke_user(text)
+    assert {Kind.PRIVILEGE_CHANGED, Kind.UNREADABLE, Kind.DESTROYED} <= set(house.kinds())
+    handler = logging.Formatter("%(levelname)s %(message)s")
+    for record in caplog.records:
+        line = handler.format(record)
+        assert line.isprintable(), line
+        assert len(line.splitlines()) == 1
+        assert ("user=" not in line and "keys=" not in line) or repr(text) in line
+
+
+def test_a_listener_that_fails_harms_nothing(build: Callable[..., House], caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Kind] = []
+
+    def fails(event: Event) -> None:
+        raise RuntimeError("in the listener")
+
+    manager = SessionManager(MemoryDriver(), listeners=[fails, lambda event: heard.append(event.kind)])
+    session = manager.open(())
+    session["a"] = 1
+    saved = manager.save(session)
+    assert saved.set_cookie is not None
+    assert manager.open([saved.set_cookie.partition(";")[0]])["a"] == 1
+    assert heard == [Kind.CREATED], "the next listener is told all the same"
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert "in the listener" in str(caplog.records[1].exc_info)
+
+
+def test_without_a_handler_nothing_is_configured() -> None:
+    """A library leaves the root logger and its own logger's handlers and level to the application."""
+    log = logging.getLogger("coatcheck")
+    assert (log.handlers, log.level, log.propagate) == ([], logging.NOTSET, True)
+
+
+# -- no secret anywhere -----------------------------------------------------------------------------------------------
+
+
+class Eavesdropper(logging.Handler):
+    """Keeps all that a log could ever show of a record: its message, its arguments, its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(logging.Formatter("%(message)s").format(record) + repr(record.__dict__))
+
+
+@pytest.fixture
+def eavesdropper() -> Iterator[Eavesdropper]:
+    handler = Eavesdropper()
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+
+
+def spellings(secret: str) -> set[str]:
+    """Every form in which a token or its digest could be written down."""
+    digest = Token(secret).digest
+    plain, url = base64.b64encode(digest).decode().rstrip("="), base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    number = str(int.from_bytes(digest, "big"))
+    return {secret, secret.encode().hex(), digest.hex(), digest.hex().upper(), repr(digest)[2:-1], plain, url, number}
+
+
+FAILING: dict[str, Callable[[Session], object]] = {
+    "load": dict,
+    "commit": lambda session: session.update(cart="lost"),
+    "rotate": lambda session: session.rotate(),
+    "revoke": lambda session: (session.get("cart"), session.logout()),
+}
+
+
+def live_through_everything(house: House) -> Iterator[str]:
+    """All that can happen to a session, its troubles included; yields the tokens that were used on the way."""
+    client = house.client()
+
+    def step(handler: Callable[[Session], object], of: Client = client) -> str:
+        with of.request() as session:
+            handler(session)
+        return of.secret if of.cookie else ""
+
+    def clash(session: Session) -> None:
+        assert session["cart"]
+        step(lambda other: (other["cart"], other.update(cart=1)), client.twin())
+        session["cart"] = 2
+
+    yield step(lambda session: session.update(cart=["hat"], colour="red"))
+    yield step(lambda session: session.login("ada", keep=["cart"]))
+    late = client.twin()
+    yield step(lambda session: session.rotate())
+    yield step(dict, late)  # gone
+    yield step(clash)
+    for down, handler in FAILING.items():
+        house.driver.down = frozenset({down})
+        with pytest.raises(DriverUnavailable):
+            step(handler)
+        house.driver.down = frozenset()
+    twice = house.manager.open([f"{client.cookie}; {late.cookie}"])
+    assert not dict(twice)
+    yield step(lambda session: session.logout())
+    stranger = house.client()
+    stranger.cookie = f"__Host-sid={Token.new().secret}"
+    yield step(dict, stranger)
+    yield step(lambda session: session.update(again=1))
+    house.clock.advance(WEEK)
+    yield step(dict)
+    house.manager.sweep()
+
+
+def test_no_token_or_digest_in_any_log_line_or_event(build: Callable[..., House], eavesdropper: Eavesdropper) -> None:
+    """The whole life cycle at DEBUG, tracebacks of failures included (G1)."""
+    house = build(Policy(rotate_after=86400, on_conflict="last"))
+    secrets = set(live_through_everything(house)) - {""}
+    assert len(secrets) >= 5
+    kinds = set(house.kinds())
+    assert kinds >= set(Kind) - {Kind.UNREADABLE}, set(Kind) - kinds
+    heard = "\n".join(eavesdropper.heard) + repr(house.events) + str(house.events)
+    assert "session unavailable" in heard
+    for secret in secrets:
+        for spelling in spellings(secret):
+            assert spelling not in heard
+
+
+WRONG: list[Callable[[Session], object]] = [
+    lambda session: session.increment("n"),
+    lambda session: session.update(n=object()),
+    lambda session: session.login(5),  # type: ignore[arg-type]
+    lambda session: session.store("a b"),
+    lambda session: session["cart"].append(object()),
+]
+
+
+def test_no_token_in_an_error_or_repr(house: House) -> None:
+    """Whatever is raised, its text and the reprs of what an application can print hold no token and no digest."""
+    client = house.visitor(n="text", cart=[1])
+    first = client.secret
+    shown: list[str] = []
+
+    def note(error: BaseException) -> None:
+        trace = traceback.TracebackException.from_exception(error, capture_locals=False)
+        shown.append(repr(error) + str(error) + repr(error.__dict__) + "".join(trace.format()))
+
+    for down in ("load", "commit", "rotate", "revoke", "create"):
+        house.driver.down = frozenset({down})
+        for handler in (
+            dict,
+            lambda session: session.update(n=1),
+            lambda session: session.login("ada"),
+            lambda s: s.logout(),
+        ):
+            for one in (client, house.client()):
+                session = one.open()
+                try:
+                    handler(session)
+                    house.manager.save(session)
+                except CoatcheckError as error:
+                    note(error)
+                shown += [repr(session), str(session), f"{session._opened!r}"]
+    house.driver.down = frozenset()
+    client = house.visitor(n="text", cart=[1])
+
+    def request(session: Session, wrong: Callable[[Session], object]) -> None:
+        session.get("n")
+        wrong(session)
+        house.manager.save(session)
+
+    for wrong in WRONG:
+        session = client.open()
+        with pytest.raises(CoatcheckError) as caught:
+            request(session, wrong)
+        note(caught.value)
+        shown += [repr(session), repr(session.store("x")), repr(house.manager), repr(house.manager.policy)]
+    assert len(shown) > 50
+    text = "\n".join(shown)
+    assert "down on purpose" in text
+    for secret in (first, client.secret):
+        for spelling in spellings(secret):
+            assert spelling not in text

@@ -34,7 +34,7 @@ EAST = dt.timezone(dt.timedelta(hours=5, minutes=45))
 NAMED = dt.timezone(-dt.timedelta(seconds=1), "just west")
 
 
-def spelling(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
+def spelling(value: Any) -> Any:
     """What tells equal values of one type apart: signs of zero, spellings, folds, zones."""
     match value:
         case float():

@@ -329,6 +329,7 @@ def gunicorn(tmp_path: Path, path: Path) -> Iterator[tuple[int, subprocess.Popen
             *("--threads", "4", "--config", "config.py", "--bind", f"127.0.0.1:{port}", "site_app"),
         ],
         cwd=tmp_path,
+        env=os.environ | {"HOME": str(tmp_path)},  # it leaves a control socket there
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

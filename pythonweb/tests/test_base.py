@@ -1,6 +1,6 @@
 """BaseApplication and BaseMiddleware, and the two functions of web.wsgi."""
 
-# ruff: noqa: S101, PLR2004, D101, D103, INP001, ARG001, ARG002, ANN001, ANN201, ANN202, ANN204, FBT002 -- the rules of all tests, and applications here need no types
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, FBT002 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 
@@ -522,7 +522,7 @@ def test_run_cgi_answers_one_request() -> None:
     )
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "a=1", "SERVER_NAME": "s", "SERVER_PORT": "80",
                "PYTHONPATH": ":".join(sys.path)}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=20)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=20)
     head, _, body = io.BytesIO(done.stdout).getvalue().partition(b"\r\n\r\n")
     assert head.split(b"\r\n") == [b"Status: 200 OK", b"Content-type: text/html; charset=utf-8", b"Content-Length: 12"]
     assert (body, done.stderr) == (b"a=1FalseTrue", b"")

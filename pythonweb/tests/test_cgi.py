@@ -1,6 +1,6 @@
 """environ['web.cgi']: fields of the query string, of urlencoded forms and of multipart forms, and what is refused."""
 
-# ruff: noqa: S101, D103, INP001, ANN001, ANN201, ARG005 -- the rules of all tests, and applications here need no types
+# ruff: noqa: ANN001, ANN201, ARG005 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 

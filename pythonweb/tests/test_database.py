@@ -1,6 +1,6 @@
 """web.database and the Database middleware."""
 
-# ruff: noqa: S101, PLR2004, D101, D103, INP001, SLF001, ARG001, ANN001, ANN201, ANN202, ANN204, ARG005, FBT001 -- the rules of all tests, and applications here need no types
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, ARG005, FBT001 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 

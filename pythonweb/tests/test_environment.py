@@ -1,6 +1,6 @@
 """web.environment and the Environment middleware."""
 
-# ruff: noqa: S101, D101, D103, INP001, ANN001, ANN201, FBT001 -- the rules of all tests, and applications here need no types
+# ruff: noqa: ANN001, ANN201, FBT001 -- the rules of all tests, and applications here need no types
 
 from __future__ import annotations
 

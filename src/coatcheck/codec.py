@@ -151,7 +151,7 @@ class _Walk:
         self._careful = careful
         self._plain = _SCALARS - {int, str} if careful else _SCALARS
 
-    def convert(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one for each kind
+    def convert(self, value: Any, depth: int) -> Any:
         """What msgspec writes for a value with that many containers around it: the value itself where it can."""
         kind = type(value)
         if kind in self._plain:

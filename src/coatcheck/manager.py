@@ -14,7 +14,7 @@ from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
-from coatcheck.errors import DriverUnavailable
+from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
@@ -135,7 +135,9 @@ class SessionManager:
             The cookie to send, if any, and whether the response varies with the session.
 
         Raises:
-            DriverUnavailable: Storage failed; with ``outcome_unknown`` the change may have been written.
+            DriverUnavailable: Storage failed; with ``outcome_unknown`` the change may have been written, and is not
+                sent again.
+            SessionUnavailable: An earlier save of this session ended so.
             ConflictError: Two requests changed one key, and the policy says "error".
             CounterError: An increment cannot be done.
             UnstorableValue: A value was changed in place into something that cannot be stored.
@@ -143,6 +145,8 @@ class SessionManager:
         state = state_of(session)
         if state is None:
             return _UNTOUCHED
+        if state.over and state.failure is not None:
+            raise SessionUnavailable from state.failure
         now = self.clock()
         if not plan.is_pending(state, now):
             return _READ if state.used else _UNTOUCHED

@@ -89,6 +89,9 @@ def unsaved(state: State, error: DriverUnavailable) -> None:
     if state.failure is not error:
         sid = None if state.record is None else state.record.sid
         state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
+    if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
+        state.failure = error
+        state.over = True
 
 
 def load(state: State, now: float) -> Steps:
@@ -192,6 +195,7 @@ def _destroy(state: State, now: float) -> Steps:
     was_live = yield Call("revoke", (digest, now))
     state.ended = None
     if was_live:
+        state.dead = False  # a renewal elsewhere had taken the token away; now the session itself has ended
         sid, user = state.ended_info
         state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
         return True

@@ -15,7 +15,7 @@ from coatcheck.testing import Clock, DriverContract, FaultyDriver, Interleaving,
 from coatcheck.testing.helpers import START, puts, started
 
 Build = Callable[..., Any]
-SHAPES = ["list", "generator", "write", "late", "unread"]
+SHAPES = ["list", "generator", "write", "write and stream", "late", "unread"]
 WRITING: dict[str, Callable[[Driver, Record], object]] = {
     "create": lambda driver, _: driver.create(make_record(), START),
     "commit": lambda driver, record: driver.commit(record.digest, Delta(increments={("", "n"): 1}), START),
@@ -155,7 +155,7 @@ def test_no_write_is_sent_again_after_any_failure(web: Build, storage: Driver, o
         "create": lambda session: session.update(a=1),
         "rotate": lambda session: session.rotate(),
     }
-    for shape in SHAPES[:3]:
+    for shape in SHAPES[:4]:
         for way in ("fail", "lose_reply"):
             faulty = FaultyDriver(storage)
             site = web(faulty)
@@ -167,7 +167,7 @@ def test_no_write_is_sent_again_after_any_failure(web: Build, storage: Driver, o
             assert (reply.status, reply.cookie, reply.error) == ("503 Service Unavailable", None, None)
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("shape", SHAPES[:4])
 def test_a_read_that_fails_is_503_and_the_cookie_stays(web: Build, storage: Driver, shape: str) -> None:
     faulty = FaultyDriver(storage)
     site = web(faulty)

@@ -33,7 +33,7 @@ test:
 
 test-fast:
 	@$(call setup,.venv,develop)
-	@.venv/bin/pytest -q -m "not slow and not browser"
+	@.venv/bin/pytest -q -n auto -m "not slow and not browser"
 
 test-matrix:
 	@exec bash scripts/test_matrix.sh

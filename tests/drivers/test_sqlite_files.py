@@ -308,6 +308,7 @@ def test_close_closes_for_all_threads(driver: SQLiteDriver) -> None:
     assert found == [Missing(Reason.UNKNOWN)] * 4
 
 
+@pytest.mark.slow
 def test_opening_and_closing_leaks_nothing(tmp_path: Path) -> None:
     SQLiteDriver(tmp_path / "s.db").setup()
     before = handles()

@@ -250,6 +250,14 @@ class _SessionResponse(Response):
     def state(self) -> State | None:
         return state_of(self._session)
 
+    def finish(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        if self.sent or self._exc_info is not None or state_of(self._session) is not None:
+            return super().finish(body)
+        # Nobody used the session and nobody can any more: there is nothing to save and no header to add.
+        self.sent = True
+        self._start_response(self._status or "", self._headers)
+        return body
+
     def save(self, *, finished: bool) -> Saved:
         return self._manager.save(self._session, final=finished)
 

@@ -17,7 +17,7 @@ from coatcheck import Codec, Event, Kind, Policy, Session, SessionManager
 from coatcheck.cookie import Channel
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 from coatcheck.record import Name, Value
 from coatcheck.testing import Clock
 from coatcheck.token import Token

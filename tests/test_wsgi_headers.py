@@ -10,7 +10,7 @@ import pytest
 
 from coatcheck import Kind, Policy
 from coatcheck.headers import with_session
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 from coatcheck.token import Token
 
 if TYPE_CHECKING:

@@ -1,159 +1,22 @@
-"""The values of one request's session: a snapshot, what the request did to it, and the Delta that follows from both.
-
-No I/O: whoever makes a `Changes` hands in a function that fills in the snapshot when a value is first needed.
-"""
+"""What a request does to the values of its session, and the Delta that follows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from coatcheck.codec import Codec, Undecodable, Unencodable
-from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
+from coatcheck.errors import NotACounter
 from coatcheck.merge import MISSING, merge
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Committed, Delta, Name, Put, Value
+from coatcheck.record import ABSENT, Committed, Delta, Name, Put, Value
+from coatcheck.snapshot import Entry, Settled, Snapshot
 
 __all__ = ["Changes"]
 
-Rerun = tuple[Callable[[Any], Any], Any]
-"""A function given to `update_with`, and the default for a missing key."""
 
+class Changes(Snapshot):
+    """A snapshot of a session's values and the changes made to them."""
 
-class _Settled(NamedTuple):
-    """What was written in a transaction that may not last, and what `settle` forgets on that occasion."""
-
-    delta: Delta
-    values: Mapping[Name, Value] | None
-    reruns: Mapping[Name, tuple[Rerun, ...]]
-
-
-class _Entry:
-    """What a request knows of one value: as stored when it was read, and as it is now."""
-
-    __slots__ = ("base", "data", "dirty", "origin", "raw", "reruns", "value")
-
-    def __init__(self, value: Any, raw: Value | None, base: int | None) -> None:
-        self.value = value
-        self.raw = raw
-        self.base = base  # as in Put.base
-        self.dirty = False  # assigned or deleted; a change in place is found by comparing
-        self.origin: bytes | None = None  # the encoding of a mutable value as it was when read
-        self.data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
-        self.reruns: tuple[Rerun, ...] = ()
-
-
-class Changes:
-    """A snapshot of a session's values and the changes made to them.
-
-    Args:
-        codec: Turns values into bytes and back.
-        max_bytes: The largest encoded value.
-        fetch: Called when a stored value is needed and `values` is None; has to set it, or raise.
-        unreadable: Told of each value that no longer decodes.
-        values: The snapshot, where it is known already.
-
-    Attributes:
-        values: The snapshot, or None where nothing was read yet.
-        journal: Where it is a list, every `settle` is noted in it, for `undo`.
-    """
-
-    __slots__ = (
-        "_adds", "_blank", "_blank_all", "_cleared", "_cleared_all", "_codec", "_entries", "_fetch", "_max_bytes",
-        "_scanned", "_spare", "_unreadable", "journal", "values",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        codec: Codec,
-        max_bytes: int,
-        fetch: Callable[[], None],
-        unreadable: Callable[[Name], None],
-        values: Mapping[Name, Value] | None = None,
-    ) -> None:
-        self._codec: Final = codec
-        self._max_bytes: Final = max_bytes
-        self._fetch: Final = fetch
-        self._unreadable: Final = unreadable
-        self.values = values
-        self.journal: list[_Settled] | None = None
-        self._entries: dict[Name, _Entry] = {}
-        self._adds: dict[Name, int] = {}
-        self._cleared: set[str] = set()
-        self._cleared_all = False
-        self._spare: frozenset[Name] = frozenset()
-        self._scanned: set[str] = set()  # apps whose keys were listed, so that a key not there was seen not to be
-        self._blank: set[str] = set()  # apps cleared by an earlier commit of a request that never read them
-        self._blank_all = False
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def read(self, name: Name) -> Any:
-        """Give the value as this request sees it, or `MISSING`."""
-        entry = self._entries.get(name)
-        if entry is None:
-            entry = self._open(name)
-        if name in self._adds:
-            return self._sum(name, entry.value, self._adds[name])
-        return entry.value
-
-    def keys(self, app: str) -> list[str]:
-        """Give the keys of *app*: the stored ones first, then the new ones."""
-        if not self._is_blank_app(app):
-            for name in self._snapshot():
-                if name[0] == app and name not in self._entries and not self._is_blank(name):
-                    self._open(name)
-            self._scanned.add(app)
-        present = {
-            name[1]: None for name, entry in self._entries.items() if name[0] == app and entry.value is not MISSING
-        }
-        present.update({name[1]: None for name in self._adds if name[0] == app})
-        return list(present)
-
-    def _snapshot(self) -> Mapping[Name, Value]:
-        if self.values is None:
-            self._fetch()
-        assert self.values is not None  # noqa: S101 (what fetch promises)
-        return self.values
-
-    def _is_blank(self, name: Name) -> bool:
-        """Tell whether nothing of what is stored under *name* counts for this request any more."""
-        return self._is_cleared(name) or name[0] in self._blank or (self._blank_all and name not in self._spare)
-
-    def _is_cleared(self, name: Name) -> bool:
-        """Tell whether a clear that is still to be written deletes what is stored under *name*."""
-        return name[0] in self._cleared or (self._cleared_all and name not in self._spare)
-
-    def _is_blank_app(self, app: str) -> bool:
-        if app in self._cleared or app in self._blank:
-            return True
-        return (self._cleared_all or self._blank_all) and not any(name[0] == app for name in self._spare)
-
-    def _open(self, name: Name) -> _Entry:
-        """Note that this request read the value, and as what."""
-        if self._is_blank(name):
-            entry = _Entry(MISSING, None, None)
-        else:
-            raw = self._snapshot().get(name)
-            value, origin = self._decode(name, raw)
-            entry = _Entry(value, raw, ABSENT if raw is None else raw.version)
-            entry.origin = origin
-        self._entries[name] = entry
-        return entry
-
-    def _decode(self, name: Name, raw: Value | None) -> tuple[Any, bytes | None]:
-        """Give a stored value and, where it can change in place, its encoding as of now."""
-        if raw is None:
-            return MISSING, None
-        if isinstance(raw.data, int):
-            return raw.data, None
-        try:
-            value = self._codec.decode(raw.data)
-            # Encoded again rather than compared with what is stored: another release of this library, or another
-            # program, may have written the same value with other bytes.
-            return value, self._codec.encode(value) if self._codec.is_mutable(value) else None
-        except (Undecodable, Unencodable):  # the latter where a registered decode function gave something unstorable
-            self._unreadable(name)
-            return MISSING, None
+    __slots__ = ()
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -169,7 +32,7 @@ class Changes:
             if name[0] in self._scanned and not self._is_blank(name):
                 entry = self._open(name)
             else:
-                entry = self._entries[name] = _Entry(value, None, None)
+                entry = self._entries[name] = Entry(value, None, None)
         entry.value = value
         entry.dirty = True
         entry.data = None if self._codec.is_mutable(value) else data
@@ -212,16 +75,6 @@ class Changes:
                 raise NotACounter(*name)
             self._sum(name, entry.value, total)
         self._adds[name] = total
-
-    @staticmethod
-    def _sum(name: Name, value: Any, amount: int) -> int:
-        if value is MISSING:
-            value = 0
-        if type(value) is not int or not COUNTER_MIN <= value <= COUNTER_MAX:  # a larger one is stored as bytes
-            raise NotACounter(*name)
-        if not COUNTER_MIN <= value + amount <= COUNTER_MAX:
-            raise CounterOverflow(*name)
-        return int(value + amount)
 
     def update_with(self, name: Name, function: Callable[[Any], Any], default: Any) -> Any:
         """Assign *function* of the present value; it runs again where another request changed the value meanwhile."""
@@ -309,22 +162,11 @@ class Changes:
             basis=basis,
         )
 
-    def _encode(self, name: Name, value: Any) -> bytes | int:
-        if type(value) is int and COUNTER_MIN <= value <= COUNTER_MAX:
-            return value  # stored as a counter, so that it can be incremented later
-        try:
-            data = self._codec.encode(value)
-        except Unencodable as error:
-            raise UnstorableValue(*name, error.type_name, str(error)) from error
-        if len(data) > self._max_bytes:
-            raise ValueTooLarge(*name, type(value).__qualname__, len(data), self._max_bytes)
-        return data
-
     def settle(self, delta: Delta, done: Committed) -> None:
         """Take note that *delta* was written, so that only what changes from now on is written next."""
         if self.journal is not None:
             reruns = {name: entry.reruns for name, entry in self._entries.items() if entry.reruns}
-            self.journal.append(_Settled(delta, self.values, reruns))
+            self.journal.append(Settled(delta, self.values, reruns))
         stored = {name: Value(put.data, done.version) for name, put in delta.puts.items()}
         stored.update({name: Value(number, done.version) for name, number in done.counters.items()})
         if self.values is not None:
@@ -342,7 +184,7 @@ class Changes:
         for name in delta.increments:
             self._adds.pop(name, None)
             if self._is_blank(name):  # what is stored there does not count for this request, but this does
-                self._entries[name] = _Entry(done.counters[name], stored[name], done.version)
+                self._entries[name] = Entry(done.counters[name], stored[name], done.version)
             else:
                 self._entries.pop(name, None)
         for name, entry in self._entries.items():
@@ -367,7 +209,7 @@ class Changes:
             self._unsettle(self.journal.pop())
         self.journal = None
 
-    def _unsettle(self, settled: _Settled) -> None:
+    def _unsettle(self, settled: Settled) -> None:
         delta, values, reruns = settled
         self.values = values
         self._cleared |= delta.clears

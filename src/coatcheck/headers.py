@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 
 __all__ = ["UNAVAILABLE", "with_session"]
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from coatcheck import plan
+from coatcheck import outcome, plan
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
+from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
 from coatcheck.session import Session, check_user, state_of
@@ -26,8 +27,8 @@ __all__ = ["SessionManager"]
 
 _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
-_UNTOUCHED: Final = plan.Saved()
-_READ: Final = plan.Saved(vary=True)
+_UNTOUCHED: Final = Saved()
+_READ: Final = Saved(vary=True)
 
 
 class SessionManager:
@@ -94,9 +95,9 @@ class SessionManager:
         try:
             answer = driver.load(state.candidates[0].digest, self.clock())
         except DriverUnavailable as error:
-            plan.failed(state, error)
+            outcome.failed(state, error)
             raise
-        plan.loaded(state, answer)
+        outcome.loaded(state, answer)
 
     def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
         values = find(cookies, name) if cookies else ()
@@ -123,7 +124,7 @@ class SessionManager:
                 " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
             )
 
-    def save(self, session: Session, *, driver: Driver | None = None, final: bool = False) -> plan.Saved:
+    def save(self, session: Session, *, driver: Driver | None = None, final: bool = False) -> Saved:
         """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
 
         Args:
@@ -153,21 +154,21 @@ class SessionManager:
         try:
             return self._save(state, now, driver or self.driver, final=final)
         except DriverUnavailable as error:
-            plan.unsaved(state, error)
+            outcome.unsaved(state, error)
             raise
 
-    def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> plan.Saved:
+    def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> Saved:
         delta = plan.plain_change(state, now)
         if delta is not None and not delta:
             return _READ  # assigned as it was
         if delta is None or state.token is None:
-            saved: plan.Saved = self._run(plan.save(state, now), driver)
+            saved: Saved = self._run(plan.save(state, now), driver)
             state.over = final
             return saved
         answer = driver.commit(state.token.digest, delta, now)
         if isinstance(answer, Committed):
             state.over = final
-            return plan.written(state, delta, answer, now)
+            return outcome.written(state, delta, answer, now)
         saved = self._run(plan.save(state, now, answer), driver)
         state.over = final
         return saved

@@ -11,28 +11,16 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from coatcheck.cookie import deletion, set_cookie
+from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
+from coatcheck.outcome import Saved, committed, failed, fulfilled, issue, lost, missing
 from coatcheck.policy import touch_interval
 from coatcheck.record import NEVER, Answer, Committed, Conflict, Delta, Gone, Missing, Name, Reason, Record, Value
 from coatcheck.state import State
 from coatcheck.token import Token, new_sid
 
-__all__ = [
-    "Call",
-    "Pause",
-    "Saved",
-    "Steps",
-    "failed",
-    "is_pending",
-    "load",
-    "loaded",
-    "plain_change",
-    "save",
-    "unsaved",
-    "written",
-]
+__all__ = ["Call", "Pause", "Steps", "is_pending", "load", "plain_change", "save"]
 
 _MAX_MERGES: Final = 500
 _PATIENCE: Final = 3  # merges without a pause: most conflicts are over by then
@@ -56,44 +44,6 @@ class Pause(NamedTuple):
 Steps = Generator[Call | Pause, Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What a save means for the response.
-
-    Attributes:
-        set_cookie: The value of the one Set-Cookie header to send, or None for none at all.
-        vary: True where the response depends on the session, so that caches have to tell users apart.
-    """
-
-    set_cookie: str | None = None
-    vary: bool = False
-
-
-def loaded(state: State, answer: Record | Missing) -> None:
-    """Take the answer to the load of a request's only token: the ordinary case of `load`."""
-    if isinstance(answer, Record):
-        state.adopt(state.candidates[0], answer, None)
-    else:
-        _tell_missing(state, answer.reason)
-        state.adopt(None, None, answer.reason)
-
-
-def failed(state: State, error: DriverUnavailable) -> None:
-    """Take note that a load failed: the session is unavailable to the whole request."""
-    state.failure = error
-    state.emit(Event(kind=Kind.UNAVAILABLE))
-
-
-def unsaved(state: State, error: DriverUnavailable) -> None:
-    """Take note that a save failed. A load in the course of it has told so already."""
-    if state.failure is not error:
-        sid = None if state.record is None else state.record.sid
-        state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
-    if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
-        state.failure = error
-        state.over = True
-
-
 def load(state: State, now: float) -> Steps:
     """Find out which session, if any, the request belongs to."""
     found: list[tuple[Token, Record]] = []
@@ -115,13 +65,8 @@ def load(state: State, now: float) -> Steps:
         return
     ended = [reason for reason in reasons if reason.is_tombstone]
     reason = (ended or reasons or [Reason.UNKNOWN])[0]
-    _tell_missing(state, reason)
+    missing(state, reason)
     state.adopt(None, None, reason)
-
-
-def _tell_missing(state: State, reason: Reason) -> None:
-    kinds = {Reason.EXPIRED: Kind.EXPIRED, Reason.UNREADABLE: Kind.UNREADABLE, Reason.UNKNOWN: Kind.UNKNOWN_ID}
-    state.emit(Event(kind=kinds.get(reason, Kind.GONE), reason=reason))
 
 
 def plain_change(state: State, now: float) -> Delta | None:
@@ -137,12 +82,6 @@ def plain_change(state: State, now: float) -> Delta | None:
     if state.record is None and (state.loaded or _needs_record(state)):
         return None
     return _delta(state, now)
-
-
-def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
-    """Take note that a `plain_change` was committed."""
-    cookie = _written(state, delta, done, None, now)
-    return Saved(None if state.closed_headers else cookie, vary=True)
 
 
 def save(state: State, now: float, refused: Conflict | Gone | None = None) -> Steps:
@@ -190,7 +129,7 @@ def _destroy(state: State, now: float) -> Steps:
         if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
             state.ended = None
             state.dead = answer.reason.is_tombstone
-            _tell_missing(state, answer.reason)
+            missing(state, answer.reason)
             return False
     was_live = yield Call("revoke", (digest, now))
     state.ended = None
@@ -201,7 +140,7 @@ def _destroy(state: State, now: float) -> Steps:
         return True
     # Somebody else ended it meanwhile. Their response carries the cookie; ours must not overwrite a newer one.
     state.dead = True
-    _tell_missing(state, Reason.REVOKED)
+    missing(state, Reason.REVOKED)
     return False
 
 
@@ -227,7 +166,7 @@ def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:
         else:
             return None
         if isinstance(answer, Committed):
-            return _written(state, delta, answer, successor, now)
+            return committed(state, delta, answer, successor, now)
         yield from _prepare_again(state, answer, tries, grace, now)
 
 
@@ -242,7 +181,7 @@ class _Tries:
 def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: float, now: float) -> Steps:
     """Make of a refusal what can be made of it, so that the next round of the write has a chance."""
     if isinstance(answer, Gone):
-        _lost(state, answer.reason)
+        lost(state, answer.reason)
     elif answer.keys:
         tries.merges += 1
         if tries.merges > _MAX_MERGES:
@@ -339,91 +278,24 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
         if not isinstance(answer, Conflict):
             break
     if isinstance(answer, Gone):
-        _lost(state, answer.reason)
+        lost(state, answer.reason)
         return None
     assert isinstance(answer, Committed)  # noqa: S101 (the loop ended on something else than Conflict)
     state.changes.values = {}
     state.changes.settle(delta, Committed(answer.version, delta.increments))
     state.record, state.token, state.loaded = record, token, True
-    _fulfilled(state)
+    fulfilled(state)
     state.emit(Event(kind=Kind.CREATED, sid=record.sid, user=user))
     if user is not None:
         state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
-    return _cookie(state, token, record.expires, now)
-
-
-def _written(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
-    if not state.over:
-        state.changes.settle(delta, done)
-    record = state.record
-    if record is None:  # then the cookie says nothing of lifetimes: see _needs_record
-        sid, expires, is_news = None, NEVER, False
-    else:
-        sid, before = record.sid, record.expires
-        was_stale = record.stale  # then the client may have the successor by now
-        _note(record, delta, successor, now)
-        expires = record.expires
-        # A touch moves the end by an interval at least; or not at all, where another limit rules.
-        moved = expires - before > touch_interval(record.idle) / 2
-        is_news = (moved or delta.deadline is not None) and not was_stale
-    _fulfilled(state)
-    if successor is not None:
-        state.token = successor
-        state.emit(Event(kind=Kind.RENEWED, sid=sid))
-        if delta.user is not None:
-            state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
-    elif not (state.policy.persistent and is_news):
-        return None
-    assert state.token is not None  # noqa: S101 (it was just written under)
-    return _cookie(state, state.token, expires, now)
-
-
-def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:
-    """Bring the record in hand up to what was written."""
-    record.fresh = False
-    if delta.touch is not None:
-        record.seen = max(record.seen, delta.touch)
-    if delta.deadline is not None:
-        record.deadline = delta.deadline
-    if delta.user is not None:
-        record.user = delta.user
-    if delta.auth_time is not None:
-        record.auth_time = delta.auth_time
-    if successor is not None:
-        record.digest = successor.digest
-        record.rotated = now
-        record.stale = False
-
-
-def _cookie(state: State, token: Token, expires: float, now: float) -> str:
-    lifetime = expires - now if state.policy.persistent else None
-    return set_cookie(state.policy, state.channel, token.secret, lifetime)
-
-
-def _lost(state: State, reason: Reason) -> None:
-    """Take note that there is no session any more, or never was."""
-    if state.record is None and not state.loaded:
-        # Written without being read, under an identifier that opens nothing: as if it had been read before.
-        _tell_missing(state, reason)
-        state.adopt(None, None, reason)
-        return
-    sid = None if state.record is None else state.record.sid
-    state.emit(Event(kind=Kind.GONE, sid=sid, reason=reason))
-    if state.login is not None and state.record is not None and not state.closed_headers:
-        # The user proved who they are, so they get a session: a new one. Two clicks on "log in" are the usual case,
-        # and there the values to keep come along; those of a session that was ended on purpose do not.
-        state.begin_anew(keep=reason is Reason.ROTATED)
-        return
-    state.drop_changes()
-    state.reason = reason
-    state.dead = True
+    return issue(state, token, record.expires, now)
 
 
 def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:
     assert state.token is not None  # noqa: S101 (only a session that is there can conflict)
     answer: Record | Missing = yield Call("load", (state.token.digest, now))
     if isinstance(answer, Missing):
-        _lost(state, answer.reason)
+        lost(state, answer.reason)
         return
     state.record = answer
     clashes = state.changes.rebase(answer.values, keys)
@@ -431,12 +303,6 @@ def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:
         if state.policy.on_conflict == "error":
             raise ConflictError(clashes)
         state.emit(Event(kind=Kind.CONFLICT, sid=answer.sid, keys=clashes))
-
-
-def _fulfilled(state: State) -> None:
-    state.wrote = True
-    state.login = state.deadline = None
-    state.rotate = state.wanted = False
 
 
 def _check_draws(draws: int) -> None:

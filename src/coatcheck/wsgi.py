@@ -10,7 +10,7 @@ from coatcheck.cookie import Origin
 from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.headers import UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 from coatcheck.session import Session, close_headers, state_of
 
 if TYPE_CHECKING:

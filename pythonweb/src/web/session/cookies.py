@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from coatcheck import Codec, ConfigurationError, Policy, SessionManager
 from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, find, set_cookie
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 from coatcheck.record import Record
 from coatcheck.session import expiry
 from coatcheck.state import State

@@ -11,7 +11,8 @@ from typing import Any, Final
 import coatcheck
 from coatcheck import CoatcheckError, DriverUnavailable
 from coatcheck.cookie import set_cookie
-from coatcheck.plan import Saved, is_pending
+from coatcheck.outcome import Saved
+from coatcheck.plan import is_pending
 from coatcheck.session import opened
 from coatcheck.state import Mark, State
 from web.session.cookies import Cookies

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.headers import with_session
-from coatcheck.plan import Saved
+from coatcheck.outcome import Saved
 from coatcheck.state import State
 from coatcheck.wsgi import Response, respond
 from web.session import Driver, Manager, SessionError, check_probability, cookie_settings, driver, prepare

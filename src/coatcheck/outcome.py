@@ -1,0 +1,141 @@
+"""What the answers of a driver mean for a session and for the response. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coatcheck.cookie import set_cookie
+from coatcheck.errors import DriverUnavailable
+from coatcheck.events import Event, Kind
+from coatcheck.policy import touch_interval
+from coatcheck.record import NEVER, Committed, Delta, Missing, Reason, Record
+from coatcheck.state import State
+from coatcheck.token import Token
+
+__all__ = ["Saved", "committed", "failed", "fulfilled", "issue", "loaded", "lost", "missing", "unsaved", "written"]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save means for the response.
+
+    Attributes:
+        set_cookie: The value of the one Set-Cookie header to send, or None for none at all.
+        vary: True where the response depends on the session, so that caches have to tell users apart.
+    """
+
+    set_cookie: str | None = None
+    vary: bool = False
+
+
+def loaded(state: State, answer: Record | Missing) -> None:
+    """Take the answer to the load of a request's only token: the ordinary case of `load`."""
+    if isinstance(answer, Record):
+        state.adopt(state.candidates[0], answer, None)
+    else:
+        missing(state, answer.reason)
+        state.adopt(None, None, answer.reason)
+
+
+def failed(state: State, error: DriverUnavailable) -> None:
+    """Take note that a load failed: the session is unavailable to the whole request."""
+    state.failure = error
+    state.emit(Event(kind=Kind.UNAVAILABLE))
+
+
+def unsaved(state: State, error: DriverUnavailable) -> None:
+    """Take note that a save failed. A load in the course of it has told so already."""
+    if state.failure is not error:
+        sid = None if state.record is None else state.record.sid
+        state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
+    if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
+        state.failure = error
+        state.over = True
+
+
+def missing(state: State, reason: Reason) -> None:
+    """Tell of a token that opens no session."""
+    kinds = {Reason.EXPIRED: Kind.EXPIRED, Reason.UNREADABLE: Kind.UNREADABLE, Reason.UNKNOWN: Kind.UNKNOWN_ID}
+    state.emit(Event(kind=kinds.get(reason, Kind.GONE), reason=reason))
+
+
+def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
+    """Take note that a `plain_change` was committed."""
+    cookie = committed(state, delta, done, None, now)
+    return Saved(None if state.closed_headers else cookie, vary=True)
+
+
+def committed(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
+    """Take note of what was written, under *successor* from now on where there is one; give the cookie to send."""
+    if not state.over:
+        state.changes.settle(delta, done)
+    record = state.record
+    if record is None:  # then the cookie says nothing of lifetimes: see _needs_record
+        sid, expires, is_news = None, NEVER, False
+    else:
+        sid, before = record.sid, record.expires
+        was_stale = record.stale  # then the client may have the successor by now
+        _note(record, delta, successor, now)
+        expires = record.expires
+        # A touch moves the end by an interval at least; or not at all, where another limit rules.
+        moved = expires - before > touch_interval(record.idle) / 2
+        is_news = (moved or delta.deadline is not None) and not was_stale
+    fulfilled(state)
+    if successor is not None:
+        state.token = successor
+        state.emit(Event(kind=Kind.RENEWED, sid=sid))
+        if delta.user is not None:
+            state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
+    elif not (state.policy.persistent and is_news):
+        return None
+    assert state.token is not None  # noqa: S101 (it was just written under)
+    return issue(state, state.token, expires, now)
+
+
+def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:
+    """Bring the record in hand up to what was written."""
+    record.fresh = False
+    if delta.touch is not None:
+        record.seen = max(record.seen, delta.touch)
+    if delta.deadline is not None:
+        record.deadline = delta.deadline
+    if delta.user is not None:
+        record.user = delta.user
+    if delta.auth_time is not None:
+        record.auth_time = delta.auth_time
+    if successor is not None:
+        record.digest = successor.digest
+        record.rotated = now
+        record.stale = False
+
+
+def issue(state: State, token: Token, expires: float, now: float) -> str:
+    """Write the cookie that brings *token* to the client."""
+    lifetime = expires - now if state.policy.persistent else None
+    return set_cookie(state.policy, state.channel, token.secret, lifetime)
+
+
+def lost(state: State, reason: Reason) -> None:
+    """Take note that there is no session any more, or never was."""
+    if state.record is None and not state.loaded:
+        # Written without being read, under an identifier that opens nothing: as if it had been read before.
+        missing(state, reason)
+        state.adopt(None, None, reason)
+        return
+    sid = None if state.record is None else state.record.sid
+    state.emit(Event(kind=Kind.GONE, sid=sid, reason=reason))
+    if state.login is not None and state.record is not None and not state.closed_headers:
+        # The user proved who they are, so they get a session: a new one. Two clicks on "log in" are the usual case,
+        # and there the values to keep come along; those of a session that was ended on purpose do not.
+        state.begin_anew(keep=reason is Reason.ROTATED)
+        return
+    state.drop_changes()
+    state.reason = reason
+    state.dead = True
+
+
+def fulfilled(state: State) -> None:
+    """Take note that what the session asked for was written."""
+    state.wrote = True
+    state.login = state.deadline = None
+    state.rotate = state.wanted = False

@@ -328,3 +328,9 @@ def test_opening_and_closing_leaks_nothing(tmp_path: Path) -> None:
     driver.close()
     keeper.close()
     assert handles() == before
+
+
+def test_a_folder_that_takes_no_file() -> None:
+    """As root no folder is read-only, but /proc takes no file from anybody."""
+    with pytest.raises(DriverUnavailable, match=r"cannot create the database '/proc/s\.db'.*make its folder writable"):
+        SQLiteDriver("/proc/s.db").load(b"x" * 32, 0)

@@ -61,6 +61,11 @@ def create_file(path: str) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
     except FileExistsError:
         return
+    except OSError as error:
+        raise PlaceError(
+            f"cannot create the database {path!r}: {error.strerror}: make its folder writable for this program, or name"
+            " a file in another one"
+        ) from error
 
 
 def _file_system(folder: Path) -> str:

@@ -284,6 +284,9 @@ class Changes(Snapshot):
         """
         if keep and self.values is not None:
             for name in self._spare & self.values.keys():
+                entry = self._entries.get(name)
+                if entry is not None and not entry.dirty and entry.value is MISSING:
+                    del self._entries[name]  # read before it was known whose values these are
                 self.read(name)
         else:
             self._forget(lambda name: not self._is_new(name))

@@ -35,6 +35,7 @@ def loaded(state: State, answer: Record | Missing) -> None:
     else:
         missing(state, answer.reason)
         state.adopt(None, None, answer.reason)
+        state.heir = answer.heir
 
 
 def failed(state: State, error: DriverUnavailable) -> None:

@@ -190,9 +190,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The answer to a load that finds no live session."""
+    """The answer to a load that finds no live session.
+
+    Attributes:
+        reason: Why.
+        heir: With `ROTATED`, the live session that the digest opened before, under an empty digest: it opens nothing,
+            and is there for a log-in that comes twice. Otherwise None.
+    """
 
     reason: Reason
+    heir: Record | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class State:
         token: The token in force: the client's, or the one that replaced it.
         record: The session as loaded or as last written, or None.
         reason: Why the load found none.
+        heir: What the client's token opened before it was rotated away; see `Missing.heir`.
         loaded: True once the question whether there is a session is answered.
         failure: What went wrong with the load.
         changes: The values and what was done to them.
@@ -78,6 +79,7 @@ class State:
     loader: Callable[[State], None] | None = None
     record: Record | None = None
     reason: Reason | None = None
+    heir: Record | None = None
     failure: Exception | None = None
     used = False
     dead = False
@@ -195,6 +197,9 @@ class State:
         Args:
             keep: True takes along the values that the log-in was to keep.
         """
+        if self.heir is not None and self.login is not None and self.heir.user == self.login[0]:
+            # The same user logged in a moment ago, and the answer with the new token is still on its way.
+            self.changes.values, keep = self.heir.values, True
         self.changes.begin_anew(keep=keep)
         self.record = self.token = self.reason = None
         self.loaded = True

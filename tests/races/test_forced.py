@@ -278,6 +278,39 @@ def test_a_log_in_with_the_cookie_of_an_ended_session_gets_a_new_one(site: Site)
     assert site.is_alive(browser.secret)
 
 
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_two_clicks_on_log_in_keep_the_cart(site: Site, *, overlaps: bool, looks: bool) -> None:
+    browser = site.browser()
+    browser.get(lambda session: session.update(cart=["hat"], other=1))
+    visitor = browser.secret
+
+    def log_in_with_cart(session: Session) -> None:
+        if looks:
+            session.get("cart")
+        session.login("ada", keep=["cart"])
+
+    def second(session: Session) -> None:
+        log_in_with_cart(session)
+        if overlaps:
+            site.request(log_in_with_cart, visitor)
+
+    if not overlaps:
+        site.request(log_in_with_cart, visitor)  # the browser gives up this answer for the second one
+    browser.get(second)
+    assert browser.read() == {"cart": ["hat"]}
+
+
+def test_another_users_log_in_gets_nothing_of_it(site: Site) -> None:
+    browser = site.browser()
+    browser.get(lambda session: session.update(cart=["hat"]))
+    visitor = browser.secret
+    browser.get(lambda session: session.login("ada", keep=["cart"]))
+    browser.secret = visitor
+    browser.get(lambda session: session.login("bob", keep=["cart"]))
+    assert browser.read() == {}
+
+
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_log_in_under_way_does_not_slip_through_a_revocation(site: Site, *, reads: bool) -> None:
     browser = site.browser()

@@ -1,7 +1,8 @@
 """The contract of a driver. Every numbered rule is a test of the conformance kit, `coatcheck.testing`.
 
  1. `load` answers with a `Record`, or with `Missing` and a reason: unknown, expired, rotated, revoked, unreadable.
-    Every reason means "no session". An error means that the engine failed, and never "no session".
+    Every reason means "no session". An error means that the engine failed, and never "no session". With rotated comes
+    the `heir`: what the digest opened before, if that is alive.
  2. `create` never overwrites: `Conflict()` on a digest or sid that exists, `Gone` on a digest with a tombstone.
  3. `commit` is atomic, touches only what the `Delta` names and answers `Committed`, `Conflict` or `Gone`. Requests that
     change different keys all keep their changes: between threads, tasks and processes, and, where the engine's scope is

@@ -118,24 +118,11 @@ class MemoryDriver(Driver):
     def load(self, digest: bytes, now: float) -> Record | Missing:
         with self._lock:
             held = self._find(digest, now)
-            if isinstance(held, Reason):
-                return Missing(held)
-            info = held.info
-            return Record(
-                sid=info.sid,
-                created=info.created,
-                seen=info.seen,
-                deadline=info.deadline,
-                idle=info.idle,
-                absolute=info.absolute,
-                user=info.user,
-                auth_time=info.auth_time,
-                digest=digest,
-                values=dict(held.values),
-                rotated=held.rotated,
-                fresh=held.is_unpresented(digest),
-                stale=digest != held.digest,
-            )
+            if held is Reason.ROTATED:
+                heir = self._digests.get(digest) or self._sessions.get(self._ended[digest][2] or "")
+                is_alive = heir is not None and heir.info.expires > now
+                return Missing(held, _record(heir, b"") if heir is not None and is_alive else None)
+            return Missing(held) if isinstance(held, Reason) else _record(held, digest)
 
     def create(self, record: Record, now: float) -> Answer:
         with self._lock:
@@ -317,6 +304,25 @@ class MemoryDriver(Driver):
         del self._sessions[held.info.sid], self._digests[held.digest]
         if held.prior is not None:
             del self._digests[held.prior]
+
+
+def _record(held: _Held, digest: bytes) -> Record:
+    info = held.info
+    return Record(
+        sid=info.sid,
+        created=info.created,
+        seen=info.seen,
+        deadline=info.deadline,
+        idle=info.idle,
+        absolute=info.absolute,
+        user=info.user,
+        auth_time=info.auth_time,
+        digest=digest,
+        values=dict(held.values),
+        rotated=held.rotated,
+        fresh=held.is_unpresented(digest),
+        stale=digest not in (held.digest, b""),
+    )
 
 
 def _info(of: SessionInfo) -> SessionInfo:

@@ -48,6 +48,23 @@ class RotationRules(Rules):
         assert not found.stale
         assert found.values[A].data == b"a"
 
+    def test_rule_01_a_rotated_token_names_its_heir(self, driver: Driver) -> None:
+        """With ROTATED comes what the token opened before, under an empty digest; nothing once that has ended."""
+        record = started(driver, user=user(), values={A: b"a"})
+        new = successor(driver, record.digest)
+        committed(driver.rotate(record.digest, new, Delta(puts={B: Put(2)}), 0, START))
+        for again in (driver, self.reopen(driver)):
+            answer = again.load(record.digest, START + 1)
+            assert answer == Missing(Reason.ROTATED)
+            assert isinstance(answer, Missing)
+            assert answer.heir is not None
+            assert (answer.heir.sid, answer.heir.user, answer.heir.digest) == (record.sid, record.user, b"")
+            assert {name: value.data for name, value in answer.heir.values.items()} == {A: b"a", B: 2}
+        driver.revoke(new, START + 2)
+        answer = driver.load(record.digest, START + 3)
+        assert isinstance(answer, Missing)
+        assert answer.heir is None
+
     def test_rule_06_fresh_and_stale(self, driver: Driver) -> None:
         """Until the new token is presented, both work: the new one is fresh and the old one stale, for any time."""
         record = started(driver, idle=NEVER, values={A: b"a"})

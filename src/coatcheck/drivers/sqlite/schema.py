@@ -104,6 +104,7 @@ class Statements:
 
         self.load = sql(_LOAD + "s.digest = ?")
         self.load_prior = sql(_LOAD + "s.prior = ?")
+        self.load_heir = sql(_LOAD + "s.sid = (SELECT +sid FROM coatcheck_ended WHERE digest = ?)")
         self.find = sql(_FIND + "digest = ?")
         self.find_prior = sql(_FIND + "prior = ?")
         self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = ?")

@@ -76,9 +76,12 @@ class Work:
         if rows:
             return record_in(rows, digest, now, stale=False)
         rows = run(sql.load_prior, (digest,)).fetchall()
-        if rows:
-            return record_in(rows, digest, now, stale=True)
-        return Missing(self._why_not(run, digest, now))
+        found = record_in(rows, digest, now, stale=True) if rows else Missing(self._why_not(run, digest, now))
+        if isinstance(found, Missing) and found.reason is Reason.ROTATED:
+            rows = rows or run(sql.load_heir, (digest,)).fetchall()
+            heir = record_in(rows, b"", now, stale=False) if rows else None
+            return Missing(found.reason, heir if isinstance(heir, Record) else None)
+        return found
 
     def _why_not(self, run: Run, digest: bytes, now: float) -> Reason:
         row = run(self.sql.ended, (digest,)).fetchone()

@@ -10,7 +10,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from coatcheck import Policy, SessionManager
+from coatcheck import CoatcheckError, Policy, SessionManager
 from coatcheck.cookie import Channel, set_cookie
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.token import Token
@@ -167,3 +167,37 @@ def test_f9_prefixes_cannot_reach_each_others_tables(tmp_path: Path) -> None:
     assert token.secret not in str(cookie)
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("late", ["login", "rotate", "write"])
+def test_b2_a_session_first_used_after_the_headers_makes_no_token_that_nobody_gets(late: str) -> None:
+    """A rotation whose cookie cannot be sent any more would log the visitor out."""
+    manager = SessionManager("memory:")
+    session = manager.open([])
+    session["a"] = 1
+    cookie = str(manager.save(session).set_cookie).partition(";")[0]
+    raised: list[type] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"first"
+        session = environ["coatcheck.session"]
+        try:
+            if late == "login":
+                session.login("ada")
+            elif late == "rotate":
+                session.rotate()
+            else:
+                session["b"] = 2
+        except CoatcheckError as error:
+            raised.append(type(error))
+        yield b"last"
+
+    site = SessionMiddleware(app, manager)
+    headers, body = ask(site, cookie)
+    assert body == b"firstlast"
+    assert cookie_of(headers) is None
+    assert bool(raised) == (late != "write")
+    assert dict(manager.open([cookie])) == ({"a": 1, "b": 2} if late == "write" else {"a": 1})
+    ask(site, None)
+    assert manager.sessions_of("ada") == []

@@ -581,3 +581,24 @@ def test_a_manager_kept_past_its_request_reaches_nobody_elses_transaction(site: 
         with pytest.raises(Exception, match="connection is closed"):
             use(kept[0])
     assert victim.read() == {"a": 1}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_destroyed_session_cannot_be_loaded_again_before_the_commit(
+    site: Site, browser: Browser, *, refused: bool
+) -> None:
+    token = browser.token
+
+    def handler(request: Request) -> None:
+        manager = request.manager
+        manager.destroy(ignoreWarning=True)
+        if refused:
+            fail_commits(request)
+            request.connection.rollback()
+        assert manager.load() is manager.load(token) is False
+        assert manager.exists(token) is False
+        with pytest.raises(Exception, match="no such session"):
+            manager.valid(token)
+
+    assert browser.get(handler).failure is None
+    assert site.stored() == 0

@@ -87,10 +87,12 @@ class Victim:
         assert self.process is not None
         assert self.process.poll() is None, self.process.communicate()[1]
         self.process.kill()
-        heard, trouble = self.process.communicate()
-        assert self.process.returncode == -signal.SIGKILL, trouble
-        for line in heard.splitlines(keepends=True):
+        assert self.process.stdout is not None
+        # Not `communicate`: it reads past the buffer, in which a `readline` may have left lines.
+        for line in self.process.stdout:
             self._hear(line)
+        trouble = self.process.communicate()[1]
+        assert self.process.returncode == -signal.SIGKILL, trouble
         self.kills += 1
 
     def _hear(self, line: str) -> None:

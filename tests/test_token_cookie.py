@@ -51,7 +51,7 @@ def test_tokens_and_sids_do_not_repeat_and_take_no_seed() -> None:
     more = [Token.new().secret for _ in range(20_000)]
     assert len({*some, *more}) == 40_000
     assert {len(secret) for secret in some} == {32}
-    assert len({new_sid() for _ in range(20_000)}) == 20_000
+    assert len({new_sid(bytes(32), 0) for _ in range(20_000)}) == 20_000
     # No part of it counts or tells the time: every character is drawn from the whole alphabet.
     for at in range(32):
         assert len({secret[at] for secret in some}) == 64
@@ -250,3 +250,13 @@ def _everything(client: Any) -> None:
 def test_the_default_name_names_no_product() -> None:
     assert cookie_name(Policy(), Channel.SECURE) == "__Host-sid"
     assert not re.search("coat|check|python|php|java|asp|session", cookie_name(Policy(), Channel.SECURE), re.IGNORECASE)
+
+
+def test_a_successor_and_a_sid_share_the_leading_bits_that_an_engine_asks_for() -> None:
+    token = Token.new()
+    for bits in (1, 8):
+        successors = {Token.successor(token.digest, bits).digest for _ in range(20)}
+        sids = {bytes.fromhex(new_sid(token.digest, bits)) for _ in range(20)}
+        assert len(successors) == len(sids) == 20
+        tops = {int.from_bytes(each[:2], "big") >> (16 - bits) for each in (*successors, *sids, token.digest)}
+        assert len(tops) == 1

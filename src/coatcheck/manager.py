@@ -86,6 +86,8 @@ class SessionManager:
             self._warn_of_http()
         state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
         state.loader = partial(self._load, driver)
+        if driver.rotation_bits:
+            state.rotation_bits = driver.rotation_bits
         return state
 
     def _load(self, driver: Driver, state: State) -> None:

@@ -235,10 +235,15 @@ def _rotation(state: State, now: float) -> tuple[Token | None, float]:
     if state.closed_headers:
         return None, 0.0
     if state.rotate or state.login is not None:
-        return Token.new(), 0.0
+        return _successor(state), 0.0
     if not _rotation_due(state, now):
         return None, 0.0
-    return Token.new(), max(state.policy.grace, 0.001)
+    return _successor(state), max(state.policy.grace, 0.001)
+
+
+def _successor(state: State) -> Token:
+    assert state.token is not None  # noqa: S101 (only a token that is there has a successor)
+    return Token.successor(state.token.digest, state.rotation_bits) if state.rotation_bits else Token.new()
 
 
 def _rotation_due(state: State, now: float) -> bool:
@@ -262,7 +267,7 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
         _check_draws(draw)
         token = state.token if state.token is not None and draw == 0 else Token.new()
         record = Record(
-            sid=new_sid(),
+            sid=new_sid(token.digest, state.rotation_bits),
             digest=token.digest,
             created=state.opened,
             seen=max(now, state.opened),

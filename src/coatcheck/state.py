@@ -73,6 +73,7 @@ class State:
         wrote: True once something was written to storage.
         over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
+        rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
     """
 
     # Defaults stand in the class, so that making a State costs no more than what is known of the request.
@@ -93,6 +94,7 @@ class State:
     closed_headers = False
     wrote = False
     over = False
+    rotation_bits = 0
 
     def __init__(
         self,

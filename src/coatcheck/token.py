@@ -34,6 +34,15 @@ class Token:
         return cls(secrets.token_urlsafe(_BYTES))
 
     @classmethod
+    def successor(cls, digest: bytes, bits: int) -> Token:
+        """Draw a token whose digest begins with the same *bits* bits as *digest*."""
+        wanted = int.from_bytes(digest, "big") >> (256 - bits)
+        while True:
+            token = cls.new()
+            if int.from_bytes(token.digest, "big") >> (256 - bits) == wanted:
+                return token
+
+    @classmethod
     def parse(cls, text: str) -> Token | None:
         """Give the token that *text* spells, or None where the shape is wrong: what a client sends is user input."""
         return None if _WELL_FORMED.fullmatch(text) is None else cls(text)
@@ -45,6 +54,12 @@ class Token:
         raise TypeError("a token is neither pickled nor copied: it would outlive its request in some queue or dump")
 
 
-def new_sid() -> str:
-    """Draw the public name of a new session: 128 random bits as 32 hexadecimal digits."""
-    return secrets.token_hex(16)
+def new_sid(digest: bytes, bits: int) -> str:
+    """Draw the public name of a new session: 128 random bits as 32 hexadecimal digits.
+
+    Args:
+        digest: The digest of the session's token.
+        bits: How many leading bits to take from it, so that the engine finds both on one machine.
+    """
+    drawn = secrets.randbits(128 - bits)
+    return f"{int.from_bytes(digest, 'big') >> (256 - bits) << (128 - bits) | drawn:032x}"

@@ -1,18 +1,26 @@
-"""Storage engines: the contract in `base`, a module or folder for each engine, and `open_driver` to choose by URL."""
+"""Storage engines: the contract in `base`, a module or folder for each engine, and two functions to choose by URL."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
-from coatcheck.drivers.base import Driver
+from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["open_driver"]
+__all__ = ["open_async_driver", "open_driver"]
+
+D = TypeVar("D", Driver, AsyncDriver)
 
 _GROUP: Final = "coatcheck.drivers"
+_ASYNC_GROUP: Final = "coatcheck.async_drivers"
+
 _BUILT_IN: Final = {
     "memory": "coatcheck.drivers.memory:MemoryDriver",
     "sqlite": "coatcheck.drivers.sqlite:SQLiteDriver",
+}
+_ASYNC_BUILT_IN: Final = {
+    "memory": "coatcheck.drivers.memory:AsyncMemoryDriver",
+    "sqlite": "coatcheck.drivers.sqlite:AsyncSQLiteDriver",
 }
 
 
@@ -27,19 +35,37 @@ def open_driver(url: str) -> Driver:
             message does not repeat the URL, which may hold a password.
         MissingExtra: The engine's client library is not installed.
     """
+    return _made(url, _GROUP, _BUILT_IN, Driver)  # type: ignore[type-abstract]
+
+
+def open_async_driver(url: str) -> AsyncDriver:
+    """Make the asynchronous driver that *url* names; see `open_driver`. The URLs are the same.
+
+    A package offers one as an entry point of the group `coatcheck.async_drivers`: a subclass of `AsyncDriver`.
+
+    Raises:
+        ConfigurationError: As for `open_driver`.
+        MissingExtra: The engine's client library is not installed.
+    """
+    return _made(url, _ASYNC_GROUP, _ASYNC_BUILT_IN, AsyncDriver)  # type: ignore[type-abstract]
+
+
+def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
     from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415 (slow to import, and needed once)
 
     scheme, colon, _ = url.partition(":")
-    offered = {entry.name: entry for entry in entry_points(group=_GROUP)}
-    offered.update({name: EntryPoint(name, value, _GROUP) for name, value in _BUILT_IN.items()})
-    if not colon or scheme not in offered:
-        known = ", ".join(f"{name}:" for name in sorted(offered))
-        what = f"unknown scheme {scheme!r} in the storage URL" if colon else "the storage URL has no scheme"
-        raise ConfigurationError(f"{what}: there are {known} (others need their package installed)")
-    driver = offered[scheme].load()
-    if not (isinstance(driver, type) and issubclass(driver, Driver) and hasattr(driver, "from_url")):
+    chosen = EntryPoint(scheme, built_in[scheme], group) if colon and scheme in built_in else None
+    if chosen is None:
+        offered = {entry.name: entry for entry in entry_points(group=group)}
+        if not colon or scheme not in offered:
+            known = ", ".join(f"{name}:" for name in sorted({*offered, *built_in}))
+            what = f"unknown scheme {scheme!r} in the storage URL" if colon else "the storage URL has no scheme"
+            raise ConfigurationError(f"{what}: there are {known} (others need their package installed)")
+        chosen = offered[scheme]
+    driver = chosen.load()
+    if not (isinstance(driver, type) and issubclass(driver, kind) and hasattr(driver, "from_url")):
         raise ConfigurationError(
-            f"the entry point {scheme!r} of {_GROUP} names {offered[scheme].value}, which is no Driver with from_url()"
+            f"the entry point {scheme!r} of {group} names {chosen.value}, which is no {kind.__name__} with from_url()"
         )
-    made: Driver = driver.from_url(url)
+    made: D = driver.from_url(url)
     return made

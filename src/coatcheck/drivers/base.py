@@ -21,16 +21,23 @@
     `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
     is answered `Gone(REVOKED)`, in `create`, `commit` and `rotate` (the session `keep` included: it need not log in).
     `sessions_of` lists the live sessions of a user, `dead` says which of some sids are not alive. The index by user is
-    written with the session, or ahead of it and healed when it is read; never by events that can be lost.
+    written with the session, or ahead of it and healed when it is read; never by events that can be lost. An engine
+    without `USER_INDEX` raises `UnsupportedCapability` for `revoke_user` and `sessions_of`.
  8. Expiry is judged by `Record.expires <= now`, from the stored limits and the `now` that is passed; never by the
     engine's clock. An expired record is `Missing(EXPIRED)` (`UNKNOWN` once swept), whether or not anybody swept.
- 9. `sweep` removes at most `limit` expired sessions and what else is past its time, and never blocks readers.
+ 9. `sweep` removes at most `limit` expired sessions and what else is past its time, and never blocks readers. Where
+    the engine has `COLLECTS_GARBAGE`, it does so by itself some time after they ended, and `sweep` answers 0.
 10. Values are bytes or counters. No driver parses, pickles or logs them.
 11. Every call has a bounded timeout. Failure is `DriverUnavailable` with its cause chained; `outcome_unknown=True`
     where a write may have left the process. Such a write is never sent again; a read may be retried once.
-12. `open` does no I/O. Connections belong to one process: after a fork the child opens its own.
+12. `open` does no I/O. Connections belong to one process: after a fork the child opens its own. Those of an
+    `AsyncDriver` belong to one event loop of one process too: another loop opens its own. Cancelling a task leaves no
+    connection behind that is in the middle of something, and nothing that was acknowledged is undone.
 
 A destroyed, revoked or rotated digest leaves a tombstone for `TOMBSTONE` seconds, during which `load` says why.
+
+Where `rotation_bits` is not 0, a session's sid and all its digests begin with the same so many bits: the engine finds
+them on the same machine by these.
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ from typing import ClassVar
 from coatcheck.errors import UnsupportedCapability
 from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
 
-__all__ = ["Capability", "Driver"]
+__all__ = ["AsyncDriver", "Capability", "Driver"]
 
 
 class Capability(StrEnum):
@@ -53,11 +60,14 @@ class Capability(StrEnum):
     SCOPE_HOST = "scope: the processes of one host"
     SCOPE_SHARED = "scope: many hosts"
     DURABLE = "acknowledged writes survive a crash of the process"
+    SURVIVES_SERVER_CRASH = "acknowledged writes survive a crash of the server"
+    SURVIVES_FAILOVER = "acknowledged writes and revocations survive a failover"
     COUNTERS = "atomic counters"
     USER_INDEX = "sessions by user"
     ATOMIC_REVOKE = "revoking a user is one atomic step"
     SIZE_FOLLOWS_CHANGE = "a commit's size follows the change"
     BORROWED_CONNECTION = "joins the application's transaction"
+    COLLECTS_GARBAGE = "the engine removes what expired by itself"
 
 
 class Driver(ABC):
@@ -130,6 +140,82 @@ class Driver(ABC):
 
         The connection belongs to the application: this driver neither commits nor rolls back nor closes it. A refused
         write undoes only itself (a savepoint). Where no transaction is open, a write opens one and leaves it open.
+
+        Raises:
+            UnsupportedCapability: The engine has no `BORROWED_CONNECTION`.
+        """
+        raise UnsupportedCapability(self.name, Capability.BORROWED_CONNECTION, "use a SQL driver")
+
+
+class AsyncDriver(ABC):
+    """A storage engine, seen from an asynchronous program. Safe to share between the tasks of any number of loops.
+
+    Every method is the one of `Driver` with the same name, and the same rules hold.
+
+    Attributes:
+        name: The short name, as in the scheme of a URL.
+        capabilities: What the engine gives.
+        rotation_bits: How many leading bits of a digest a rotation has to keep.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+    rotation_bits: ClassVar[int] = 0
+
+    @abstractmethod
+    async def load(self, digest: bytes, now: float) -> Record | Missing:
+        """See `Driver.load`."""
+
+    @abstractmethod
+    async def create(self, record: Record, now: float) -> Answer:
+        """See `Driver.create`."""
+
+    @abstractmethod
+    async def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        """See `Driver.commit`."""
+
+    @abstractmethod
+    async def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
+        """See `Driver.rotate`."""
+
+    @abstractmethod
+    async def revoke(self, digest: bytes, now: float) -> bool:
+        """See `Driver.revoke`."""
+
+    @abstractmethod
+    async def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
+        """See `Driver.revoke_user`."""
+
+    @abstractmethod
+    async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
+        """See `Driver.sessions_of`."""
+
+    @abstractmethod
+    async def dead(self, sids: Iterable[str], now: float) -> set[str]:
+        """See `Driver.dead`."""
+
+    @abstractmethod
+    async def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
+        """See `Driver.sweep`."""
+
+    @abstractmethod
+    async def setup(self) -> None:
+        """See `Driver.setup`."""
+
+    @abstractmethod
+    async def is_set_up(self) -> bool:
+        """See `Driver.is_set_up`."""
+
+    @abstractmethod
+    async def tear_down(self) -> None:
+        """See `Driver.tear_down`."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give back the connections of the running loop. Closing twice is no error."""
+
+    def borrow(self, connection: object) -> AsyncDriver:  # noqa: ARG002 (the engines that can do it need it)
+        """Give a driver on a connection of the application's; see `Driver.borrow`.
 
         Raises:
             UnsupportedCapability: The engine has no `BORROWED_CONNECTION`.

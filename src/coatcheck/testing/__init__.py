@@ -35,12 +35,14 @@ pytest.register_assert_rewrite(*(f"coatcheck.testing.{room}" for room in _ROOMS)
 
 # after their assertions learned to explain themselves:
 from coatcheck.testing.applications import SessionCookie, signed_in  # noqa: E402
+from coatcheck.testing.blocking import Blocking  # noqa: E402
 from coatcheck.testing.contract import DriverContract  # noqa: E402
 from coatcheck.testing.faulty import FaultyDriver  # noqa: E402
 from coatcheck.testing.helpers import Clock, digest, make_record, sid, successor  # noqa: E402
 from coatcheck.testing.interleaving import Interleaving  # noqa: E402
 
 __all__ = [
+    "Blocking",
     "Clock",
     "DriverContract",
     "FaultyDriver",

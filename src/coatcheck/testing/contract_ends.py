@@ -13,6 +13,7 @@ from coatcheck.testing.helpers import (
     Rules,
     committed,
     digest,
+    has_user_index,
     loaded,
     make_record,
     puts,
@@ -34,6 +35,9 @@ def _revoked(driver: Driver, record: Record) -> None:
 
 
 def _user_revoked(driver: Driver, record: Record) -> None:
+    if not has_user_index(driver):
+        _revoked(driver, record)
+        return
     assert record.user is not None
     assert driver.revoke_user(record.user, LATER) == 1
 
@@ -96,7 +100,7 @@ class EndRules(Rules):
                 assert driver.load(record.digest, LATER) == Missing(why), (end.__name__, delta)
             logged_in = Delta(user=user(), auth_time=LATER + 1)
             assert driver.commit(record.digest, logged_in, LATER + 1) == Gone(why)
-            assert driver.sessions_of(logged_in.user or "", LATER + 1) == []
+            assert not has_user_index(driver) or driver.sessions_of(logged_in.user or "", LATER + 1) == []
 
     def test_rule_04_a_based_change_meets_gone_and_no_conflict(self, driver: Driver) -> None:
         """A put with the version that was loaded is Gone, not Conflict, once the session has ended."""
@@ -144,7 +148,7 @@ class EndRules(Rules):
         assert not driver.revoke(record.digest, START)
         assert not driver.revoke(digest(), START)
         assert driver.dead([record.sid, other.sid], START) == {record.sid}
-        assert driver.sessions_of(record.user or "", START) == []
+        assert not has_user_index(driver) or driver.sessions_of(record.user or "", START) == []
         assert loaded(driver, other.digest, START) == other
 
     def test_rule_07_revoking_what_has_expired(self, driver: Driver) -> None:
@@ -181,11 +185,13 @@ class EndRules(Rules):
             assert driver.commit(chain[-1], puts({A: b"late"}), now) == Gone(Reason.REVOKED)
             assert all(isinstance(driver.load(each, now), Missing) for each in chain)
             assert driver.dead([record.sid], now) == {record.sid}
-            assert driver.sessions_of(record.user or "", now) == []
+            assert not has_user_index(driver) or driver.sessions_of(record.user or "", now) == []
             assert not driver.revoke(late, now)
 
     def test_rule_07_sessions_of(self, driver: Driver) -> None:
         """A user's live sessions are listed, oldest first, and nobody else's."""
+        if not has_user_index(driver):
+            return
         who, other = user(), user()
         records = [started(driver, START + n, user=who) for n in (3, 1, 2)]
         started(driver, user=other)
@@ -202,6 +208,8 @@ class EndRules(Rules):
 
     def test_rule_07_the_index_follows_a_log_in(self, driver: Driver) -> None:
         """A session that logs in or changes hands is listed under its new user at once, and under no other."""
+        if not has_user_index(driver):
+            return
         first, second = user(), user()
         record = started(driver)
         committed(driver.commit(record.digest, Delta(user=first, auth_time=START), START))
@@ -217,6 +225,8 @@ class EndRules(Rules):
 
     def test_rule_07_revoke_user(self, driver: Driver) -> None:
         """All sessions of a user end, in grace or not, and nobody else's."""
+        if not has_user_index(driver):
+            return
         who, other = user(), user()
         records = [started(driver, user=who, values={A: b"a"}) for _ in range(3)]
         stranger, anonymous = started(driver, user=other), started(driver)
@@ -234,6 +244,8 @@ class EndRules(Rules):
 
     def test_rule_07_revoke_user_keeps_one(self, driver: Driver) -> None:
         """The session with the sid `keep` stays, and works."""
+        if not has_user_index(driver):
+            return
         who = user()
         records = [started(driver, user=who) for _ in range(3)]
         assert driver.revoke_user(who, START, keep=records[1].sid) == 2
@@ -245,6 +257,8 @@ class EndRules(Rules):
 
     def test_rule_07_a_log_in_does_not_slip_by(self, driver: Driver) -> None:
         """A log-in up to the moment of the revocation, arriving afterwards, is refused however it comes."""
+        if not has_user_index(driver):
+            return
         who = user()
         waiting, kept = started(driver, START - 5), started(driver, START - 5, user=who)
         assert driver.revoke_user(who, START, keep=kept.sid) == 0
@@ -269,6 +283,8 @@ class EndRules(Rules):
 
     def test_rule_07_a_later_log_in_is_welcome(self, driver: Driver) -> None:
         """A log-in after the revocation is done, and so is that of anybody else."""
+        if not has_user_index(driver):
+            return
         who = user()
         driver.revoke_user(who, START)
         by_commit, by_rotation = started(driver), started(driver)
@@ -282,6 +298,8 @@ class EndRules(Rules):
 
     def test_rule_07_of_two_revocations_the_later_counts(self, driver: Driver) -> None:
         """A revocation that arrives with an earlier moment does not lift the fence of a later one."""
+        if not has_user_index(driver):
+            return
         who = user()
         driver.revoke_user(who, START + 10)
         driver.revoke_user(who, START)
@@ -303,7 +321,8 @@ class EndRules(Rules):
         who = user()
         record = started(driver, user=who)
         committed(driver.rotate(record.digest, successor(driver, record.digest), Delta(), 30, START))
-        assert [info.sid for info in driver.sessions_of(who, START)] == [record.sid]
         assert driver.dead([record.sid], START) == set()
         assert driver.create(make_record(sid_=record.sid), START) == Conflict()
-        assert driver.revoke_user(who, START) == 1
+        if has_user_index(driver):
+            assert [info.sid for info in driver.sessions_of(who, START)] == [record.sid]
+            assert driver.revoke_user(who, START) == 1

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import logging
 
-from coatcheck.drivers.base import Driver
+from coatcheck.drivers.base import Capability, Driver
 from coatcheck.record import COUNTER_MAX, COUNTER_MIN, NEVER, Conflict, Delta, Gone, Missing, Name, Reason
 from coatcheck.testing.helpers import (
     START,
     Rules,
     committed,
     digest,
+    has_user_index,
     loaded,
     make_record,
     puts,
@@ -176,20 +177,22 @@ class LifeRules(Rules):
         who = user()
         short = started(driver, user=who, idle=100.0)
         long = started(driver, user=who, idle=1000.0)
-        assert [info.sid for info in driver.sessions_of(who, START + 100)] == [long.sid]
         assert driver.dead([short.sid, long.sid], START + 100) == {short.sid}
         assert driver.dead([short.sid, long.sid], START + 99) == set()
-        assert driver.revoke_user(who, START + 100) == 1
+        if has_user_index(driver):
+            assert [info.sid for info in driver.sessions_of(who, START + 100)] == [long.sid]
+            assert driver.revoke_user(who, START + 100) == 1
 
     def test_rule_09_sweep_takes_a_slice(self, driver: Driver) -> None:
         """A sweep removes at most `limit` expired sessions, says how many, and leaves the others alone."""
         live = started(driver, idle=5000.0, values={A: b"stays"})
         gone = [started(driver, values={A: b"goes"}) for _ in range(5)]
         assert driver.sweep(START + 599, 100) == 0
-        assert driver.sweep(START + 600, 2) == 2
-        assert driver.sweep(START + 600, 0) == 0
-        assert driver.sweep(START + 600, 2) == 2
-        assert driver.sweep(START + 600, 2) == 1
+        if Capability.COLLECTS_GARBAGE not in driver.capabilities:
+            assert driver.sweep(START + 600, 2) == 2
+            assert driver.sweep(START + 600, 0) == 0
+            assert driver.sweep(START + 600, 2) == 2
+            assert driver.sweep(START + 600, 2) == 1
         assert driver.sweep(START + 600, 2) == 0
         assert loaded(driver, live.digest, START + 600).values[A].data == b"stays"
         assert all(reason(driver.load(r.digest, START + 600)) in (Reason.UNKNOWN, Reason.EXPIRED) for r in gone)
@@ -198,10 +201,11 @@ class LifeRules(Rules):
     def test_rule_09_sweep_of_a_period(self, driver: Driver) -> None:
         """With `since`, sessions that expired before that moment stay where they are."""
         early, late = started(driver, idle=100.0), started(driver, idle=200.0)
-        assert driver.sweep(START + 300, 10, since=START + 150) == 1
+        by_sweep = 0 if Capability.COLLECTS_GARBAGE in driver.capabilities else 1
+        assert driver.sweep(START + 300, 10, since=START + 150) == by_sweep
         assert driver.load(early.digest, START + 300) == Missing(Reason.EXPIRED)
         assert driver.sweep(START + 300, 10, since=START + 150) == 0
-        assert driver.sweep(START + 300, 10, since=START + 50) == 1
+        assert driver.sweep(START + 300, 10, since=START + 50) == by_sweep
         assert isinstance(driver.load(late.digest, START + 300), Missing)
 
     def test_rule_09_sweep_keeps_what_is_in_use(self, driver: Driver) -> None:
@@ -210,12 +214,14 @@ class LifeRules(Rules):
         revoked, rotated = started(driver), started(driver)
         old = rotated.digest
         driver.revoke(revoked.digest, START)
-        driver.revoke_user(who, START)
+        if has_user_index(driver):
+            driver.revoke_user(who, START)
         committed(driver.rotate(old, successor(driver, old), Delta(), 30, START))
         driver.sweep(START + 59, 100)
         assert driver.load(revoked.digest, START + 59) == Missing(Reason.REVOKED)
         assert loaded(driver, old, START + 59).stale
-        assert driver.create(make_record(user=who), START + 59) == Gone(Reason.REVOKED)
+        if has_user_index(driver):
+            assert driver.create(make_record(user=who), START + 59) == Gone(Reason.REVOKED)
 
     def test_rule_10_values_are_opaque(self, driver: Driver) -> None:
         """Any bytes, counters and names come back exactly."""
@@ -286,7 +292,7 @@ class LifeRules(Rules):
         for each in (driver, handle):
             assert each.load(record.digest, START) == Missing(Reason.UNKNOWN)
             assert each.commit(record.digest, puts({A: b"late"}), START) == Gone(Reason.UNKNOWN)
-            assert each.sessions_of("ann", START) == []
+            assert not has_user_index(driver) or each.sessions_of("ann", START) == []
         started(handle, values={A: b"new"})
 
     def test_rule_12_setup_and_close_can_be_repeated(self, driver: Driver) -> None:

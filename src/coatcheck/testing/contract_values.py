@@ -11,7 +11,7 @@ import pytest
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import CounterError, CounterOverflow, NotACounter
 from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Conflict, Delta, Name, Put, Record, Value
-from coatcheck.testing.helpers import START, Rules, committed, loaded, puts, started, user
+from coatcheck.testing.helpers import START, Rules, committed, has_user_index, loaded, puts, started, user
 
 __all__ = ["ValueRules"]
 
@@ -66,7 +66,7 @@ class ValueRules(Rules):
         assert driver.commit(record.digest, delta, START + 5) == Conflict((("", "wrong"),))
         after = loaded(driver, record.digest, START + 5)
         assert after == record
-        assert driver.sessions_of(who, START + 5) == []
+        assert not has_user_index(driver) or driver.sessions_of(who, START + 5) == []
 
     def test_rule_03_an_error_leaves_nothing_behind(self, driver: Driver) -> None:
         """A counter that cannot be incremented stops the whole change."""
@@ -98,7 +98,8 @@ class ValueRules(Rules):
         assert {value.version for value in after.values.values()} == {done.version}
         assert (after.seen, after.deadline) == (START + 5, START + 900)
         assert (after.user, after.auth_time) == (who, START + 4)
-        assert [info.sid for info in driver.sessions_of(who, START + 5)] == [record.sid]
+        if has_user_index(driver):
+            assert [info.sid for info in driver.sessions_of(who, START + 5)] == [record.sid]
 
     def test_rule_03_an_empty_change(self, driver: Driver) -> None:
         """A change of nothing is done and changes nothing."""

@@ -10,7 +10,8 @@ from typing import ClassVar, Final
 
 import pytest
 
-from coatcheck.drivers.base import Driver
+from coatcheck.drivers.base import Capability, Driver
+from coatcheck.errors import UnsupportedCapability
 from coatcheck.record import NEVER, Answer, Committed, Delta, Missing, Name, Put, Reason, Record, Value
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "Rules",
     "committed",
     "digest",
+    "has_user_index",
     "loaded",
     "make_record",
     "puts",
     "reason",
     "sid",
+    "sid_for",
     "started",
     "successor",
     "user",
@@ -71,6 +74,17 @@ class Rules:
         return driver
 
 
+def has_user_index(driver: Driver) -> bool:
+    """Tell whether the driver knows the sessions of a user. One that does not has to say so when it is asked."""
+    if Capability.USER_INDEX in driver.capabilities:
+        return True
+    with pytest.raises(UnsupportedCapability):
+        driver.revoke_user("nobody", START)
+    with pytest.raises(UnsupportedCapability):
+        driver.sessions_of("nobody", START)
+    return False
+
+
 def digest() -> bytes:
     """Give a digest that nobody used yet."""
     return secrets.token_bytes(32)
@@ -79,6 +93,11 @@ def digest() -> bytes:
 def sid() -> str:
     """Give a session id that nobody used yet."""
     return secrets.token_hex(16)
+
+
+def sid_for(digest: bytes) -> str:
+    """Give a session id that nobody used yet, with the leading bits of *digest*, as `rotation_bits` may ask for."""
+    return digest.hex()[:4] + sid()[4:]
 
 
 def user() -> str:
@@ -107,9 +126,11 @@ def make_record(  # noqa: PLR0913 (a record has that many parts)
     values: Mapping[Name, bytes | int] | None = None,
 ) -> Record:
     """Make a new session's record, with ten minutes of idle time and ten hours in all."""
+    if digest_ is None:
+        digest_ = digest() if sid_ is None else bytes.fromhex(sid_[:4]) + digest()[2:]
     return Record(
-        sid=sid_ or sid(),
-        digest=digest_ or digest(),
+        sid=sid_ or sid_for(digest_),
+        digest=digest_,
         created=now,
         seen=now,
         rotated=now,

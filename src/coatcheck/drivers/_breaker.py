@@ -1,0 +1,66 @@
+"""What a process knows of a server that is down: a request learns it at once instead of waiting out the limit again.
+
+After a failure to reach the server, calls fail at once for a short while. Then one call at a time is let through; when
+one comes back, all are. No clock but a monotonic one decides, and nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from coatcheck.errors import DriverUnavailable
+
+__all__ = ["Breaker"]
+
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two looks whether the server is back."""
+
+
+class Breaker:
+    """Whether a server is known to be down. Shared by the threads of a process.
+
+    Args:
+        driver: The driver's name, for the error.
+        place: What names the server, without a password.
+        clock: Gives seconds; monotonic.
+    """
+
+    def __init__(self, driver: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._driver: Final = driver
+        self._place: Final = place
+        self._clock: Final = clock
+        self._lock: Final = threading.Lock()
+        self._pause = 0.0  # 0 while the server is not known to be down
+        self._next_look = 0.0
+
+    def check(self, operation: str) -> None:
+        """Let a call go ahead, or not.
+
+        Raises:
+            DriverUnavailable: The server was down a moment ago. Nothing was sent.
+        """
+        if not self._pause:
+            return
+        with self._lock:
+            now = self._clock()
+            if not self._pause or now >= self._next_look:
+                self._next_look = now + LONGEST_PAUSE  # the others go on failing while this one looks
+                return
+        why = f"{self._place} was down a moment ago and is not asked again yet"
+        raise DriverUnavailable(self._driver, operation, why)
+
+    def failed(self) -> None:
+        """Note that the server could not be reached or did not answer in time."""
+        with self._lock:
+            self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)
+            self._next_look = self._clock() + self._pause
+
+    def worked(self) -> None:
+        """Note that the server answered."""
+        if self._pause:
+            with self._lock:
+                self._pause = 0.0

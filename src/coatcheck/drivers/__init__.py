@@ -56,7 +56,7 @@ def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
     scheme, colon, _ = url.partition(":")
     chosen = EntryPoint(scheme, built_in[scheme], group) if colon and scheme in built_in else None
     if chosen is None:
-        offered = {entry.name: entry for entry in entry_points(group=group)}
+        offered: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=group)}
         if not colon or scheme not in offered:
             known = ", ".join(f"{name}:" for name in sorted({*offered, *built_in}))
             what = f"unknown scheme {scheme!r} in the storage URL" if colon else "the storage URL has no scheme"

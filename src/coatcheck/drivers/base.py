@@ -77,11 +77,14 @@ class Driver(ABC):
         name: The short name, as in the scheme of a URL.
         capabilities: What the engine gives.
         rotation_bits: How many leading bits of a digest a rotation has to keep.
+        at_risk: Why the server may lose sessions that it acknowledged, as it is set up; found out when it is first
+            reached, and None where nothing is known against it.
     """
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     rotation_bits: ClassVar[int] = 0
+    at_risk: str | None = None
 
     @abstractmethod
     def load(self, digest: bytes, now: float) -> Record | Missing:
@@ -135,6 +138,10 @@ class Driver(ABC):
     def close(self) -> None:
         """Give back connections and handles. Closing twice is no error."""
 
+    def advice(self) -> list[str]:
+        """Look at the settings of the server; give a sentence for each that should be mended, and how."""
+        return []
+
     def borrow(self, connection: object) -> Driver:  # noqa: ARG002 (the engines that can do it need it)
         """Give a driver that works on *connection*, inside the transaction that the application has open there.
 
@@ -156,11 +163,13 @@ class AsyncDriver(ABC):
         name: The short name, as in the scheme of a URL.
         capabilities: What the engine gives.
         rotation_bits: How many leading bits of a digest a rotation has to keep.
+        at_risk: As in `Driver`.
     """
 
     name: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     rotation_bits: ClassVar[int] = 0
+    at_risk: str | None = None
 
     @abstractmethod
     async def load(self, digest: bytes, now: float) -> Record | Missing:

@@ -7,11 +7,11 @@ python scripts/driver_table.py
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
 from coatcheck import Capability, Driver
+from coatcheck.drivers import built_in_drivers
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN: Final = "<!-- drivers: written by scripts/driver_table.py -->"
@@ -20,17 +20,9 @@ END: Final = "<!-- end of drivers -->"
 _SCOPE: Final = "scope: "
 
 
-def drivers() -> list[type[Driver]]:
-    """Give the drivers that come with coatcheck, by name."""
-    found = (
-        entry for entry in entry_points(group="coatcheck.drivers") if entry.dist and entry.dist.name == "coatcheck"
-    )
-    return sorted({entry.load() for entry in found}, key=lambda driver: str(driver.name))
-
-
 def table() -> str:
     """Give the table as Markdown: a line for each capability, a column for each driver."""
-    chosen = drivers()
+    chosen = built_in_drivers()
     lines = [
         ["", *(f"`{driver.name}`" for driver in chosen)],
         ["---"] * (len(chosen) + 1),

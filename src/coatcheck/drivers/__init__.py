@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final, TypeVar
 
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["open_async_driver", "open_driver"]
+__all__ = ["built_in_drivers", "open_async_driver", "open_driver"]
 
 D = TypeVar("D", Driver, AsyncDriver)
 
 _GROUP: Final = "coatcheck.drivers"
 _ASYNC_GROUP: Final = "coatcheck.async_drivers"
 
-_BUILT_IN: Final = {
-    "memory": "coatcheck.drivers.memory:MemoryDriver",
-    "sqlite": "coatcheck.drivers.sqlite:SQLiteDriver",
+_MODULES: Final = {
+    "filesystem": ("filesystem", "FilesystemDriver"),
+    "mariadb": ("mariadb", "MariaDBDriver"),
+    "memcached": ("memcached", "MemcachedDriver"),
+    "memory": ("memory", "MemoryDriver"),
+    "mysql": ("mariadb", "MariaDBDriver"),
+    "postgres": ("postgresql", "PostgreSQLDriver"),
+    "postgresql": ("postgresql", "PostgreSQLDriver"),
+    "redis": ("redis", "RedisDriver"),
+    "redis+cluster": ("redis", "RedisDriver"),
+    "redis+sentinel": ("redis", "RedisDriver"),
+    "redis+unix": ("redis", "RedisDriver"),
+    "rediss": ("redis", "RedisDriver"),
+    "rediss+cluster": ("redis", "RedisDriver"),
+    "rediss+sentinel": ("redis", "RedisDriver"),
+    "sqlite": ("sqlite", "SQLiteDriver"),
+    "valkey": ("redis", "RedisDriver"),
 }
+"""The module and the class of the driver for each scheme; the asynchronous one stands beside it as `Async…`."""
+
+_BUILT_IN: Final = {scheme: f"coatcheck.drivers.{module}:{name}" for scheme, (module, name) in _MODULES.items()}
 _ASYNC_BUILT_IN: Final = {
-    "memory": "coatcheck.drivers.memory:AsyncMemoryDriver",
-    "sqlite": "coatcheck.drivers.sqlite:AsyncSQLiteDriver",
+    scheme: f"coatcheck.drivers.{module}:Async{name}" for scheme, (module, name) in _MODULES.items()
 }
 
 
@@ -48,6 +65,16 @@ def open_async_driver(url: str) -> AsyncDriver:
         MissingExtra: The engine's client library is not installed.
     """
     return _made(url, _ASYNC_GROUP, _ASYNC_BUILT_IN, AsyncDriver)  # type: ignore[type-abstract]
+
+
+def built_in_drivers() -> list[type[Driver]]:
+    """Give the drivers that come with coatcheck, by name.
+
+    Raises:
+        MissingExtra: The client library of one of them is not installed.
+    """
+    found = {import_module(f"coatcheck.drivers.{module}").__dict__[name] for module, name in _MODULES.values()}
+    return sorted(found, key=lambda driver: str(driver.name))
 
 
 def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:

@@ -1,0 +1,152 @@
+"""Whole trees of processes: stop, go on, kill; and a guard that kills them when the test process is gone.
+
+The guard is a process of its own (``python processes.py PID``), because the kernel's own means, PR_SET_PDEATHSIG, goes
+off when the *thread* that started a server ends, and is forgotten when a server changes its user.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+__all__ = ["guard", "kill_tree", "running", "signal_tree", "unguard"]
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """Give the state and the parent of a process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def running(pid: int) -> bool:
+    """Tell whether a process is there and not merely waited for."""
+    found = _stat(pid)
+    return found is not None and found[0] not in "ZX"
+
+
+def _tree(root: int) -> list[int]:
+    """Give a process and all below it. Process groups would not do: each process of PostgreSQL has its own."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (found := _stat(int(entry))) is not None:
+            children.setdefault(found[1], []).append(int(entry))
+    tree = [root]
+    for pid in tree:
+        tree += children.get(pid, ())
+    return tree
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def signal_tree(root: int, number: signal.Signals) -> None:
+    """Send a signal to a process first and then to all below it."""
+    _send(root, number)
+    for pid in _tree(root)[1:]:
+        _send(pid, number)
+
+
+def kill_tree(root: int) -> list[int]:
+    """SIGKILL a process and all below it, so that none of them can do anything more; give their ids."""
+    _send(root, signal.SIGSTOP)  # so that it starts no others meanwhile, nor cleans up after the first that is dead
+    tree = _tree(root)
+    for pid in tree:
+        _send(pid, signal.SIGKILL)
+    return tree
+
+
+class _Guard:
+    """The guard of this process."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._process = subprocess.Popen(  # noqa: S603 (this file)
+            [sys.executable, "-I", "-S", __file__, str(self.owner)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # what is typed at the terminal is not for it
+            cwd="/",
+        )
+
+    def tell(self, line: str) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        pipe.write(f"{line}\n".encode())
+        pipe.flush()
+
+
+_lock = threading.Lock()
+_guards: list[_Guard] = []
+
+
+def guard(what: int | Path) -> None:
+    """See to it that a tree of processes is killed, or a folder removed, when this process ends."""
+    with _lock:
+        if not _guards or _guards[-1].owner != os.getpid():
+            _guards.append(_Guard())
+        _guards[-1].tell(f"+{what}")
+
+
+def unguard(what: int | Path) -> None:
+    """Forget what `guard` was asked to see to."""
+    with _lock:
+        if _guards and _guards[-1].owner == os.getpid():
+            _guards[-1].tell(f"-{what}")
+
+
+def _watch(owner: int) -> None:
+    """Keep the list until the owner is gone, and then clear it away."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    listed: dict[str, None] = {}
+    waiting = select.poll()
+    waiting.register(0, select.POLLIN)
+    if os.getppid() == owner:
+        watched = os.pidfd_open(owner)
+        waiting.register(watched, select.POLLIN)
+        rest = b""
+        # a process that the owner forked keeps the pipe open, so the end of the pipe is not the only sign
+        while all(number == 0 for number, _ in waiting.poll()):
+            more = os.read(0, 65536)
+            if not more:
+                break
+            *lines, rest = (rest + more).split(b"\n")
+            _note(listed, lines)
+        if os.get_blocking(0):
+            os.set_blocking(0, False)
+        try:
+            _note(listed, (rest + os.read(0, 1 << 20)).split(b"\n"))
+        except BlockingIOError:
+            pass
+    for what in listed:
+        if what.isdigit():
+            kill_tree(int(what))
+    for what in listed:
+        if not what.isdigit():
+            shutil.rmtree(what, ignore_errors=True)
+
+
+def _note(listed: dict[str, None], lines: list[bytes]) -> None:
+    for line in lines:
+        sign, what = line[:1], os.fsdecode(line[1:])
+        if sign == b"+":
+            listed[what] = None
+        elif sign == b"-":
+            listed.pop(what, None)
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[1]))

@@ -1,0 +1,337 @@
+"""Redis: one server, a cluster, and a primary and its replica under the eyes of three sentinels."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Final
+
+from testservers.base import Group, Server, ServerError, find_program, free_port, wait_until
+
+__all__ = ["RedisCluster", "RedisSentinel", "RedisServer"]
+
+_PROGRAMS: Final = {"redis-server": "redis-server", "redis-cli": "redis-tools"}
+
+
+class RedisServer(Server):
+    """One Redis server. It keeps nothing over a restart, unless *appendonly*.
+
+    Args:
+        folder: Its files.
+        port: Where it listens; a free port by itself.
+        tls: Listen with TLS only; `certificate` is the authority that its clients have to trust.
+        appendonly: Keep a file of all writes, so that what it acknowledged outlives `kill`.
+        extra: More arguments of the program, such as ``("--maxmemory", "10mb")``.
+
+    Attributes:
+        socket: The Unix socket on which it listens too.
+        certificate: The certificate of the authority that signed the server's.
+    """
+
+    programs: ClassVar[dict[str, str]] = _PROGRAMS
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        tls: bool = False,
+        appendonly: bool = False,
+        extra: Sequence[str] = (),
+    ) -> None:
+        super().__init__(folder, port=port)
+        self.socket: Final = folder / "redis.sock"
+        self.certificate: Final = folder / "ca.pem"
+        self._tls: Final = tls
+        self._appendonly: Final = appendonly
+        self._extra: Final = tuple(extra)
+
+    @property
+    def url(self) -> str:
+        return f"{'rediss' if self._tls else 'redis'}://{self.address}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """The URL over the Unix socket, without options."""
+        return f"redis+unix://{self.socket}"
+
+    def prepare(self) -> None:
+        if self._tls and not self.certificate.exists():
+            self._make_certificates()
+
+    def command_line(self) -> list[str]:
+        port = ["--port", str(self.port)]
+        if self._tls:
+            port = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            port += ["--tls-cert-file", str(self.folder / "server.pem"), "--tls-key-file", str(self.folder / "server.key")]
+            port += ["--tls-ca-cert-file", str(self.certificate)]
+        return [
+            find_program("redis-server") or "redis-server",
+            *port,
+            *("--bind", self.host, "--dir", str(self.folder), "--save", "", "--protected-mode", "no"),
+            *("--unixsocket", str(self.socket), "--unixsocketperm", "777"),
+            *("--appendonly", "yes" if self._appendonly else "no"),
+            *self._extra,
+        ]
+
+    def answers(self) -> bool:
+        with socket.create_connection((self.host, self.port), 2):
+            pass
+        return bool(self.command("PING") == b"PONG")
+
+    def command(self, *words: str | bytes | int) -> Any:
+        """Ask it over the Unix socket: text and bulk replies are bytes.
+
+        Raises:
+            ServerError: It answered with an error.
+        """
+        parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            connection.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+            with connection.makefile("rb") as stream:
+                return _reply(stream)
+
+    def info(self, section: str) -> dict[str, str]:
+        """Give a section of INFO."""
+        return _fields(self.command("INFO", section))
+
+    def _make_certificates(self) -> None:
+        """Make an authority and a certificate for loopback signed by it, strict enough for Python 3.13."""
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        self.run_tool(
+            *("openssl", "req", "-x509", *key, "-keyout", "ca.key", "-out", "new.pem", "-days", "30"),
+            *("-subj", "/CN=Coatcheck tests", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        )
+        self.run_tool("openssl", "req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+        extensions = self.write(
+            "extensions",
+            "basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"
+            "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n",
+        )
+        self.run_tool(
+            *("openssl", "x509", "-req", "-in", "server.csr", "-CA", "new.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-days", "30", "-out", "server.pem", "-extfile", str(extensions)),
+        )
+        (self.folder / "new.pem").rename(self.certificate)
+
+
+def _fields(text: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in text.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _reply(stream: BinaryIO) -> Any:
+    line = stream.readline()
+    if not line.endswith(b"\r\n"):
+        raise ServerError("the connection ended in the middle of a reply")
+    kind, rest = line[:1], line[1:-2]
+    if kind == b"-":
+        raise ServerError(rest.decode())
+    if kind == b":":
+        return int(rest)
+    if kind == b"$":
+        return None if rest == b"-1" else stream.read(int(rest) + 2)[:-2]
+    if kind == b"*":
+        return None if rest == b"-1" else [_reply(stream) for _ in range(int(rest))]
+    return rest
+
+
+class RedisCluster(Group):
+    """Three primaries, each with one replica.
+
+    Args:
+        folder: Its files.
+        node_timeout: After how many milliseconds of silence a node counts as lost.
+        appendonly: As for `RedisServer`.
+        extra: More arguments of each server.
+
+    Attributes:
+        nodes: The six servers; which are primaries changes with each failover.
+    """
+
+    programs: ClassVar[dict[str, str]] = _PROGRAMS
+
+    def __init__(
+        self, folder: Path, *, node_timeout: int = 1500, appendonly: bool = False, extra: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        more = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout))
+        more += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *extra)
+        self.nodes: Final = [
+            RedisServer(
+                folder / f"node{number}", port=free_port(offsets=(0, 10000)), appendonly=appendonly, extra=more
+            )
+            for number in range(6)
+        ]
+        self.members = [*self.nodes]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(node.address for node in self.nodes[:3])
+
+    def join(self) -> None:
+        if _cluster_info(self.nodes[0])["cluster_known_nodes"] == "1":
+            addresses = (node.address for node in self.nodes)
+            self.nodes[0].run_tool("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
+
+    def ready(self) -> bool:
+        """Tell whether all slots are served, and every primary has a replica that is up to date with it."""
+        if any(_cluster_info(node)["cluster_state"] != "ok" for node in self.nodes):
+            return False
+        roles = [node.info("replication") for node in self.nodes]
+        linked = [role["master_link_status"] == "up" for role in roles if role["role"] == "slave"]
+        served = [role["connected_slaves"] != "0" for role in roles if role["role"] == "master"]
+        agreed = {tuple(sorted(self._view(node))) for node in self.nodes}
+        return len(linked) == len(served) == 3 and all(linked) and all(served) and len(agreed) == 1
+
+    def heal(self) -> None:
+        """Start again what is dead, resume what is paused, and wait until the cluster is whole."""
+        for node in self.nodes:
+            node.resume()
+        self.start()
+
+    def primaries(self) -> list[RedisServer]:
+        """Give the primaries, as most of the living see it."""
+        return [node for node in self.nodes if node.pid is not None and node.info("replication")["role"] == "master"]
+
+    def primary_of(self, key: str | bytes) -> RedisServer:
+        """Give the primary that a key is on."""
+        slot = self.primaries()[0].command("CLUSTER", "KEYSLOT", key)
+        for node in self.primaries():
+            for first, last, owner, *_ in node.command("CLUSTER", "SLOTS"):
+                if first <= slot <= last and owner[1] == node.port:
+                    return node
+        raise ServerError(f"nobody serves slot {slot}")
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
+        """Give the replica of a primary."""
+        for node in self.nodes:
+            if node.pid is not None and node.info("replication").get("master_port") == str(primary.port):
+                return node
+        raise ServerError(f"{primary.address} has no replica")
+
+    def _view(self, node: RedisServer) -> list[tuple[str, str]]:
+        """Give who has which role and slots, as a node sees it."""
+        lines = (line.split() for line in node.command("CLUSTER", "NODES").decode().splitlines())
+        return [(line[0], f"{line[2].replace('myself,', '')} {line[3]} {line[8:]}") for line in lines]
+
+
+def _cluster_info(node: RedisServer) -> dict[str, str]:
+    return _fields(node.command("CLUSTER", "INFO"))
+
+
+class _Sentinel(RedisServer):
+    programs: ClassVar[dict[str, str]] = {**_PROGRAMS, "redis-sentinel": "redis-sentinel"}
+
+    def __init__(self, folder: Path, monitored: list[str]) -> None:
+        super().__init__(folder)
+        self._monitored = monitored
+
+    def prepare(self) -> None:
+        if not (self.folder / "sentinel.conf").exists():  # it keeps there what it learns
+            lines = [
+                f"port {self.port}",
+                f"bind {self.host}",
+                "protected-mode no",
+                f"dir {self.folder}",
+                f"unixsocket {self.socket}",
+                *self._monitored,
+            ]
+            self.write("sentinel.conf", "\n".join([*lines, ""]))
+
+    def command_line(self) -> list[str]:
+        return [find_program("redis-sentinel") or "redis-sentinel", str(self.folder / "sentinel.conf")]
+
+
+class RedisSentinel(Group):
+    """A primary and its replica, and three sentinels of whom two have to agree.
+
+    Args:
+        folder: Its files.
+        down_after: After how many milliseconds of silence the primary counts as lost.
+        appendonly: As for `RedisServer`.
+        extra: More arguments of the two servers.
+
+    Attributes:
+        service: The name by which clients ask for the primary.
+        nodes: The two servers; which is the primary changes with each failover.
+        sentinels: The three sentinels.
+    """
+
+    programs: ClassVar[dict[str, str]] = _Sentinel.programs
+
+    def __init__(
+        self, folder: Path, *, down_after: int = 1000, appendonly: bool = False, extra: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self.service: Final = "coatcheck"
+        more = ("--repl-diskless-sync-delay", "0", *extra)
+        self.nodes: Final = [RedisServer(folder / f"node{n}", appendonly=appendonly, extra=more) for n in range(2)]
+        monitored = [
+            f"sentinel monitor {self.service} {self.nodes[0].host} {self.nodes[0].port} 2",
+            f"sentinel down-after-milliseconds {self.service} {down_after}",
+            f"sentinel failover-timeout {self.service} 5000",
+        ]
+        self.sentinels: Final = [_Sentinel(folder / f"sentinel{n}", monitored) for n in range(3)]
+        self.members = [*self.nodes, *self.sentinels]
+        self._primary = self.nodes[0]
+
+    @property
+    def url(self) -> str:
+        addresses = ",".join(sentinel.address for sentinel in self.sentinels)
+        return f"redis+sentinel://{addresses}/{self.service}"
+
+    def join(self) -> None:
+        """Tell each of the two its part: what a server was told before, it has forgotten when it is started again."""
+        self._primary = self.primary()
+        for node in self.nodes:
+            if node is self._primary:
+                node.command("REPLICAOF", "NO", "ONE")
+            else:
+                node.command("REPLICAOF", self._primary.host, self._primary.port)
+
+    def ready(self) -> bool:
+        """Tell whether the replica is up to date, and all sentinels know of it and of each other."""
+        for sentinel in self.sentinels:
+            flat = sentinel.command("SENTINEL", "MASTER", self.service)
+            seen = dict(zip(flat[::2], flat[1::2], strict=True))
+            known = (seen[b"flags"], seen[b"num-slaves"], seen[b"num-other-sentinels"], int(seen[b"port"]))
+            if known != (b"master", b"1", b"2", self._primary.port):
+                return False
+            (flat,) = sentinel.command("SENTINEL", "REPLICAS", self.service)
+            seen = dict(zip(flat[::2], flat[1::2], strict=True))
+            if (seen[b"flags"], seen[b"master-link-status"]) != (b"slave", b"ok"):
+                return False
+        replicas = [node.info("replication") for node in self.nodes if node is not self._primary]
+        return all(found.get("master_link_status") == "up" for found in replicas)
+
+    def primary(self) -> RedisServer:
+        """Give the server that the sentinels call the primary."""
+        _, port = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        return next(node for node in self.nodes if node.port == int(port))
+
+    def replica(self) -> RedisServer:
+        """Give the other one."""
+        primary = self.primary()
+        return next(node for node in self.nodes if node is not primary)
+
+    def fail_over(self) -> None:
+        """Kill the primary, and wait until the replica has taken its place; `heal` starts the old one again."""
+        lost = self.primary()
+        lost.kill()
+        wait_until(lambda: all(self._knows_other(sentinel, lost) for sentinel in self.sentinels), "the failover")
+        (kept,) = (node for node in self.nodes if node is not lost)
+        wait_until(lambda: kept.info("replication")["role"] == "master", "the new primary")
+
+    def heal(self) -> None:
+        """Start again what is dead, resume what is paused, and wait until all is whole."""
+        for member in self.members:
+            member.resume()
+        self.start()
+
+    def _knows_other(self, sentinel: RedisServer, lost: RedisServer) -> bool:
+        _, port = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        return int(port) != lost.port

@@ -18,7 +18,7 @@ CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 help:
 	@echo "make demo         serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
 	@echo "make test         the whole suite against the built wheels, with a real browser"
-	@echo "make test-fast    the tests that take no time and no browser, on the sources as they are"
+	@echo "make test-fast    the tests that take no time, no browser and no servers, on the sources as they are"
 	@echo "make test-matrix  the same tests against the wheels, on the newest Python of this machine"
 	@echo "make check        ruff, mypy --strict, the public names, the examples of the documents"
 	@echo "make bench        measure against other session libraries and bring docs/bench.md up to date"
@@ -33,7 +33,7 @@ test:
 
 test-fast:
 	@$(call setup,.venv,develop)
-	@.venv/bin/pytest -q -n auto -m "not slow and not browser"
+	@.venv/bin/pytest -q -n auto -m "not slow and not browser and not server"
 
 test-matrix:
 	@exec bash scripts/test_matrix.sh

@@ -14,4 +14,4 @@ if [ "$minor" = "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2
 fi
 "$newest" scripts/setup_env.py ".venv-$minor" wheels
 echo "Python $(version_of "$newest"): the fast suite, against the wheels"
-".venv-$minor/bin/pytest" -q -n auto -m "not slow and not browser" "$@"
+".venv-$minor/bin/pytest" -q -n auto -m "not slow and not browser and not server" "$@"

@@ -1,21 +1,18 @@
 """Real servers for the tests and the benchmarks, each in a folder of its own, on a free port of loopback.
 
-    with scratch() as folder, RedisServer(folder) as server:
+    with scratch() as folder, RedisServer(folder / "redis") as server:
         print(server.url)
 
-A server dies with the process that started it, whichever way that ends.
+A server dies with the process that started it, whichever way that ends. Tests have them as fixtures: see `fixtures`.
 """
 
 from testservers.base import Group, Server, ServerError, free_port, scratch, wait_until
 from testservers.mariadb import MariaDBServer
 from testservers.memcached import MemcachedServer
 from testservers.postgresql import PgBouncer, PostgreSQLServer
-
 from testservers.redis import RedisCluster, RedisSentinel, RedisServer
 
 __all__ = [
-    "Counts",
-    "FaultProxy",
     "Group",
     "MariaDBServer",
     "MemcachedServer",

@@ -38,6 +38,10 @@ class ServerError(Exception):
     """A server did not do what it should."""
 
 
+class _EndedError(ServerError):
+    """There is nothing more to wait for."""
+
+
 def find_program(name: str) -> str | None:
     """Give the path of a program; Debian has some servers where only root's PATH leads."""
     found = shutil.which(name) or shutil.which(name, path=_EXTRA_FOLDERS)
@@ -97,6 +101,8 @@ def wait_until(true: Callable[[], Any], what: str, patience: float = 30.0) -> No
         try:
             if true():
                 return
+        except _EndedError:
+            raise
         except (OSError, ValueError, ServerError) as error:
             problem = error
         if time.monotonic() > end:
@@ -182,9 +188,7 @@ class Server:
         guard(self._process.pid)
         self._paused = False
         try:
-            wait_until(self._answers_or_ended, f"{type(self).__name__} on {self.address}", self.patience)
-            if self.pid is None:
-                raise ServerError(f"{type(self).__name__} ended with status {self._process.returncode}")
+            wait_until(self._answers_unless_ended, f"{type(self).__name__} on {self.address}", self.patience)
         except ServerError as error:
             self.kill()
             raise ServerError(f"{error}; the end of its log:\n{self.tail()}") from error.__cause__
@@ -245,7 +249,7 @@ class Server:
         Raises:
             ServerError: It failed.
         """
-        done = subprocess.run(  # noqa: S603 (programs that the modules here name)
+        done = subprocess.run(
             [_path(command[0]), *command[1:]],
             input=said,
             stdin=subprocess.DEVNULL if said is None else None,
@@ -272,8 +276,10 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _answers_or_ended(self) -> bool:
-        return self.pid is None or self.answers()
+    def _answers_unless_ended(self) -> bool:
+        if self._process is not None and self.pid is None:
+            raise _EndedError(f"{type(self).__name__} ended with status {self._process.returncode}")
+        return self.answers()
 
     def _over(self, process: subprocess.Popen[bytes]) -> None:
         unguard(process.pid)

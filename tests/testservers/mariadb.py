@@ -33,7 +33,7 @@ class MariaDBServer(Server):
     ) -> None:
         super().__init__(folder, port=port)
         self.user: Final = "coatcheck"
-        self.password: Final = "secret"  # noqa: S105 (of a server for tests)
+        self.password: Final = "secret"
         self.database: Final = "coatcheck"
         self._durable: Final = durable
         self._extra: Final = tuple(extra)
@@ -60,7 +60,7 @@ class MariaDBServer(Server):
         self._ready = False
         if not (self.data / "mysql").exists():
             options = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
-            small = ("--innodb-log-file-size=16M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0")
+            small = ("--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0")
             self.run_tool("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", *options, *small)
 
     def command_line(self) -> list[str]:

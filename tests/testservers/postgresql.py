@@ -13,7 +13,7 @@ from testservers.base import Server, find_program
 __all__ = ["PgBouncer", "PostgreSQLServer"]
 
 _USER: Final = "coatcheck"
-_PASSWORD: Final = "secret"  # noqa: S105 (of a server that lets everybody in)
+_PASSWORD: Final = "secret"
 _PACKAGE: Final = "postgresql"
 
 

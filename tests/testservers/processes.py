@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["guard", "kill_tree", "running", "signal_tree", "unguard"]
@@ -37,9 +39,9 @@ def running(pid: int) -> bool:
 def _tree(root: int) -> list[int]:
     """Give a process and all below it. Process groups would not do: each process of PostgreSQL has its own."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (found := _stat(int(entry))) is not None:
-            children.setdefault(found[1], []).append(int(entry))
+    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+        if (found := _stat(pid)) is not None:
+            children.setdefault(found[1], []).append(pid)
     tree = [root]
     for pid in tree:
         tree += children.get(pid, ())
@@ -47,10 +49,8 @@ def _tree(root: int) -> list[int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def signal_tree(root: int, number: signal.Signals) -> None:
@@ -74,7 +74,7 @@ class _Guard:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._process = subprocess.Popen(  # noqa: S603 (this file)
+        self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(self.owner)],
             stdin=subprocess.PIPE,
             start_new_session=True,  # what is typed at the terminal is not for it
@@ -112,25 +112,12 @@ def _watch(owner: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     listed: dict[str, None] = {}
-    waiting = select.poll()
-    waiting.register(0, select.POLLIN)
-    if os.getppid() == owner:
-        watched = os.pidfd_open(owner)
-        waiting.register(watched, select.POLLIN)
-        rest = b""
-        # a process that the owner forked keeps the pipe open, so the end of the pipe is not the only sign
-        while all(number == 0 for number, _ in waiting.poll()):
-            more = os.read(0, 65536)
-            if not more:
-                break
-            *lines, rest = (rest + more).split(b"\n")
-            _note(listed, lines)
-        if os.get_blocking(0):
-            os.set_blocking(0, False)
-        try:
-            _note(listed, (rest + os.read(0, 1 << 20)).split(b"\n"))
-        except BlockingIOError:
-            pass
+    for line in _told(owner):
+        sign, what = line[:1], os.fsdecode(line[1:])
+        if sign == b"+":
+            listed[what] = None
+        elif sign == b"-":
+            listed.pop(what, None)
     for what in listed:
         if what.isdigit():
             kill_tree(int(what))
@@ -139,13 +126,35 @@ def _watch(owner: int) -> None:
             shutil.rmtree(what, ignore_errors=True)
 
 
-def _note(listed: dict[str, None], lines: list[bytes]) -> None:
-    for line in lines:
-        sign, what = line[:1], os.fsdecode(line[1:])
-        if sign == b"+":
-            listed[what] = None
-        elif sign == b"-":
-            listed.pop(what, None)
+def _told(owner: int) -> Iterator[bytes]:
+    """Give the lines that the owner writes, until it is gone and all of them are read.
+
+    A process that the owner forked keeps the pipe open, so the end of the pipe is not the only sign.
+    """
+    os.set_blocking(0, False)
+    waiting = select.poll()
+    waiting.register(0, select.POLLIN)
+    try:
+        watched = os.pidfd_open(owner)
+    except ProcessLookupError:
+        watched = None
+    else:
+        waiting.register(watched, select.POLLIN)
+    rest = b""
+    alive = watched is not None and os.getppid() == owner
+    while True:
+        if alive:
+            alive = watched not in {descriptor for descriptor, _ in waiting.poll()}
+        try:
+            more = os.read(0, 1 << 20)
+        except BlockingIOError:
+            if alive:
+                continue
+            return
+        if not more:
+            return
+        *lines, rest = (rest + more).split(b"\n")
+        yield from lines
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Final
+from typing import Any, BinaryIO, ClassVar, Final, Self
 
 from testservers.base import Group, Server, ServerError, find_program, free_port, wait_until
 
@@ -64,8 +65,8 @@ class RedisServer(Server):
         port = ["--port", str(self.port)]
         if self._tls:
             port = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
-            port += ["--tls-cert-file", str(self.folder / "server.pem"), "--tls-key-file", str(self.folder / "server.key")]
-            port += ["--tls-ca-cert-file", str(self.certificate)]
+            files = {"cert": self.folder / "server.pem", "key": self.folder / "server.key", "ca-cert": self.certificate}
+            port += [part for name, path in files.items() for part in (f"--tls-{name}-file", str(path))]
         return [
             find_program("redis-server") or "redis-server",
             *port,
@@ -161,9 +162,7 @@ class RedisCluster(Group):
         more = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout))
         more += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *extra)
         self.nodes: Final = [
-            RedisServer(
-                folder / f"node{number}", port=free_port(offsets=(0, 10000)), appendonly=appendonly, extra=more
-            )
+            RedisServer(folder / f"node{number}", port=free_port(offsets=(0, 10000)), appendonly=appendonly, extra=more)
             for number in range(6)
         ]
         self.members = [*self.nodes]
@@ -174,8 +173,9 @@ class RedisCluster(Group):
 
     def join(self) -> None:
         if _cluster_info(self.nodes[0])["cluster_known_nodes"] == "1":
-            addresses = (node.address for node in self.nodes)
-            self.nodes[0].run_tool("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
+            addresses = [node.address for node in self.nodes]
+            options = ("--cluster-replicas", "1", "--cluster-yes")
+            self.nodes[0].run_tool("redis-cli", "--cluster", "create", *addresses, *options)
 
     def ready(self) -> bool:
         """Tell whether all slots are served, and every primary has a replica that is up to date with it."""
@@ -245,6 +245,12 @@ class _Sentinel(RedisServer):
     def command_line(self) -> list[str]:
         return [find_program("redis-sentinel") or "redis-sentinel", str(self.folder / "sentinel.conf")]
 
+    def start(self) -> Self:
+        super().start()
+        with suppress(ServerError):  # Redis before 7.0 has no such command, and a start takes ten seconds more
+            self.command("SENTINEL", "DEBUG", "info-period", 500)
+        return self
+
 
 class RedisSentinel(Group):
     """A primary and its replica, and three sentinels of whom two have to agree.
@@ -284,14 +290,19 @@ class RedisSentinel(Group):
         addresses = ",".join(sentinel.address for sentinel in self.sentinels)
         return f"redis+sentinel://{addresses}/{self.service}"
 
-    def join(self) -> None:
-        """Tell each of the two its part: what a server was told before, it has forgotten when it is started again."""
-        self._primary = self.primary()
+    def start(self) -> Self:
+        """Start those that are not running, and wait until all work together.
+
+        A server has forgotten its part when it is started again, so it is told; and the sentinels come last, since they
+        look for replicas once and then not for seconds.
+        """
         for node in self.nodes:
-            if node is self._primary:
-                node.command("REPLICAOF", "NO", "ONE")
-            else:
-                node.command("REPLICAOF", self._primary.host, self._primary.port)
+            node.start()
+        self._primary = primary = self.primary()
+        for node in self.nodes:
+            node.command("REPLICAOF", *(("NO", "ONE") if node is primary else (primary.host, primary.port)))
+        wait_until(lambda: self.replica().info("replication")["master_link_status"] == "up", "the replica")
+        return super().start()
 
     def ready(self) -> bool:
         """Tell whether the replica is up to date, and all sentinels know of it and of each other."""
@@ -309,9 +320,12 @@ class RedisSentinel(Group):
         return all(found.get("master_link_status") == "up" for found in replicas)
 
     def primary(self) -> RedisServer:
-        """Give the server that the sentinels call the primary."""
-        _, port = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
-        return next(node for node in self.nodes if node.port == int(port))
+        """Give the server that the sentinels call the primary, or last called so."""
+        for sentinel in self.sentinels:
+            if sentinel.pid is not None:
+                _, port = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+                return next(node for node in self.nodes if node.port == int(port))
+        return self._primary
 
     def replica(self) -> RedisServer:
         """Give the other one."""
@@ -331,6 +345,18 @@ class RedisSentinel(Group):
         for member in self.members:
             member.resume()
         self.start()
+
+    def stop(self) -> None:
+        self._remember()
+        super().stop()
+
+    def kill(self) -> None:
+        self._remember()
+        super().kill()
+
+    def _remember(self) -> None:
+        with suppress(OSError, ServerError):
+            self._primary = self.primary()
 
     def _knows_other(self, sentinel: RedisServer, lost: RedisServer) -> bool:
         _, port = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)

@@ -276,6 +276,20 @@ def test_storage_that_is_down_for_a_newcomer(house: House) -> None:
     assert house.kinds() == {Kind.UNAVAILABLE: 1}
 
 
+def test_storage_that_may_lose_sessions_is_told_once(house: House, build: Callable[..., House]) -> None:
+    house.driver.at_risk = "it may evict sessions: set maxmemory-policy to noeviction"
+    for _ in range(2):
+        house.visitor()
+    client = house.client()
+    with client.request() as session:
+        session["a"] = 1
+    client.read()
+    assert house.kinds() == {Kind.CREATED: 1}  # told of with the first visitor
+    other = build(driver=house.driver)
+    other.manager.open([client.cookie or ""]).get("a")
+    assert [(event.kind, event.why) for event in other.events] == [(Kind.AT_RISK, house.driver.at_risk)]
+
+
 def test_every_kind_is_tested() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [kind.name for kind in Kind if f"Kind.{kind.name}" not in text] == []
@@ -287,6 +301,7 @@ LEVELS = {
     Kind.CREATED: "INFO", Kind.RENEWED: "INFO", Kind.EXPIRED: "INFO", Kind.DESTROYED: "INFO",
     Kind.PRIVILEGE_CHANGED: "INFO", Kind.UNKNOWN_ID: "WARNING", Kind.DUPLICATES: "WARNING", Kind.UNREADABLE: "WARNING",
     Kind.CONFLICT: "WARNING", Kind.GONE: "WARNING", Kind.UNAVAILABLE: "ERROR",
+    Kind.AT_RISK: "WARNING",
 }  # fmt: skip
 
 

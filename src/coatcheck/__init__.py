@@ -6,8 +6,9 @@ and in the application ``environ["coatcheck.session"]["cart"] = ["umbrella"]``.
 """
 
 from coatcheck.codec import Codec
+from coatcheck.drivers import open_async_driver as open_async
 from coatcheck.drivers import open_driver as open  # noqa: A004 (coatcheck.open reads as what it does)
-from coatcheck.drivers.base import Capability, Driver
+from coatcheck.drivers.base import AsyncDriver, Capability, Driver
 from coatcheck.errors import (
     CoatcheckError,
     ConfigurationError,
@@ -24,12 +25,15 @@ from coatcheck.errors import (
     ValueTooLarge,
 )
 from coatcheck.events import Event, Kind
-from coatcheck.manager import SessionManager
+from coatcheck.manager import AsyncSessionManager, SessionManager
 from coatcheck.policy import Policy
 from coatcheck.record import SessionInfo
-from coatcheck.session import Session, Store
+from coatcheck.session import AsyncSession, Session, Store
 
 __all__ = [
+    "AsyncDriver",
+    "AsyncSession",
+    "AsyncSessionManager",
     "Capability",
     "CoatcheckError",
     "Codec",
@@ -54,6 +58,7 @@ __all__ = [
     "UnsupportedCapability",
     "ValueTooLarge",
     "open",
+    "open_async",
 ]
 
 __version__ = "0.1.0"

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     CONFLICT = "conflict"
     GONE = "gone"
     UNAVAILABLE = "unavailable"
+    AT_RISK = "at risk"
 
 
 _LEVELS: Final = {
@@ -39,6 +40,7 @@ _LEVELS: Final = {
     Kind.CONFLICT: logging.WARNING,
     Kind.GONE: logging.WARNING,
     Kind.UNAVAILABLE: logging.ERROR,
+    Kind.AT_RISK: logging.WARNING,
 }
 
 
@@ -52,6 +54,7 @@ class Event:
         user: The user who is logged in, or None.
         reason: Why the session is gone, where that is known.
         keys: The values concerned, as (app, key).
+        why: With `AT_RISK`, what may lose sessions and how to mend it.
     """
 
     kind: Kind
@@ -59,6 +62,7 @@ class Event:
     user: str | None = None
     reason: Reason | None = None
     keys: tuple[Name, ...] = ()
+    why: str | None = None
 
 
 Listener = Callable[[Event], None]
@@ -70,7 +74,7 @@ def emit(listeners: Iterable[Listener], event: Event) -> None:
     # repr keeps a key or user name with line breaks in it on one line, so that nobody forges a second one.
     details = "".join(
         f" {name}={value!r}"
-        for name, value in (("sid", event.sid), ("user", event.user), ("keys", event.keys or None))
+        for name, value in (("sid", event.sid), ("user", event.user), ("keys", event.keys or None), ("why", event.why))
         if value is not None
     )
     reason = f" reason={event.reason}" if event.reason is not None else ""

@@ -1,8 +1,10 @@
-"""SessionManager: configured once for an application, it opens and saves the sessions of its requests."""
+"""SessionManager and AsyncSessionManager: configured once for an application, they open and save its sessions.
+
+Two thin shells that carry out the same plan, one by calling the driver and one by awaiting it.
+"""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,27 +13,24 @@ from typing import Any, Final
 
 from coatcheck import outcome, plan
 from coatcheck.codec import Codec
-from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
-from coatcheck.drivers import open_driver
-from coatcheck.drivers.base import Driver
-from coatcheck.errors import DriverUnavailable, SessionUnavailable
-from coatcheck.events import Event, Kind, Listener, emit
+from coatcheck.cookie import Channel, Origin
+from coatcheck.drivers import open_async_driver, open_driver
+from coatcheck.drivers.base import AsyncDriver, Driver
+from coatcheck.errors import DriverUnavailable
+from coatcheck.events import Event, Kind, Listener
+from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import Session, check_user, state_of
+from coatcheck.session import AsyncSession, Session, check_user, state_of
 from coatcheck.state import State
-from coatcheck.token import Token
 
-__all__ = ["SessionManager"]
+__all__ = ["AsyncSessionManager", "SessionManager"]
 
 _log: Final = logging.getLogger("coatcheck")
-_MAX_CANDIDATES: Final = 4
-_UNTOUCHED: Final = Saved()
-_READ: Final = Saved(vary=True)
 
 
-class SessionManager:
+class SessionManager(ManagerBase):
     """Opens, saves and revokes sessions: a `Policy`, a `Driver` and a `Codec`. Shared by all threads.
 
     Args:
@@ -45,6 +44,8 @@ class SessionManager:
         ConfigurationError: The URL names no known engine, or an option that it does not have.
     """
 
+    driver: Driver
+
     def __init__(
         self,
         storage: str | Driver,
@@ -54,14 +55,9 @@ class SessionManager:
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.driver: Final = open_driver(storage) if isinstance(storage, str) else storage
-        self.policy: Final = policy or Policy()
-        self.codec: Final = codec or Codec()
-        self.clock: Final = clock
-        self._listeners: Final = tuple(listeners)
-        self._commits = itertools.count(1)
-        self._warned_http = False
-        self._names: Final = {channel: cookie_name(self.policy, channel) for channel in Channel}
+        super().__init__(policy, codec, listeners, clock)
+        self.driver = open_driver(storage) if isinstance(storage, str) else storage
+        self._loader = self._load
 
     def open(
         self,
@@ -79,52 +75,18 @@ class SessionManager:
         """
         return Session(self._state, cookies, channel, driver or self.driver, self.clock())
 
-    def _state(self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver, opened: float) -> State:
-        if not isinstance(channel, Channel):
-            channel = channel_of(self.policy, *channel)
-        if channel is Channel.PLAIN:
-            self._warn_of_http()
-        state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
-        state.loader = partial(self._load, driver)
-        if driver.rotation_bits:
-            state.rotation_bits = driver.rotation_bits
-        return state
-
     def _load(self, driver: Driver, state: State) -> None:
         if len(state.candidates) > 1:
             self._run(plan.load(state, self.clock()), driver)
-            return
-        try:
-            answer = driver.load(state.candidates[0].digest, self.clock())
-        except DriverUnavailable as error:
-            outcome.failed(state, error)
-            raise
-        outcome.loaded(state, answer)
-
-    def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
-        values = find(cookies, name) if cookies else ()
-        if not values:
-            return []
-        if len(values) == 1:
-            token = Token.parse(values[0])
-            return [] if token is None else [token]
-        if len(values) > 1 and name.startswith("__Host-"):
-            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
-            self.emit(Event(kind=Kind.DUPLICATES))
-            return []
-        tokens = [token for token in map(Token.parse, values) if token is not None]
-        if len(tokens) > _MAX_CANDIDATES:
-            self.emit(Event(kind=Kind.DUPLICATES))
-            return []
-        return tokens
-
-    def _warn_of_http(self) -> None:
-        if not self.policy.insecure_http and not self._warned_http:
-            self._warned_http = True
-            _log.warning(
-                "a session over plain http from another machine: browsers refuse its Secure cookie. Serve https, or say"
-                " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
-            )
+        else:
+            try:
+                answer = driver.load(state.candidates[0].digest, self.clock())
+            except DriverUnavailable as error:
+                outcome.failed(state, error)
+                raise
+            outcome.loaded(state, answer)
+        if driver.at_risk is not None:
+            self._warn_of_risk(driver.at_risk)
 
     def save(self, session: Session, *, driver: Driver | None = None, final: bool = False) -> Saved:
         """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
@@ -147,32 +109,35 @@ class SessionManager:
         """
         state = state_of(session)
         if state is None:
-            return _UNTOUCHED
-        if state.over and state.failure is not None:
-            raise SessionUnavailable from state.failure
+            return UNTOUCHED
         now = self.clock()
-        if not plan.is_pending(state, now):
-            return _READ if state.used else _UNTOUCHED
+        if not self._is_pending(state, now):
+            return READ if state.used else UNTOUCHED
+        driver = driver or self.driver
         try:
-            return self._save(state, now, driver or self.driver, final=final)
+            return self._save(state, now, driver, final=final)
         except DriverUnavailable as error:
             outcome.unsaved(state, error)
+            raise
+        except BaseException as error:
+            outcome.interrupted(state, driver.name, error)
             raise
 
     def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> Saved:
         delta = plan.plain_change(state, now)
         if delta is not None and not delta:
-            return _READ  # assigned as it was
-        if delta is None or state.token is None:
-            saved: Saved = self._run(plan.save(state, now), driver)
-            state.over = final
-            return saved
-        answer = driver.commit(state.token.digest, delta, now)
-        if isinstance(answer, Committed):
-            state.over = final
-            return outcome.written(state, delta, answer, now)
-        saved = self._run(plan.save(state, now, answer), driver)
+            return READ  # assigned as it was
+        refused = None
+        if delta is not None and state.token is not None:
+            answer = driver.commit(state.token.digest, delta, now)
+            if isinstance(answer, Committed):
+                state.over = final
+                return outcome.written(state, delta, answer, now)
+            refused = answer
+        saved: Saved = self._run(plan.save(state, now, refused), driver)
         state.over = final
+        if driver.at_risk is not None:
+            self._warn_of_risk(driver.at_risk)
         return saved
 
     @staticmethod
@@ -194,11 +159,6 @@ class SessionManager:
         except StopIteration as done:
             return done.value
 
-    def sweep_due(self) -> bool:
-        """Count a response that wrote something; True where a sweep is due after it."""
-        every = self.policy.sweep_every
-        return every > 0 and next(self._commits) % every == 0
-
     def sweep(self) -> int:
         """Remove a slice of the expired sessions, `Policy.sweep_limit` at most; give their number.
 
@@ -211,23 +171,174 @@ class SessionManager:
             return 0
 
     def sessions_of(self, user: str) -> list[SessionInfo]:
-        """List the live sessions of *user*, oldest first."""
+        """List the live sessions of *user*, oldest first.
+
+        Raises:
+            UnsupportedCapability: The engine keeps no index by user.
+        """
         return self.driver.sessions_of(check_user(user), self.clock())
 
     def revoke_user(self, user: str, *, keep: str | None = None) -> int:
         """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
 
         A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3).
+
+        Raises:
+            UnsupportedCapability: The engine keeps no index by user.
         """
         ended = self.driver.revoke_user(check_user(user), self.clock(), keep=keep)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended
 
-    def emit(self, event: Event) -> None:
-        """Log an event and tell the listeners."""
-        emit(self._listeners, event)
-
     def close(self) -> None:
         """Give back the driver's connections."""
         self.driver.close()
+
+
+class AsyncSessionManager(ManagerBase):
+    """`SessionManager` for asynchronous programs, over an `AsyncDriver`. Shared by all tasks and event loops.
+
+        manager = AsyncSessionManager("redis://localhost")
+        session = manager.open([cookie_header])
+        await session.load()
+        session["cart"].append("hat")
+        saved = await manager.save(session)
+
+    Args:
+        storage: A URL, the same as for `SessionManager`, or an asynchronous driver.
+        policy: The settings. Default ``Policy()``.
+        codec: Turns values into bytes; give one on which the application's own types are registered.
+        listeners: Functions that are told of each `Event`. They are called, not awaited.
+        clock: Gives the time in seconds since the epoch. For tests.
+
+    Raises:
+        ConfigurationError: The URL names no known engine, or an option that it does not have.
+    """
+
+    driver: AsyncDriver
+
+    def __init__(
+        self,
+        storage: str | AsyncDriver,
+        policy: Policy | None = None,
+        *,
+        codec: Codec | None = None,
+        listeners: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(policy, codec, listeners, clock)
+        self.driver = open_async_driver(storage) if isinstance(storage, str) else storage
+
+    def open(
+        self,
+        cookies: Sequence[str],
+        channel: Channel | Origin = Channel.SECURE,
+        *,
+        driver: AsyncDriver | None = None,
+    ) -> AsyncSession:
+        """Give a request's session; ``await session.load()`` before anything is read from it.
+
+        Args:
+            cookies: The values of the request's Cookie headers.
+            channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
+            driver: A driver on a connection that the application lends; default the manager's own.
+        """
+        chosen = driver or self.driver
+        return AsyncSession(partial(self._load, chosen), self._state, cookies, channel, chosen, self.clock())
+
+    async def _load(self, driver: AsyncDriver, state: State) -> None:
+        if len(state.candidates) > 1:
+            await self._run(plan.load(state, self.clock()), driver)
+        else:
+            try:
+                answer = await driver.load(state.candidates[0].digest, self.clock())
+            except DriverUnavailable as error:
+                outcome.failed(state, error)
+                raise
+            if not state.loaded:  # another task of the request may have been faster
+                outcome.loaded(state, answer)
+        if driver.at_risk is not None:
+            self._warn_of_risk(driver.at_risk)
+
+    async def save(self, session: Session, *, driver: AsyncDriver | None = None, final: bool = False) -> Saved:
+        """Write what a request changed, all of it or nothing; see `SessionManager.save`.
+
+        Where the task is cancelled meanwhile, the change may have been written; it is not sent again.
+        """
+        state = state_of(session)
+        if state is None:
+            return UNTOUCHED
+        now = self.clock()
+        if not self._is_pending(state, now):
+            return READ if state.used else UNTOUCHED
+        driver = driver or self.driver
+        try:
+            return await self._save(state, now, driver, final=final)
+        except DriverUnavailable as error:
+            outcome.unsaved(state, error)
+            raise
+        except BaseException as error:
+            outcome.interrupted(state, driver.name, error)
+            raise
+
+    async def _save(self, state: State, now: float, driver: AsyncDriver, *, final: bool) -> Saved:
+        delta = plan.plain_change(state, now)
+        if delta is not None and not delta:
+            return READ  # assigned as it was
+        refused = None
+        if delta is not None and state.token is not None:
+            answer = await driver.commit(state.token.digest, delta, now)
+            if isinstance(answer, Committed):
+                state.over = final
+                return outcome.written(state, delta, answer, now)
+            refused = answer
+        saved: Saved = await self._run(plan.save(state, now, refused), driver)
+        state.over = final
+        if driver.at_risk is not None:
+            self._warn_of_risk(driver.at_risk)
+        return saved
+
+    @staticmethod
+    async def _run(steps: plan.Steps, driver: AsyncDriver) -> Any:
+        """Carry out a plan."""
+        from asyncio import sleep  # noqa: PLC0415 (whoever gets here has it loaded; synchronous programs have not)
+
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, plan.Pause):
+                    await sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    answer = await getattr(driver, step.method)(*step.args)
+                except Exception as error:  # noqa: BLE001 (the plan decides, and raises it again)
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return done.value
+
+    async def sweep(self) -> int:
+        """Remove a slice of the expired sessions; see `SessionManager.sweep`."""
+        try:
+            return await self.driver.sweep(self.clock(), self.policy.sweep_limit)
+        except DriverUnavailable:
+            _log.warning("could not sweep expired sessions", exc_info=True)
+            return 0
+
+    async def sessions_of(self, user: str) -> list[SessionInfo]:
+        """List the live sessions of *user*, oldest first; see `SessionManager.sessions_of`."""
+        return await self.driver.sessions_of(check_user(user), self.clock())
+
+    async def revoke_user(self, user: str, *, keep: str | None = None) -> int:
+        """End all sessions of *user* but the one with the sid *keep*; see `SessionManager.revoke_user`."""
+        ended = await self.driver.revoke_user(check_user(user), self.clock(), keep=keep)
+        if ended:
+            self.emit(Event(kind=Kind.DESTROYED, user=user))
+        return ended
+
+    async def close(self) -> None:
+        """Give back the driver's connections of the running event loop."""
+        await self.driver.close()

@@ -12,7 +12,19 @@ from coatcheck.record import NEVER, Committed, Delta, Missing, Reason, Record
 from coatcheck.state import State
 from coatcheck.token import Token
 
-__all__ = ["Saved", "committed", "failed", "fulfilled", "issue", "loaded", "lost", "missing", "unsaved", "written"]
+__all__ = [
+    "Saved",
+    "committed",
+    "failed",
+    "fulfilled",
+    "interrupted",
+    "issue",
+    "loaded",
+    "lost",
+    "missing",
+    "unsaved",
+    "written",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,14 @@ def unsaved(state: State, error: DriverUnavailable) -> None:
         state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
     if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
         state.failure = error
+        state.over = True
+
+
+def interrupted(state: State, driver: str, error: BaseException) -> None:
+    """Take note that a save was cut short from outside, by a task's cancellation or the end of the process."""
+    if not isinstance(error, Exception):
+        why = f"it was interrupted by {type(error).__name__}"
+        state.failure = DriverUnavailable(driver, "save", why, outcome_unknown=True)
         state.over = True
 
 

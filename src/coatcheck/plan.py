@@ -58,6 +58,8 @@ def load(state: State, now: float) -> Steps:
             found.append((token, answer))
         else:
             reasons.append(answer.reason)
+    if state.loaded:  # another task of the request was faster
+        return
     if len(state.candidates) > 1:
         state.emit(Event(kind=Kind.DUPLICATES))
     if len(found) == 1:

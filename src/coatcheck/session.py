@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Final, Self
 
 from coatcheck.changes import Changes
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable, UnstorableValue
@@ -13,7 +13,7 @@ from coatcheck.merge import MISSING
 from coatcheck.record import NEVER, Name, Record
 from coatcheck.state import State
 
-__all__ = ["Session", "Store", "state_of"]
+__all__ = ["AsyncSession", "Session", "Store", "state_of"]
 
 _APP: Final = re.compile(r"[a-zA-Z0-9_.-]{1,255}", re.ASCII)
 _MAX_KEY: Final = 255
@@ -330,6 +330,38 @@ class Session(_Values):
     def expires(self) -> float:
         """The moment at which the session ends if nothing else happens, in seconds since the epoch."""
         return expiry(self._loaded())
+
+
+class AsyncSession(Session):
+    """A request's session in an asynchronous program: the same mapping, read from storage by ``await session.load()``.
+
+    Until then, reading from it raises `SessionNotLoaded`. What writes without reading (an assignment, `increment`,
+    `logout`, `login` that keeps nothing) needs no load.
+    """
+
+    __slots__ = ("_loader",)
+
+    def __init__(
+        self, loader: Callable[[State], Awaitable[None]], opener: Callable[..., State], *arguments: Any
+    ) -> None:
+        super().__init__(opener, *arguments)
+        self._loader = loader
+
+    async def load(self) -> Self:
+        """Find out whether there is a session, and read its values; once is enough. Gives the session itself.
+
+        Loading alone is no use of the session: it does not count as activity, and the response does not vary with it.
+
+        Raises:
+            DriverUnavailable: Storage failed.
+            SessionUnavailable: It failed before.
+        """
+        state = self._state()
+        if state.failure is not None:
+            raise SessionUnavailable from state.failure
+        if not state.loaded:
+            await self._loader(state)
+        return self
 
 
 def expiry(state: State) -> float:

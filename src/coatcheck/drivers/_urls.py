@@ -134,7 +134,7 @@ def _host(place: str, engine: str, form: str) -> tuple[str, int | None]:
         port = port.removeprefix(":")
     elif ":" in place:
         host, _, port = place.partition(":")
-    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):  # noqa: PLR2004 (ports)
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise ConfigurationError(f"the port in the URL for {engine} is no number from 1 to 65535: a URL is {form}")
     return unquote(host), int(port) if port else None
 

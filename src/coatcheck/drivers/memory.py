@@ -10,9 +10,10 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterable
-from typing import ClassVar, Final
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final, TypeVar
 
+from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers._rules import (
     added,
     checked,
@@ -42,7 +43,9 @@ from coatcheck.record import (
     Value,
 )
 
-__all__ = ["MemoryDriver"]
+__all__ = ["AsyncMemoryDriver", "MemoryDriver"]
+
+T = TypeVar("T")
 
 _locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
 
@@ -304,6 +307,32 @@ class MemoryDriver(Driver):
         del self._sessions[held.info.sid], self._digests[held.digest]
         if held.prior is not None:
             del self._digests[held.prior]
+
+
+class AsyncMemoryDriver(AsyncFace):
+    """Sessions in this process's memory, for asynchronous programs. There is nothing to wait for.
+
+    Args:
+        driver: The synchronous driver that holds the sessions, which threads may use too; one of its own by itself.
+    """
+
+    name: ClassVar[str] = MemoryDriver.name
+    capabilities: ClassVar[frozenset[Capability]] = MemoryDriver.capabilities
+
+    def __init__(self, driver: MemoryDriver | None = None) -> None:
+        self.driver = driver or MemoryDriver()
+
+    @classmethod
+    def from_url(cls, url: str) -> AsyncMemoryDriver:
+        """Make a driver from the URL `memory:`.
+
+        Raises:
+            ConfigurationError: The URL says more than that.
+        """
+        return cls(MemoryDriver.from_url(url))
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:  # noqa: ARG002 (all of them alike)
+        return call()
 
 
 def _record(held: _Held, digest: bytes) -> Record:

@@ -2,9 +2,23 @@
 
 `driver` has the two drivers (on connections of our own, and on one that the application lends), `work` the operations,
 `fast` those that take one statement, `schema` the tables and the SQL text, `rows` the way from rows to records,
-`connect` and `files` the opening of the database.
+`connect` and `files` the opening of the database, `asynchronous` the way there from an event loop.
 """
+
+from typing import TYPE_CHECKING
 
 from coatcheck.drivers.sqlite.driver import SQLiteDriver
 
-__all__ = ["SQLiteDriver"]
+if TYPE_CHECKING:
+    from coatcheck.drivers.sqlite.asynchronous import AsyncSQLiteDriver
+
+__all__ = ["AsyncSQLiteDriver", "SQLiteDriver"]
+
+
+def __getattr__(name: str) -> object:
+    """Load asyncio for those who need it."""
+    if name == "AsyncSQLiteDriver":
+        from coatcheck.drivers.sqlite.asynchronous import AsyncSQLiteDriver  # noqa: PLC0415 (see above)
+
+        return AsyncSQLiteDriver
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
+from typing import ClassVar, Concatenate, Final, ParamSpec, TypedDict, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.sqlite.connect import Connections, Settings
 from coatcheck.drivers.sqlite.fast import Single, single
@@ -29,6 +30,13 @@ T = TypeVar("T")
 
 _SYNCHRONOUS: Final = ("normal", "full")
 _OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
+
+
+class _Ways(TypedDict):
+    """How a database is opened, besides its path, prefix and timeout."""
+
+    synchronous: str
+    network_filesystem: bool
 
 
 class _Common(Driver):
@@ -91,6 +99,10 @@ class SQLiteDriver(_Common):
             for one fsync a commit.
         network_filesystem: True to allow a path on a network file system. Only one host may open it, even so.
 
+    Attributes:
+        path: The database, as an absolute path.
+        timeout: As above.
+
     Raises:
         ConfigurationError: An argument is out of range. From the first use, where the database cannot be what it has
             to be (another schema version, another file in its place).
@@ -128,8 +140,9 @@ class SQLiteDriver(_Common):
         if synchronous not in _SYNCHRONOUS:
             raise ConfigurationError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
         self.path: Final = os.path.abspath(place)  # noqa: PTH100 (pathlib would look at the file system)
-        self._timeout: Final = timeout
+        self.timeout: Final = timeout
         self._work = Work(Statements(check_prefix(prefix)))
+        self._ways: Final[_Ways] = {"synchronous": synchronous, "network_filesystem": network_filesystem}
         settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem)
         self._connections: Final = Connections(settings, partial(_see_to_tables, self._work.sql, self.path))
 
@@ -168,12 +181,16 @@ class SQLiteDriver(_Common):
             network_filesystem=network == "allow",
         )
 
+    def hasty(self) -> SQLiteDriver:
+        """Give a driver of the same database that waits for no lock."""
+        return SQLiteDriver(self.path, prefix=self._work.sql.prefix, timeout=0.0, **self._ways)
+
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             with self._connections.held() as connection:
                 return _despite_text(connection, partial(work, connection.execute, *args, **kwargs))
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, operation, self.path, self._timeout) from error
+            raise translated(error, operation, self.path, self.timeout) from error
 
     def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         committing = False
@@ -198,7 +215,7 @@ class SQLiteDriver(_Common):
             with self._connections.held() as connection, self._connections.writing:
                 return _despite_text(connection, transaction)
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, operation, self.path, self._timeout, committing=committing) from error
+            raise translated(error, operation, self.path, self.timeout, committing=committing) from error
 
     def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
         version = new_version()
@@ -219,7 +236,7 @@ class SQLiteDriver(_Common):
                 rows = cursor.fetchall()  # to the end: that is when it commits
                 return Committed(version, {statement.counter: rows[0][0]}) if rows else None
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, "commit", self.path, self._timeout, committing=True) from error
+            raise translated(error, "commit", self.path, self.timeout, committing=True) from error
 
     def setup(self) -> None:
         """Create file and tables where they are missing, and check the schema version.
@@ -239,24 +256,26 @@ class SQLiteDriver(_Common):
             with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as connection:
                 return check_schema(connection, self._work.sql, self.path)
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, "is_set_up", self.path, self._timeout) from error
+            raise translated(error, "is_set_up", self.path, self.timeout) from error
 
     def close(self) -> None:
         """Close the connections of all threads. Using the driver again opens new ones."""
         self._connections.close()
 
     def borrow(self, connection: object) -> Driver:
-        """Give a driver on *connection*, a `sqlite3.Connection` of the application's, with the same table prefix.
+        """Give a driver on *connection*, with the same table prefix.
+
+        It may be a `sqlite3.Connection`, SQLAlchemy's `Connection` or `Session`, or Django's connection, which
+        takes writes inside `atomic()` only.
 
         Raises:
-            ConfigurationError: It is something else, such as a wrapper of an ORM: hand over the connection inside it.
+            ConfigurationError: It is something else.
         """
-        if not isinstance(connection, sqlite3.Connection):
-            kind = type(connection)
-            raise ConfigurationError(
-                f"the sqlite driver borrows a sqlite3.Connection, not a {kind.__module__}.{kind.__qualname__}"
-            )
-        return _BorrowedDriver(connection, self._work)
+        return _BorrowedDriver(lent(connection, NAME, (sqlite3.Connection,), _commits_alone), self._work)
+
+
+def _commits_alone(connection: sqlite3.Connection) -> bool:
+    return connection.isolation_level is None and not connection.in_transaction
 
 
 def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -> None:
@@ -312,14 +331,14 @@ class _BorrowedDriver(_Common):
 
     capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
 
-    def __init__(self, connection: sqlite3.Connection, work: Work) -> None:
-        self._connection: Final = connection
+    def __init__(self, connection: Lent, work: Work) -> None:
+        self._lent: Final = connection
         self._work = work
 
     @contextmanager
-    def _running(self, operation: str) -> Iterator[Run]:
+    def _running(self, operation: str, *, to_write: bool) -> Iterator[tuple[sqlite3.Connection, Run]]:
         """Give the means to run statements, whatever factories the application has on its connection."""
-        connection = self._connection
+        connection: sqlite3.Connection = self._lent.open(operation, to_write=to_write)
         factory = connection.text_factory
         connection.text_factory = str
 
@@ -327,19 +346,17 @@ class _BorrowedDriver(_Common):
             return sqlite3.Cursor(connection).execute(text, parameters)  # a bare cursor takes on no row factory
 
         try:
-            yield run
+            yield connection, run
         except sqlite3.Error as error:
             raise translated(error, operation, "the application's database", 0.0) from error
         finally:
             connection.text_factory = factory
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._running(operation) as run:
-            return _despite_text(self._connection, partial(work, run, *args, **kwargs))
+        with self._running(operation, to_write=False) as (connection, run):
+            return _despite_text(connection, partial(work, run, *args, **kwargs))
 
     def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        connection = self._connection
-
         def savepoint() -> T:
             run("SAVEPOINT coatcheck")
             refused = True
@@ -353,21 +370,22 @@ class _BorrowedDriver(_Common):
                     run("RELEASE coatcheck")
             return answer
 
-        with self._running(operation) as run:
+        with self._running(operation, to_write=True) as (connection, run):
             if not connection.in_transaction:
                 run("BEGIN IMMEDIATE")
             return _despite_text(connection, savepoint)
 
     def setup(self) -> None:
         """Create the tables that are missing in this connection's database, inside its transaction."""
-        sql = self._work.sql
-        if not self._read("setup", lambda run: check_schema(self._connection, sql, "this database")):  # noqa: ARG005
-            self._write("setup", lambda run: create_tables(self._connection, sql))  # noqa: ARG005
-            self._read("setup", lambda run: check_schema(self._connection, sql, "this database"))  # noqa: ARG005
+        if not self.is_set_up():
+            connection = self._lent.open("setup", to_write=True)
+            self._write("setup", lambda run: create_tables(connection, self._work.sql))  # noqa: ARG005
+            self.is_set_up()
 
     def is_set_up(self) -> bool:
         """Tell whether the tables are there."""
-        return self._read("is_set_up", lambda run: check_schema(self._connection, self._work.sql, "this database"))  # noqa: ARG005
+        with self._running("is_set_up", to_write=False) as (connection, _):
+            return check_schema(connection, self._work.sql, "this database")
 
     def close(self) -> None:
         """Do nothing: the connection is not ours."""

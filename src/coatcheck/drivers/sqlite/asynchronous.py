@@ -1,0 +1,152 @@
+"""SQLite from an event loop: what is quick is done in the loop's own thread, what may wait is not.
+
+A read takes some microseconds and waits for nobody in WAL mode, while a hop to another thread and back takes ten times
+as long: so reads are done at once, on a connection that waits for no lock. Where a lock is in the way after all, the
+read goes to a thread. Writers take turns, so all writes of a process go to one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ClassVar, Final, TypeVar
+
+from coatcheck.drivers._faces import AsyncFace
+from coatcheck.drivers.base import AsyncDriver, Capability
+from coatcheck.drivers.sqlite.driver import SQLiteDriver
+from coatcheck.drivers.sqlite.trouble import NAME
+from coatcheck.errors import DriverUnavailable
+from coatcheck.record import Missing, Record
+
+__all__ = ["AsyncSQLiteDriver"]
+
+T = TypeVar("T")
+
+
+class _Threads:
+    """The threads of one process: one that writes, one that waits for a lock in order to read."""
+
+    def __init__(self) -> None:
+        self.pid: Final = os.getpid()
+        self.writer: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-writer")
+        self.reader: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-reader")
+
+    def shutdown(self) -> None:
+        self.writer.shutdown()
+        self.reader.shutdown()
+
+
+class _Threaded(AsyncFace):
+    """Has the synchronous driver do the work in threads.
+
+    What waited too long for its turn is not done any more. A task that is cancelled meanwhile leaves the operation to
+    its thread, which ends it one way or the other.
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
+
+    driver: SQLiteDriver
+
+    def __init__(self, driver: SQLiteDriver) -> None:
+        self.driver = driver
+        self._threads: _Threads | None = None
+
+    def _of_this_process(self) -> _Threads:
+        threads = self._threads
+        if threads is None or threads.pid != os.getpid():  # threads do not come along over a fork
+            threads = self._threads = _Threads()
+        return threads
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+        threads = self._of_this_process()
+        reads = operation in ("load", "sessions_of", "dead", "is_set_up")
+        late = time.monotonic() + self.driver.timeout
+
+        def work() -> T:
+            if time.monotonic() > late:
+                why = f"other operations of this process took longer than {self.driver.timeout:g} s"
+                raise DriverUnavailable(NAME, operation, why)
+            return call()
+
+        inside = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads.reader if reads else threads.writer, partial(inside.run, work))
+
+    async def close(self) -> None:
+        """Close all connections and end the threads. Using the driver again opens new ones."""
+        threads, self._threads = self._threads, None
+        await asyncio.to_thread(self._end, threads)
+
+    def _end(self, threads: _Threads | None) -> None:
+        if threads is not None and threads.pid == os.getpid():
+            threads.shutdown()
+        self.driver.close()
+
+
+class AsyncSQLiteDriver(_Threaded):
+    """Sessions in an SQLite file, for asynchronous programs of one host.
+
+    Args:
+        driver: The synchronous driver that does the work; `from_url` makes one.
+        hasty: The same without patience for locks, for the reads that are done in the event loop's own thread.
+    """
+
+    def __init__(self, driver: SQLiteDriver, hasty: SQLiteDriver) -> None:
+        super().__init__(driver)
+        self._hasty: Final = hasty
+        self._opened_by = 0
+
+    @classmethod
+    def from_url(cls, url: str) -> AsyncSQLiteDriver:
+        """Make a driver from a URL; see `SQLiteDriver.from_url`.
+
+        Raises:
+            ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
+        """
+        driver = SQLiteDriver.from_url(url)
+        return cls(driver, driver.hasty())
+
+    async def load(self, digest: bytes, now: float) -> Record | Missing:
+        if self._opened_by == os.getpid():
+            try:
+                return self._hasty.load(digest, now)
+            except DriverUnavailable as error:
+                code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
+                if code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+        # The first time the file and its tables may have to be made, which can take a while.
+        found = await super().load(digest, now)
+        self._opened_by = os.getpid()
+        return found
+
+    def _end(self, threads: _Threads | None) -> None:
+        super()._end(threads)
+        self._hasty.close()
+
+    def borrow(self, connection: object) -> AsyncDriver:
+        """Give a driver on *connection*, a `sqlite3.Connection` of the application's that other threads may use.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        return _AsyncBorrowed(self.driver, connection)
+
+
+class _AsyncBorrowed(AsyncFace):
+    """Sessions inside the transaction of a connection that belongs to the application, in the thread that asks."""
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
+
+    def __init__(self, lender: SQLiteDriver, connection: object) -> None:
+        self.driver = lender.borrow(connection)
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:  # noqa: ARG002 (all of them alike)
+        return call()

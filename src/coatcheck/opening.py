@@ -1,0 +1,121 @@
+"""How a request's session is opened: by which tokens and over which channel. What both managers share, without I/O."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from coatcheck import plan
+from coatcheck.codec import Codec
+from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
+from coatcheck.drivers.base import AsyncDriver, Driver
+from coatcheck.errors import SessionUnavailable
+from coatcheck.events import Event, Kind, Listener, emit
+from coatcheck.outcome import Saved
+from coatcheck.policy import Policy
+from coatcheck.state import State
+from coatcheck.token import Token
+
+__all__ = ["READ", "UNTOUCHED", "ManagerBase"]
+
+READ: Final = Saved(vary=True)
+"""A session that was read, and nothing to write."""
+
+UNTOUCHED: Final = Saved()
+"""A session that nobody used."""
+
+_log: Final = logging.getLogger("coatcheck")
+_MAX_CANDIDATES: Final = 4
+
+
+class ManagerBase:
+    """A `Policy`, a `Codec`, listeners and a clock: what a manager knows before it asks its driver for anything."""
+
+    driver: Driver | AsyncDriver
+
+    def __init__(
+        self,
+        policy: Policy | None,
+        codec: Codec | None,
+        listeners: Iterable[Listener],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy: Final = policy or Policy()
+        self.codec: Final = codec or Codec()
+        self.clock: Final = clock
+        self._listeners: Final = tuple(listeners)
+        self._commits = itertools.count(1)
+        self._warned_http = False
+        self._warned_risk = False
+        self._names: Final = {channel: cookie_name(self.policy, channel) for channel in Channel}
+        self._loader: Callable[[Any, State], None] | None = None  # None where a load has to be awaited
+
+    def emit(self, event: Event) -> None:
+        """Log an event and tell the listeners."""
+        emit(self._listeners, event)
+
+    def sweep_due(self) -> bool:
+        """Count a response that wrote something; True where a sweep is due after it."""
+        every = self.policy.sweep_every
+        return every > 0 and next(self._commits) % every == 0
+
+    def _state(
+        self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver | AsyncDriver, opened: float
+    ) -> State:
+        if not isinstance(channel, Channel):
+            channel = channel_of(self.policy, *channel)
+        if channel is Channel.PLAIN:
+            self._warn_of_http()
+        state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
+        if self._loader is not None:
+            state.loader = partial(self._loader, driver)
+        if driver.rotation_bits:
+            state.rotation_bits = driver.rotation_bits
+        return state
+
+    def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
+        values = find(cookies, name) if cookies else ()
+        if not values:
+            return []
+        if len(values) == 1:
+            token = Token.parse(values[0])
+            return [] if token is None else [token]
+        if len(values) > 1 and name.startswith("__Host-"):
+            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
+            self.emit(Event(kind=Kind.DUPLICATES))
+            return []
+        tokens = [token for token in map(Token.parse, values) if token is not None]
+        if len(tokens) > _MAX_CANDIDATES:
+            self.emit(Event(kind=Kind.DUPLICATES))
+            return []
+        return tokens
+
+    def _warn_of_http(self) -> None:
+        if not self.policy.insecure_http and not self._warned_http:
+            self._warned_http = True
+            _log.warning(
+                "a session over plain http from another machine: browsers refuse its Secure cookie. Serve https, or say"
+                " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
+            )
+
+    def _warn_of_risk(self, why: str) -> None:
+        """Tell once what endangers the sessions."""
+        if not self._warned_risk:
+            self._warned_risk = True
+            self.emit(Event(kind=Kind.AT_RISK, why=why))
+
+    @staticmethod
+    def _is_pending(state: State, now: float) -> bool:
+        """Tell whether there is something to write.
+
+        Raises:
+            SessionUnavailable: An earlier save of this session ended with its outcome unknown.
+            UnstorableValue: A value was changed in place into something that cannot be stored.
+        """
+        if state.over and state.failure is not None:
+            raise SessionUnavailable from state.failure
+        return plan.is_pending(state, now)

@@ -14,7 +14,6 @@ from typing import ClassVar, Concatenate, Final, ParamSpec, TypedDict, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from coatcheck.drivers._lent import Lent, lent
-from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.sqlite.connect import Connections, Settings
 from coatcheck.drivers.sqlite.fast import Single, single

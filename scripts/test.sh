@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# All of `make test`: sees to the browser, builds the wheels, runs the fast suite on the newest Python and then the
-# whole suite on the usual one. pytest takes this script's place, so its closing line is the last and its status counts.
+# All of `make test`: sees to the browser and the servers, builds the wheels, runs the fast suite on the newest Python
+# and then the whole suite on the usual one. pytest takes this script's place, so its closing line is the last and its
+# status counts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/setup_browser.sh
+bash scripts/setup_programs.sh
 python=$(bash scripts/find_python.sh)
 "$python" scripts/setup_env.py .venv-test wheels
 # The suite must meet what users install. Neither src folder may be on the path.

@@ -1,0 +1,93 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from coatcheck.cli import app
+from coatcheck.drivers.memory import MemoryDriver
+from coatcheck.drivers.sqlite import SQLiteDriver
+
+
+def run(*words: str, **environ: str) -> Any:
+    """Run the command; give its result with the colours and the folds of lines taken out."""
+    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1", **environ})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def said(result: Any) -> str:
+    return re.sub(r"\s+", " ", result.output)
+
+
+def test_init_makes_what_is_missing_and_drops_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    first = run("init", url)
+    assert (first.exit_code, first.stdout) == (0, "sqlite: ready\n")
+    driver = SQLiteDriver(tmp_path / "s.db")
+    assert driver.is_set_up()
+    driver.close()
+    assert run("init", url).stdout == "sqlite: everything was there already\n"
+
+
+def test_check_tries_the_storage_out_and_says_what_it_promises(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    run("init", url)
+    result = run("check", url)
+    assert result.exit_code == 0, result.output
+    assert "sqlite: reached in" in said(result)
+    assert "a session was written, read, changed and ended" in said(result)
+    assert "sessions are shared by │ the processes of one host" in said(result)
+    assert "atomic counters │ yes" in said(result)
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        assert connection.execute("SELECT count(*) FROM coatcheck_session").fetchone() == (0,)
+    connection.close()
+
+
+def test_check_of_storage_that_is_not_set_up(tmp_path: Path) -> None:
+    result = run("check", f"sqlite:///{tmp_path}/s.db")
+    assert result.exit_code == 1
+    assert "not set up: run coatcheck init" in said(result)
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_the_url_may_stand_in_the_environment() -> None:
+    assert run("check", COATCHECK_URL="memory:").exit_code == 0
+
+
+def test_what_should_be_mended_is_said_and_is_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryDriver, "advice", lambda _: ["it forgets everything: use sqlite:///sessions.db"])
+    result = run("check", "memory:")
+    assert result.exit_code == 3
+    assert "to mend: it forgets everything: use sqlite:///sessions.db" in said(result)
+
+
+@pytest.mark.parametrize("command", ["init", "check"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nosql://ann:s3cret@host/db", "unknown scheme 'nosql'"),
+        ("sqlite:///no/such/folder/s.db", "does not exist: create it"),
+        ("sessions.db", "the storage URL has no scheme"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_on_standard_error(command: str, url: str, says: str) -> None:
+    result = run(command, url)
+    assert result.exit_code == 1
+    if command == "init" or "folder" not in url:
+        assert says in re.sub(r"\s+", " ", result.stderr)
+    assert "Traceback" not in result.output
+    assert "s3cret" not in result.output
+
+
+def test_without_a_url_the_usage_is_shown() -> None:
+    for words in ([], ["check"], ["init"]):
+        result = run(*words)
+        assert result.exit_code == 2
+        assert "Usage" in result.output

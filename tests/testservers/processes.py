@@ -6,6 +6,7 @@ off when the *thread* that started a server ends, and is forgotten when a server
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import shutil
@@ -80,12 +81,20 @@ class _Guard:
             start_new_session=True,  # what is typed at the terminal is not for it
             cwd="/",
         )
+        atexit.register(self.end)
 
     def tell(self, line: str) -> None:
         pipe = self._process.stdin
         assert pipe is not None
         pipe.write(f"{line}\n".encode())
         pipe.flush()
+
+    def end(self) -> None:
+        """Let it clear away what is left, and wait for it."""
+        pipe = self._process.stdin
+        if self.owner == os.getpid() and pipe is not None:
+            pipe.close()
+            self._process.wait()
 
 
 _lock = threading.Lock()

@@ -5,12 +5,28 @@ Pure functions over plain values, for drivers that hold a lock or a transaction 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 
 from coatcheck.errors import CounterOverflow, NotACounter
 from coatcheck.record import COUNTER_MAX, COUNTER_MIN, NEVER, TOMBSTONE, USER_FENCE, Delta, Name, Put, Reason
 
-__all__ = ["added", "checked", "cleared", "failed_bases", "has_bases", "is_fenced", "prior_state", "rotation_refused"]
+__all__ = [
+    "added",
+    "checked",
+    "cleared",
+    "failed_bases",
+    "has_bases",
+    "is_fenced",
+    "new_version",
+    "prior_state",
+    "rotation_refused",
+]
+
+
+def new_version() -> int:
+    """Draw a version. 63 random bits are not seen twice, so a value that was dropped needs no memory of its last."""
+    return int.from_bytes(os.urandom(8), "big") >> 1 or 1
 
 
 def has_bases(delta: Delta) -> bool:

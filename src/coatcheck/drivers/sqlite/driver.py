@@ -14,12 +14,13 @@ from typing import ClassVar, Concatenate, Final, ParamSpec, TypedDict, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from coatcheck.drivers._lent import Lent, lent
+from coatcheck.drivers._rules import new_version
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.sqlite.connect import Connections, Settings
 from coatcheck.drivers.sqlite.fast import Single, single
 from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables
 from coatcheck.drivers.sqlite.trouble import NAME, translated
-from coatcheck.drivers.sqlite.work import Run, Work, new_version
+from coatcheck.drivers.sqlite.work import Run, Work
 from coatcheck.errors import ConfigurationError, UnsupportedCapability
 from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Record, SessionInfo
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
+from coatcheck.drivers._rows import Found, found_in, planned
 from coatcheck.drivers._rules import (
     added,
     checked,
@@ -14,14 +14,14 @@ from coatcheck.drivers._rules import (
     failed_bases,
     has_bases,
     is_fenced,
+    new_version,
     prior_state,
     rotation_refused,
 )
-from coatcheck.drivers.sqlite.rows import Found, found_in, record_in, value_in
+from coatcheck.drivers.sqlite.rows import record_in, value_in
 from coatcheck.drivers.sqlite.schema import Statements
 from coatcheck.record import (
     ABSENT,
-    NEVER,
     TOMBSTONE,
     USER_FENCE,
     Answer,
@@ -36,25 +36,12 @@ from coatcheck.record import (
     SessionInfo,
 )
 
-__all__ = ["Run", "Work", "new_version"]
+__all__ = ["Run", "Work"]
 
 Run = Callable[..., sqlite3.Cursor]
 """Executes one statement: (text, parameters)."""
 
 _CHUNK: Final = 500  # parameters of one statement: the smallest limit among SQLite's builds is 999
-
-
-def new_version() -> int:
-    """Draw a version. 63 random bits are not seen twice, so a value that was dropped needs no memory of its last."""
-    return int.from_bytes(os.urandom(8), "big") >> 1 or 1
-
-
-class _Rotation(NamedTuple):
-    """What a rotation writes, besides the new digest."""
-
-    prior: bytes | None
-    until: float
-    dead: tuple[tuple[bytes, float], ...]  # digests that end, with the moment
 
 
 class Work:
@@ -245,7 +232,7 @@ class Work:
         refusal = self._refusal(run, found, delta, now)
         if refusal is not None:
             return refusal
-        plan = _planned(found, old, grace, now)
+        plan = planned(found, old, grace, now)
         for digest, end in plan.dead:
             self._end(run, digest, Reason.ROTATED, end, found.info.sid)
         run(self.sql.rotate, (new, plan.prior, plan.until, grace, now, found.id))
@@ -329,15 +316,3 @@ class Work:
         run(self.sql.forget_ended, (now, limit))
         run(self.sql.forget_fences, (now - USER_FENCE, limit))
         return len(expired)
-
-
-def _planned(found: Found, old: bytes, grace: float, now: float) -> _Rotation:
-    """Decide what becomes of the session's digests when *old* gets a (new) successor."""
-    other = found.digest if found.by_prior else found.prior
-    other_end = now
-    if not found.by_prior and found.prior_until < now:
-        other_end = found.prior_until  # it was dead already
-    dead = [] if other is None else [(other, other_end)]
-    if grace > 0:
-        return _Rotation(old, NEVER, tuple(dead))
-    return _Rotation(None, 0.0, ((old, now), *dead))

@@ -1,0 +1,127 @@
+"""Rows of the SQL engines as records. A row that another program spoilt is recognized, and never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from coatcheck.drivers._rules import prior_state
+from coatcheck.record import NEVER, Missing, Name, Reason, Record, SessionInfo, Value
+
+__all__ = ["Found", "Rotation", "Row", "found_in", "planned", "record_of"]
+
+Row = Sequence[Any]
+
+
+class Found(NamedTuple):
+    """A session's row, without its values, as a write needs it."""
+
+    id: int
+    info: SessionInfo
+    digest: bytes
+    rotated: float
+    prior: bytes | None
+    prior_until: float
+    grace: float
+    by_prior: bool
+
+    @property
+    def is_fresh(self) -> bool:
+        """True where the digest asked for is a successor that nobody presented yet."""
+        return not self.by_prior and self.prior_until == NEVER
+
+
+def _is_sound(row: Row) -> bool:
+    """Tell whether the columns from `sid` to `ends` have the types that we wrote."""
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = row
+    return (
+        type(sid) is str
+        and (
+            float
+            is type(created)
+            is type(seen)
+            is type(deadline)
+            is type(idle)
+            is type(absolute)
+            is type(rotated)
+            is type(until)
+            is type(ends)
+        )
+        and (user is None or type(user) is str)
+        and (auth_time is None or type(auth_time) is float)
+    )
+
+
+def record_of(head: Row, values: Mapping[Name, Value], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
+    """Give the session of a row, or why it is none.
+
+    Args:
+        head: The columns from `sid` to `ends`.
+        values: Its values.
+        digest: The digest that was asked for.
+        now: The present moment.
+        stale: True where the digest was found as one that has a successor.
+    """
+    if not _is_sound(head):
+        return Missing(Reason.UNREADABLE)
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = head
+    if ends <= now:
+        return Missing(Reason.EXPIRED)
+    if stale and (reason := prior_state(until, now)) is not None:
+        return Missing(reason)
+    return Record(
+        sid=sid,
+        created=created,
+        seen=seen,
+        deadline=deadline,
+        idle=idle,
+        absolute=absolute,
+        user=user,
+        auth_time=auth_time,
+        digest=digest,
+        values=values,
+        rotated=rotated,
+        fresh=not stale and until == NEVER,
+        stale=stale,
+    )
+
+
+def found_in(row: Row, *, by_prior: bool) -> Found | None:
+    """Give the session in a row of the statement `find`, or None where the row makes no sense."""
+    ident, grace, digest, prior = row[0], row[12], row[13], row[14]
+    if not _is_sound(row[1:12]) or type(grace) is not float or type(digest) is not bytes:
+        return None
+    if prior is not None and type(prior) is not bytes:
+        return None
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until = row[1:11]
+    info = SessionInfo(
+        sid=sid,
+        created=created,
+        seen=seen,
+        deadline=deadline,
+        idle=idle,
+        absolute=absolute,
+        user=user,
+        auth_time=auth_time,
+    )
+    return Found(ident, info, digest, rotated, prior, until, grace, by_prior)
+
+
+class Rotation(NamedTuple):
+    """What a rotation writes, besides the new digest."""
+
+    prior: bytes | None
+    until: float
+    dead: tuple[tuple[bytes, float], ...]  # digests that end, with the moment
+
+
+def planned(found: Found, old: bytes, grace: float, now: float) -> Rotation:
+    """Decide what becomes of the session's digests when *old* gets a (new) successor."""
+    other = found.digest if found.by_prior else found.prior
+    other_end = now
+    if not found.by_prior and found.prior_until < now:
+        other_end = found.prior_until  # it was dead already
+    dead = [] if other is None else [(other, other_end)]
+    if grace > 0:
+        return Rotation(old, NEVER, tuple(dead))
+    return Rotation(None, 0.0, ((old, now), *dead))

@@ -1,3 +1,3 @@
-"""The servers for all tests; see tests/testservers/fixtures.py."""
+"""What all tests may use: real servers, and the table of what each driver passes."""
 
-pytest_plugins = ["testservers.fixtures"]
+pytest_plugins = ["testservers.fixtures", "testservers.conformance"]

@@ -1,4 +1,4 @@
-"""Write the table of what each driver promises into docs/settings.md, between its two markers.
+"""Write the table of what each driver promises into docs/engines/README.md, between its two markers.
 
 python scripts/driver_table.py
 """
@@ -13,7 +13,7 @@ from typing import Final
 from coatcheck import Capability, Driver
 from coatcheck.drivers import built_in_drivers
 
-PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "engines" / "README.md"
 BEGIN: Final = "<!-- drivers: written by scripts/driver_table.py -->"
 END: Final = "<!-- end of drivers -->"
 

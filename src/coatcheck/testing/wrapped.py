@@ -1,10 +1,4 @@
-"""A driver around another driver: where tests get between a session and its storage.
-
-It is also the place at which the rules would meet an asynchronous driver. They ask a driver, look at the answer and do
-no I/O of their own, so a `WrappedDriver` whose `pass_on` runs each operation to its end on an event loop in a thread of
-its own (`asyncio.run_coroutine_threadsafe(...).result()`) puts all of them to it as they are, the races included: their
-threads then become tasks of the one loop.
-"""
+"""A driver around another driver: where tests get between a session and its storage."""
 
 from __future__ import annotations
 
@@ -37,6 +31,11 @@ class WrappedDriver(Driver):
         self._driver = driver
         # of the class elsewhere; here each object takes over what its own driver declares
         vars(self).update(name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits)
+
+    @property
+    def at_risk(self) -> str | None:  # type: ignore[override]  # it is only read
+        """What the other driver has found out."""
+        return self._driver.at_risk
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
         """Do an operation.
@@ -82,6 +81,9 @@ class WrappedDriver(Driver):
 
     def tear_down(self) -> None:
         self.pass_on("tear_down", self._driver.tear_down)
+
+    def advice(self) -> list[str]:
+        return self._driver.advice()
 
     def close(self) -> None:
         """Close the other driver."""

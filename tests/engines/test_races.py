@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from engines import worker
+from testservers.engines import Engine
 
 from coatcheck import AsyncSessionManager, Capability, Policy, Session, SessionManager
 from coatcheck.drivers.base import Driver
@@ -25,8 +26,6 @@ CROWD = 8
 PROCESSES = 4
 TURNS = 100
 PAUSE = 0.003
-
-Engine = Any
 
 
 def begun(manager: SessionManager, **values: Any) -> str:
@@ -72,8 +71,7 @@ def test_a_crowd_loses_nothing(engine: Engine, driver: Driver, job: str) -> None
 def test_processes_lose_nothing(engine: Engine, driver: Driver, job: str) -> None:
     """Four processes likewise."""
     if Capability.SCOPE_PROCESS in driver.capabilities:
-        assert engine.url == "memory:", "an engine for one process"
-        return
+        return  # an engine for one process
     manager = SessionManager(driver)
     cookie = begun(manager)
     way = "async" if engine.asynchronous else "sync"
@@ -197,7 +195,7 @@ def test_a_commit_in_flight_revives_nothing(driver: Driver, end: Callable[..., N
 def test_a_commit_and_an_end_at_the_same_moment(driver: Driver, engine: Engine, end: str) -> None:
     """Whichever comes first: the answers fit together, and nothing is left under the digest."""
     now, name = Clock()(), place("late")
-    other = engine.open()
+    other = driver if Capability.SCOPE_PROCESS in driver.capabilities else engine.open()
     try:
         with ThreadPoolExecutor(2) as pool:
             for n in range(100):
@@ -232,7 +230,8 @@ def test_a_commit_and_an_end_at_the_same_moment(driver: Driver, engine: Engine, 
                     if isinstance(late.result(), Gone):
                         assert {key: value.data for key, value in kept.values.items()} == {place("look"): b"1"}
     finally:
-        other.close()
+        if other is not driver:
+            other.close()
 
 
 def place(key: str) -> Name:

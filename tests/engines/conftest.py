@@ -6,16 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testservers.engines import ROWS, Engine, Row
+from testservers.engines import Engine, params
 
 from coatcheck.drivers.base import Driver
 
 
-def _param(row: Row) -> object:
-    return pytest.param(row, id=row.name, marks=[pytest.mark.server] if row.server else [])
-
-
-@pytest.fixture(params=map(_param, ROWS.values()))
+@pytest.fixture(params=params())
 def engine(request: pytest.FixtureRequest, namespace: str, tmp_path: Path) -> Iterator[Engine]:
     """An engine with empty storage that is not set up."""
     row = request.param

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.testing import Blocking
 
-__all__ = ["ROWS", "Engine", "Row", "with_options"]
+__all__ = ["ROWS", "Engine", "Row", "params", "with_options"]
 
 
 def with_options(url: str, **options: object) -> str:
@@ -65,6 +67,12 @@ def _rows() -> list[Row]:
 
 
 ROWS: Final = {row.name: row for row in _rows()}
+
+
+def params(*names: str) -> list[Any]:
+    """Give the rows of some engines, sync and async, as values of the fixture `engine`; without names: all."""
+    chosen = [row for row in ROWS.values() if not names or row.name.removesuffix("-async") in names]
+    return [pytest.param(row, id=row.name, marks=[pytest.mark.server] if row.server else []) for row in chosen]
 
 
 @dataclass

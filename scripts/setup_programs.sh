@@ -7,7 +7,7 @@ set -euo pipefail
 # What is looked for: a program, and the package that has it. Some servers are only on root's PATH.
 programs="
     chromium:chromium chromedriver:chromium-driver curl:curl openssl:openssl
-    redis-server:redis-server redis-cli:redis-tools redis-sentinel:redis-sentinel
+    redis-server:redis-server redis-sentinel:redis-sentinel
     mariadbd:mariadb-server memcached:memcached pgbouncer:pgbouncer
 "
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

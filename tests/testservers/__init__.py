@@ -10,12 +10,13 @@ from testservers.base import Group, Server, ServerError, free_port, scratch, wai
 from testservers.mariadb import MariaDBServer
 from testservers.memcached import MemcachedServer
 from testservers.postgresql import PgBouncer, PostgreSQLServer
-from testservers.proxy import Counts, Fault, FaultProxy
+from testservers.proxy import Counts, Fault, FaultProxies, FaultProxy
 from testservers.redis import RedisCluster, RedisSentinel, RedisServer
 
 __all__ = [
     "Counts",
     "Fault",
+    "FaultProxies",
     "FaultProxy",
     "Group",
     "MariaDBServer",

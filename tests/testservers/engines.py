@@ -106,9 +106,10 @@ class Engine:
 
     def close(self) -> None:
         """Empty the storage and close all drivers."""
+        opened, self._opened = self._opened, []
         try:
-            if self._opened:
-                self._opened[0].tear_down()
+            if opened:
+                opened[0].tear_down()
         finally:
-            for driver in self._opened:
+            for driver in opened:
                 driver.close()

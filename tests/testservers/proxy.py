@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from enum import Enum
 from typing import Any, Final, Self, TypeVar
 
 from testservers.base import HOST, free_port
 
-__all__ = ["Counts", "Fault", "FaultProxy"]
+__all__ = ["Counts", "Fault", "FaultProxies", "FaultProxy"]
 
 T = TypeVar("T")
 
@@ -198,6 +198,38 @@ class FaultProxy:
         self._fault = None
         self.fired += 1
         return fault
+
+
+class FaultProxies:
+    """Several proxies as if they were one, before servers that work together."""
+
+    def __init__(self, proxies: Sequence[FaultProxy]) -> None:
+        self._proxies: Final = tuple(proxies)
+
+    @property
+    def fired(self) -> int:
+        """How many requests met a fault since the last `inject` or `heal`."""
+        return sum(proxy.fired for proxy in self._proxies)
+
+    def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0) -> None:
+        """Let a fault happen at each of them: see `FaultProxy.inject`."""
+        for proxy in self._proxies:
+            proxy.inject(fault, turn=turn, seconds=seconds)
+
+    def heal(self) -> None:
+        """End the fault."""
+        for proxy in self._proxies:
+            proxy.heal()
+
+    def cut(self) -> None:
+        """Reset all connections; new ones are accepted."""
+        for proxy in self._proxies:
+            proxy.cut()
+
+    def counted(self) -> Counts:
+        """Give what has passed since the last call, and begin anew."""
+        counts = [proxy.counted() for proxy in self._proxies]
+        return Counts(*(sum(parts) for parts in zip(*map(astuple, counts), strict=True)))
 
 
 class _Link:

@@ -12,7 +12,8 @@ from testservers.base import Group, Server, ServerError, find_program, free_port
 
 __all__ = ["RedisCluster", "RedisSentinel", "RedisServer"]
 
-_PROGRAMS: Final = {"redis-server": "redis-server", "redis-cli": "redis-tools"}
+_PROGRAMS: Final = {"redis-server": "redis-server"}
+_SLOTS: Final = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
 class RedisServer(Server):
@@ -145,37 +146,64 @@ class RedisCluster(Group):
 
     Args:
         folder: Its files.
+        announced: The ports at which clients are told to find the primaries: those of proxies. There are no replicas
+            then, since these would come by the proxies too.
         node_timeout: After how many milliseconds of silence a node counts as lost.
         appendonly: As for `RedisServer`.
         extra: More arguments of each server.
 
     Attributes:
-        nodes: The six servers; which are primaries changes with each failover.
+        nodes: The six servers, primaries first; which are primaries changes with each failover.
     """
 
     programs: ClassVar[dict[str, str]] = _PROGRAMS
 
     def __init__(
-        self, folder: Path, *, node_timeout: int = 1500, appendonly: bool = False, extra: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        announced: Sequence[int] = (),
+        node_timeout: int = 1500,
+        appendonly: bool = False,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         more = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout))
         more += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *extra)
+        told = [("--cluster-announce-port", str(port)) for port in announced] or [()] * 6
         self.nodes: Final = [
-            RedisServer(folder / f"node{number}", port=free_port(offsets=(0, 10000)), appendonly=appendonly, extra=more)
-            for number in range(6)
+            RedisServer(
+                folder / f"node{number}",
+                port=free_port(offsets=(0, 10000)),
+                appendonly=appendonly,
+                extra=(*more, *telling),
+            )
+            for number, telling in enumerate(told)
         ]
         self.members = [*self.nodes]
+        self._ports: Final = announced or [node.port for node in self.nodes]
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(node.address for node in self.nodes[:3])
+        return "redis+cluster://" + ",".join(f"{self.nodes[0].host}:{port}" for port in self._ports[:3])
 
     def join(self) -> None:
-        if _cluster_info(self.nodes[0])["cluster_known_nodes"] == "1":
-            addresses = [node.address for node in self.nodes]
-            options = ("--cluster-replicas", "1", "--cluster-yes")
-            self.nodes[0].run_tool("redis-cli", "--cluster", "create", *addresses, *options)
+        """Make a cluster of servers that know of nobody yet; others find each other by themselves."""
+        first = self.nodes[0]
+        if _cluster_info(first)["cluster_known_nodes"] != "1":
+            return
+        for number, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number < 3:
+                node.command("CLUSTER", "ADDSLOTSRANGE", *_SLOTS[number])
+            if node is not first:
+                node.command("CLUSTER", "MEET", first.host, first.port, first.port + 10000)
+        wait_until(
+            lambda: all(_cluster_info(node)["cluster_known_nodes"] == str(len(self.nodes)) for node in self.nodes),
+            "the servers of the cluster to meet",
+        )
+        for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=False):
+            replica.command("CLUSTER", "REPLICATE", primary.command("CLUSTER", "MYID"))
 
     def ready(self) -> bool:
         """Tell whether all slots are served, and every primary has a replica that is up to date with it."""
@@ -185,7 +213,8 @@ class RedisCluster(Group):
         linked = [role["master_link_status"] == "up" for role in roles if role["role"] == "slave"]
         served = [role["connected_slaves"] != "0" for role in roles if role["role"] == "master"]
         agreed = {tuple(sorted(self._view(node))) for node in self.nodes}
-        return len(linked) == len(served) == 3 and all(linked) and all(served) and len(agreed) == 1
+        replicas = len(self.nodes) - 3
+        return len(linked) == replicas and sum(served) == replicas and all(linked) and len(agreed) == 1
 
     def heal(self) -> None:
         """Start again what is dead, resume what is paused, and wait until the cluster is whole."""

@@ -1,7 +1,8 @@
-"""The table of drivers and rules: at the end of a run, and with --write-conformance on the page docs/conformance.md.
+"""What a run found out, at its end: figures that tests recorded, and the table of drivers and rules.
 
-A test counts for an engine and a rule by its name: ``test_rule_05_…[redis]`` in tests/engines. A cell is the number of
-tests passed.
+With --write-conformance the table is written into docs/conformance.md too. A test counts for an engine and a rule by
+its name: ``test_rule_05_…[redis]`` in tests/engines. A cell is the number of tests passed. Figures are what a test
+records as the property `figures`.
 """
 
 from __future__ import annotations
@@ -66,10 +67,14 @@ class _Collector:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
+        self.figures: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if (report.when == "call" or not report.passed) and self.outcomes.get(report.nodeid) != "failed":
             self.outcomes[report.nodeid] = report.outcome
+
+        if report.when == "call":
+            self.figures += [str(value) for name, value in report.user_properties if name == "figures"]
 
     def results(self, order: Collection[str]) -> Results:
         found: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
@@ -94,6 +99,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
     collector = config.pluginmanager.get_plugin("conformance-collector")
     assert isinstance(collector, _Collector)
+    if collector.figures:
+        terminalreporter.section("figures")
+        terminalreporter.write("".join(f"{line}\n" for line in sorted(collector.figures)))
     results = collector.results(ROWS)
     if not results:
         return

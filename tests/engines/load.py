@@ -1,0 +1,182 @@
+"""Writers at work while servers die, and the account of what was acknowledged to them and is not there."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from testservers import wait_until
+
+from coatcheck.drivers.base import Driver
+from coatcheck.errors import DriverUnavailable
+from coatcheck.record import Committed, Delta, Missing, Name, Put
+from coatcheck.testing import make_record
+from coatcheck.testing.helpers import START
+
+__all__ = ["Load", "Losses"]
+
+A: Final[Name] = ("", "a")
+N: Final[Name] = ("", "n")
+WRITERS: Final = 4
+PAUSE: Final = 0.002  # between two writes; longer after a failure
+
+
+@dataclass
+class _Tally:
+    """What was acknowledged to one session.
+
+    Attributes:
+        digest: The session's digest.
+        acknowledged: How many increments were.
+        unknown: How many may have been done.
+        last: The last number that was put.
+    """
+
+    digest: bytes
+    acknowledged: int = 0
+    unknown: int = 0
+    last: int = 0
+
+
+@dataclass
+class _Notes:
+    """What one writer knows.
+
+    Attributes:
+        tallies: Its sessions, one after the other: a new one begins where the last was lost.
+        begun: Other sessions that it made.
+        ended: Sessions that it ended.
+        worked: When a write was last acknowledged.
+    """
+
+    tallies: list[_Tally] = field(default_factory=list)
+    begun: list[bytes] = field(default_factory=list)
+    ended: list[bytes] = field(default_factory=list)
+    worked: float = 0.0
+
+
+@dataclass
+class Losses:
+    """What is not as it was acknowledged.
+
+    Attributes:
+        acknowledged: How many writes were acknowledged, of all kinds.
+        writes: How many of them are lost, at least.
+        logouts: How many sessions that were ended are alive.
+        doubled: How many increments were done more often than they were asked for.
+    """
+
+    acknowledged: int = 0
+    writes: int = 0
+    logouts: int = 0
+    doubled: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.writes} writes and {self.logouts} logouts lost of {self.acknowledged} acknowledged"
+
+
+class Load:
+    """Threads that count, write, begin sessions and end them, until the block is over.
+
+    Args:
+        driver: The driver that they share.
+        first: How the digests of their sessions begin, so that a cluster has all of them on one server.
+    """
+
+    def __init__(self, driver: Driver, first: bytes = b"") -> None:
+        self._driver: Final = driver
+        self._first: Final = first
+        self._over = threading.Event()
+        self._notes: Final = [_Notes() for _ in range(WRITERS)]
+        self._threads: Final = [threading.Thread(target=self._write, args=(notes,)) for notes in self._notes]
+        self._problems: Final[list[BaseException]] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        if self._problems:
+            raise self._problems[0]
+
+    def go_on(self, seconds: float = 0.3) -> None:
+        """Let it write for a while."""
+        time.sleep(seconds)
+
+    def recovered(self, since: float, patience: float = 20.0) -> float:
+        """Wait until every writer was acknowledged something after the moment *since*; give the seconds it took."""
+        wait_until(
+            lambda: self._problems or all(notes.worked > since for notes in self._notes), "all writers", patience
+        )
+        return max(notes.worked for notes in self._notes) - since
+
+    def losses(self, driver: Driver) -> Losses:
+        """Compare what was acknowledged with what is stored, after the end."""
+        found = Losses()
+        for notes in self._notes:
+            for tally in notes.tallies:
+                self._compare(driver, tally, found)
+            found.writes += sum(isinstance(driver.load(digest, START), Missing) for digest in notes.begun)
+            found.logouts += sum(not isinstance(driver.load(digest, START), Missing) for digest in notes.ended)
+            found.acknowledged += len(notes.begun) + len(notes.ended)
+        return found
+
+    def _compare(self, driver: Driver, tally: _Tally, found: Losses) -> None:
+        found.acknowledged += tally.acknowledged
+        record = driver.load(tally.digest, START)
+        if isinstance(record, Missing):
+            found.writes += tally.acknowledged
+            return
+        counted, written = int(record.values[N].data), int(record.values[A].data)
+        found.writes += max(0, tally.acknowledged - counted, written < tally.last)
+        found.doubled += max(0, counted - tally.acknowledged - tally.unknown)
+
+    def _write(self, notes: _Notes) -> None:
+        turn = 0
+        try:
+            while not self._over.wait(PAUSE):
+                turn += 1
+                try:
+                    self._turn(notes, turn)
+                except DriverUnavailable:
+                    self._over.wait(5 * PAUSE)
+                else:
+                    notes.worked = time.monotonic()
+        except BaseException as error:  # noqa: BLE001 (the test raises it)
+            self._problems.append(error)
+
+    def _turn(self, notes: _Notes, turn: int) -> None:
+        if turn % 4 == 0:
+            digest = self._begin()
+            if turn % 8:
+                notes.begun.append(digest)
+            elif self._driver.revoke(digest, START):
+                notes.ended.append(digest)
+            return
+        if not notes.tallies:
+            notes.tallies.append(_Tally(self._begin()))
+        tally = notes.tallies[-1]
+        try:
+            answer = self._driver.commit(tally.digest, Delta(increments={N: 1}, puts={A: Put(b"%d" % turn)}), START)
+        except DriverUnavailable as error:
+            tally.unknown += error.outcome_unknown
+            raise
+        if isinstance(answer, Committed):
+            tally.acknowledged += 1
+            tally.last = turn
+        else:
+            notes.tallies.append(_Tally(self._begin()))
+
+    def _begin(self) -> bytes:
+        """Store a new session; give its digest."""
+        digest = self._first + secrets.token_bytes(32 - len(self._first))
+        answer = self._driver.create(make_record(digest_=digest, values={A: b"0", N: 0}), START)
+        assert isinstance(answer, Committed)
+        return digest

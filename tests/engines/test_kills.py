@@ -1,0 +1,132 @@
+"""Servers die by SIGKILL under the hands of several writers: what was acknowledged, and when things work again.
+
+The figures are printed at the end of the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from engines.load import Load, Losses
+from testservers import MariaDBServer, MemcachedServer, PgBouncer, PostgreSQLServer, RedisCluster, RedisServer, Server
+from testservers.engines import Engine, Row, params
+from testservers.fixtures import need
+
+from coatcheck.drivers.base import Capability
+
+LIMIT: Final = 1.0
+RECOVERY: Final = 2.0
+FAILOVER: Final = 12.0
+AWAY: Final = 0.3
+
+Report = Callable[[str], None]
+
+# Redis promises what its settings say: with these a write is in the file before it is acknowledged.
+SAFE: Final = ("--appendfsync", "always")
+
+SERVERS: Final[dict[str, Callable[[Path], Server]]] = {
+    "redis": lambda folder: RedisServer(folder, appendonly=True, extra=SAFE),
+    "postgresql": PostgreSQLServer,
+    "mariadb": MariaDBServer,
+    "memcached": MemcachedServer,
+}
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Report:
+    """Print a line with figures at the end of the run."""
+    name = request.node.callspec.id
+    return lambda figures: record_property("figures", f"{name}: {figures}")
+
+
+@contextmanager
+def own_server(row: Row, folder: Path) -> Iterator[Server]:
+    """Start a server of the test's own."""
+    with ExitStack() as stack:
+        if row.server == "pgbouncer":
+            need(PgBouncer)
+            behind = stack.enter_context(PostgreSQLServer(folder / "postgresql"))
+            yield stack.enter_context(PgBouncer(folder / "pgbouncer", behind))
+        else:
+            server = SERVERS[row.name.removesuffix("-async")](folder / "server")
+            need(type(server))
+            yield stack.enter_context(server)
+
+
+@pytest.mark.parametrize("row", params("redis", "postgresql", "pgbouncer", "mariadb", "memcached"))
+def test_a_server_is_killed_and_started_again(
+    row: Row, namespace: str, server_folder: Path, tmp_path: Path, report: Report
+) -> None:
+    """What the driver declares to outlive a crash of the server is there, and nothing is counted twice."""
+    with own_server(row, server_folder / namespace) as server:
+        engine = Engine.of(row, server, namespace, tmp_path)
+        driver = engine.open(timeout=LIMIT)
+        driver.setup()
+        try:
+            with Load(driver) as load:
+                load.recovered(0.0)
+                load.go_on()
+                server.kill()
+                time.sleep(AWAY)
+                server.start()
+                seconds = load.recovered(time.monotonic())
+                load.go_on()
+            losses = load.losses(engine.open())
+        finally:
+            engine.close()
+    report(f"{losses}, {seconds:.2f} s from the server's return to the next write")
+    assert losses.acknowledged > 100
+    assert losses.doubled == 0
+    assert seconds < RECOVERY
+    if Capability.SURVIVES_SERVER_CRASH in driver.capabilities:
+        assert losses == Losses(losses.acknowledged)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["plain", "durable"])
+@pytest.mark.parametrize("engine", params("redis-sentinel", "redis-cluster"), indirect=True)
+def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> None:  # noqa: FBT001 (a parameter)
+    """Its replica was cut off a moment before: plain writes of that moment are lost, and durable ones never."""
+    options: dict[str, Any] = {"durable": "replicas:1"} if durable else {}
+    driver = engine.open(timeout=LIMIT, **options)
+    driver.setup()
+    group = engine.server
+    try:
+        with Load(driver, first=bytes(2)) as load:
+            load.recovered(0.0)
+            primary = group.primary() if is_pair(engine) else max(group.primaries(), key=sessions)
+            replica = group.replica() if is_pair(engine) else group.replica_of(primary)
+            load.go_on()
+            replica.pause()
+            primary.command("CLIENT", "KILL", "TYPE", "replica")
+            load.go_on(AWAY)
+            killed = time.monotonic()
+            primary.kill()
+            replica.resume()
+            seconds = load.recovered(killed, FAILOVER)
+            group.heal()
+            load.recovered(time.monotonic())
+        losses = load.losses(engine.open())
+    finally:
+        group.heal()
+    report(f"{losses}, {seconds:.2f} s from the kill to the next write")
+    assert losses.acknowledged > 100
+    assert losses.doubled == 0
+    if durable:
+        assert losses == Losses(losses.acknowledged)
+    else:
+        assert losses.writes > 0, "the cut replica had everything: the test shows nothing"
+
+
+def is_pair(engine: Engine) -> bool:
+    """Tell whether it is the pair with sentinels and not the cluster."""
+    return not isinstance(engine.server, RedisCluster)
+
+
+def sessions(node: RedisServer) -> int:
+    """Give how many keys a server has."""
+    return int(node.command("DBSIZE"))

@@ -1,0 +1,193 @@
+"""What both drivers have in common: servers, options, limits, and what a failure is called."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from typing import Any, Final
+
+from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers._urls import parsed
+from coatcheck.drivers.base import Capability
+from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
+from coatcheck.drivers.memcached.requests import Keys, Request, Store, check_prefix, is_write
+from coatcheck.drivers.memcached.wire import Garbled, Refused
+from coatcheck.errors import ConfigurationError, DriverUnavailable
+
+__all__ = [
+    "AT_RISK",
+    "CAPABILITIES",
+    "DEFAULT_TIMEOUT",
+    "Attempt",
+    "Lost",
+    "Patience",
+    "Server",
+    "Setup",
+    "arguments_in",
+]
+
+CAPABILITIES: Final = frozenset({Capability.SCOPE_SHARED, Capability.COUNTERS, Capability.COLLECTS_GARBAGE})
+
+AT_RISK: Final = (
+    "memcached keeps sessions in memory alone: a restart ends them all, and where memory is short it evicts those that"
+    " were not used for the longest time"
+)
+
+FORM: Final = "memcached://host:port[,host:port]"
+PORT: Final = 11211
+DEFAULT_TIMEOUT: Final = 2.0
+
+_OPTIONS: Final = ("prefix", "timeout")
+_MOST_TRIES: Final = 200
+_FIRST_PAUSE: Final = 0.0005
+_LONGEST_PAUSE: Final = 0.01
+
+_NOTHING_STORED: Final = ("SERVER_ERROR object too large", "SERVER_ERROR out of memory", "ERROR", "CLIENT_ERROR")
+
+
+class Lost(Exception):
+    """The server closed the connection in the middle of an exchange."""
+
+
+class Server:
+    """One server.
+
+    Attributes:
+        host: Its name or address.
+        port: Its port.
+        name: Both as text: what names it in messages, and what decides which keys it has.
+        breaker: What is known of it being down.
+    """
+
+    __slots__ = ("breaker", "host", "name", "port")
+
+    def __init__(self, host: str, port: int | None) -> None:
+        self.host: Final = host
+        self.port: Final = port or PORT
+        self.name: Final = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.breaker: Final = Breaker(NAME, f"the server {self.name}")
+
+
+class Setup:
+    """What a driver is made of, apart from its connections.
+
+    Attributes:
+        servers: The servers.
+        operations: The operations on them.
+        timeout: Seconds for each exchange with a server.
+    """
+
+    __slots__ = ("operations", "servers", "timeout")
+
+    def __init__(self, servers: str, prefix: str, timeout: float) -> None:
+        place = parsed(f"memcached://{servers}", NAME, FORM, ())
+        if place.path or place.username is not None or not place.hosts:
+            raise ConfigurationError(f"a URL for memcached is {FORM}, without a password, a path or a database")
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
+        self.servers: Final = tuple(Server(*host) for host in place.hosts)
+        names = tuple(server.name for server in self.servers)
+        if len(set(names)) < len(names):
+            raise ConfigurationError("the URL for memcached names a server twice")
+        self.operations: Final = MemcachedOperations(Keys(check_prefix(prefix), names), names)
+        self.timeout: Final = timeout
+
+
+def arguments_in(url: str) -> tuple[str, dict[str, Any]]:
+    """Give the arguments of a driver's constructor that *url* says.
+
+    Raises:
+        ConfigurationError: The URL has another form, or an option that is unknown or bad.
+    """
+    place = parsed(url, NAME, FORM, _OPTIONS)
+    options = place.options
+    if place.username is not None or place.password is not None:
+        raise ConfigurationError(
+            "memcached is spoken to without a password here: keep it on a network of its own, and the URL without one"
+        )
+    servers = url.partition("://")[2].partition("?")[0]
+    return servers, {"prefix": options.text("prefix"), "timeout": options.seconds("timeout", DEFAULT_TIMEOUT)}
+
+
+class Patience:
+    """How long one operation goes on trying, where others write to the same session.
+
+    Args:
+        operation: The operation of the contract.
+        limit: Seconds.
+    """
+
+    __slots__ = ("_limit", "_operation", "_since", "_tries")
+
+    def __init__(self, operation: str, limit: float) -> None:
+        self._operation: Final = operation
+        self._limit: Final = limit
+        self._since = 0.0
+        self._tries = 0
+
+    def pause(self) -> float:
+        """Give the seconds to wait before the next try.
+
+        Raises:
+            DriverUnavailable: There were too many tries.
+        """
+        now = time.monotonic()
+        self._since = self._since or now
+        self._tries += 1
+        if self._tries > _MOST_TRIES or now - self._since > self._limit:
+            why = f"other writers were first {self._tries} times in a row: too many write to this session at once"
+            raise DriverUnavailable(NAME, self._operation, why)
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._tries, 10))
+        return random.uniform(0, longest)  # noqa: S311 (no secret)
+
+
+class Attempt:
+    """How far an exchange with a server got, for whoever has to say what its failure means.
+
+    Attributes:
+        was_sent: True once some of the request may have left the process.
+    """
+
+    __slots__ = ("_operation", "_request", "_server", "was_sent")
+
+    def __init__(self, operation: str, server: Server, request: Request) -> None:
+        self._operation: Final = operation
+        self._server: Final = server
+        self._request: Final = request
+        self.was_sent = False
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """True where sending it once more cannot do anything twice."""
+        return not is_write(self._request)
+
+    def refused(self, error: Refused) -> DriverUnavailable:
+        """Give the error to raise where the server said no."""
+        place, request = self._server.name, self._request
+        why = f"{place} said {error.said}"
+        if isinstance(request, Store) and "too large" in error.said:
+            why = (
+                f"the session has {len(request.data)} bytes, more than {place} takes for one item: keep less in it, or"
+                " start memcached with a larger -I"
+            )
+        elif isinstance(request, Store) and "out of memory" in error.said:
+            why = f"{place} is out of memory: give it more (-m)"
+        return self._failed(why, unknown=not error.said.startswith(_NOTHING_STORED))
+
+    def failed(self, error: Exception, timeout: float) -> DriverUnavailable:
+        """Give the error to raise where no reply came; note what it says of the server."""
+        place = self._server.name
+        if isinstance(error, TimeoutError):
+            self._server.breaker.failed()
+            return self._failed(f"{place} did not answer within {timeout:g} s", unknown=True)
+        if isinstance(error, Garbled):
+            return self._failed(f"{place} answered with {error}: is it memcached?", unknown=True)
+        if self.was_sent:
+            return self._failed(f"{place} closed the connection", unknown=True)
+        self._server.breaker.failed()
+        return self._failed(f"cannot connect to {place}: {error}", unknown=True)
+
+    def _failed(self, why: str, *, unknown: bool) -> DriverUnavailable:
+        is_unknown = unknown and self.was_sent and is_write(self._request)
+        return DriverUnavailable(NAME, self._operation, why, outcome_unknown=is_unknown)

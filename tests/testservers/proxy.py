@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -17,6 +19,7 @@ __all__ = ["Counts", "Fault", "FaultProxies", "FaultProxy"]
 T = TypeVar("T")
 
 _CHUNK: Final = 1 << 18
+_NO_GOODBYE: Final = struct.pack("ii", 1, 0)  # a closed socket resets its connection
 
 
 class Fault(Enum):
@@ -265,6 +268,8 @@ class _Link:
     def reset(self) -> None:
         """Cut both connections at once."""
         for _, writer in (self._client, self._server):
+            with suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_GOODBYE)
             writer.transport.abort()
 
     async def _requests(self) -> None:

@@ -1,0 +1,328 @@
+"""What differs between the SQL servers, and every statement that they have in common.
+
+The schema is that of SQLite: a session is one row and a value is one row, so that a write's size follows the change
+and a rotation touches no value. `ends` is computed by the server whenever the row changes, so expiry and the liveness
+of a write are one comparison in the statement that does the work. `prior` is the digest that a rotation replaced: it
+works until `prior_until`, which is `NEVER` for as long as nobody presented its successor. A value is bytes in `data`
+or a counter in `number`. Columns are not called `user` and `key`, which are words of one dialect or the other.
+"""
+
+# ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from functools import cache
+from typing import ClassVar, Final, NamedTuple
+
+from coatcheck.drivers.sql.statement import Row, Statement
+from coatcheck.errors import ConfigurationError
+from coatcheck.record import Delta, Name
+
+__all__ = ["SCHEMA_VERSION", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
+
+SCHEMA_VERSION: Final = "1"
+
+_LONGEST_PREFIX: Final = 32  # the servers cut names of tables and indexes at 63 or 64
+_TABLE: Final = re.compile(r"\bcoatcheck_\w+")
+
+
+class Trouble(Enum):
+    """What an error of the client library means to us."""
+
+    LOST = "the server cannot be reached, gave no answer in time, or ended the connection: the outcome is unknown"
+    CLASH = "our transaction was chosen to give way to another and is undone: it may be begun anew"
+    MISSING = "a table or a column is not there"
+    OTHER = "the server refused, and nothing was done"
+
+
+class Single(NamedTuple):
+    """One statement that does all of a Delta in a transaction of its own, or nothing.
+
+    It gives one row where it did it, and none where it found nothing to change.
+
+    Attributes:
+        statement: The statement.
+        counter: Where set, the first column of the row is its new value.
+    """
+
+    statement: Statement
+    counter: Name | None = None
+
+
+class Dialect(ABC):
+    """One kind of server, and the tables with one prefix on it. Free of state, so that threads and tasks share it.
+
+    Args:
+        prefix: What the names of the tables start with.
+
+    Attributes:
+        name: The short name of the driver.
+        title: The name of the server, for messages.
+        errors: What the client library raises.
+        lock: Ends a SELECT that locks its rows until the end of the transaction.
+        skip: The same, leaving out rows that others have locked.
+        current: Ends a SELECT that a write depends on and that reads rows which it has not locked. On a server whose
+            plain reads may be older than the transaction's locks it makes them current.
+        ddl: Creates the tables and their indexes, those that are missing.
+        ddl_is_transactional: Whether that can be part of a transaction.
+        setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
+        begin: Begins a transaction of our own.
+        sql: The statements.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    errors: ClassVar[tuple[type[Exception], ...]]
+    lock: ClassVar[str] = " FOR UPDATE"
+    skip: ClassVar[str] = " FOR UPDATE SKIP LOCKED"
+    current: ClassVar[str]
+    ddl_is_transactional: ClassVar[bool]
+    setup_lock: ClassVar[Statement | None] = None
+    begin: Statement = Statement("BEGIN")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix: Final = check_prefix(prefix)
+        self.sql: Final = Statements(self)
+
+    # -- writing SQL
+
+    def named(self, text: str) -> str:
+        """Give *text* with the prefix before the names of our tables and indexes, and quotes around them."""
+        return _TABLE.sub(lambda found: self.quoted(f"{self.prefix}{found[0]}"), text)
+
+    @abstractmethod
+    def quoted(self, name: str) -> str:
+        """Give the name of a table with quotes around it."""
+
+    @abstractmethod
+    def insert_new(self, into: str, *, returning_id: bool = False) -> str:
+        """Give a statement that inserts a row, or nothing where a key of it exists.
+
+        It waits for another transaction that has inserted or deleted the same key until that one has ended.
+
+        Args:
+            into: All that follows INSERT INTO.
+            returning_id: True where the id of the new row is wanted.
+        """
+
+    @abstractmethod
+    def upsert(self, into: str, key: str, *updates: str) -> str:
+        """Give a statement that inserts rows, and updates those whose *key* exists.
+
+        Args:
+            into: All that follows INSERT INTO.
+            key: The columns of the key.
+            updates: Assignments, where `old.column` is what is stored and `new.column` what would have been inserted.
+        """
+
+    @property
+    @abstractmethod
+    def ddl(self) -> tuple[str, ...]:
+        """Give the statements that create the tables and their indexes, those that are missing."""
+
+    @abstractmethod
+    def table_exists(self, table: str) -> Statement:
+        """Give a statement that has a row where the table, given without prefix, is there. It never fails."""
+
+    # -- what a server can do better than the others
+
+    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002 (see below)
+        """Give the statement that does all of *delta*, or None where it takes more than one.
+
+        It must check in itself, against what is stored when it has its locks, that the session is alive under that
+        very digest, that nobody waits for the digest to be confirmed (`prior_until` is under `NEVER`), and that every
+        base version holds.
+
+        Raises:
+            CounterOverflow: A counter to put is outside 64 signed bits.
+        """
+        return None
+
+    # -- the server's settings
+
+    settings: ClassVar[Statement | None] = None
+    """Asks for the settings that `risk` and `advice` judge, as one row."""
+
+    def risk(self, settings: Row) -> str | None:  # noqa: ARG002 (for those that have settings)
+        """Say why the server may lose sessions that it acknowledged, or None; see `Driver.at_risk`."""
+        return None
+
+    def advice(self, settings: Row) -> list[str]:  # noqa: ARG002 (for those that have settings)
+        """Give a sentence for each setting that should be mended; see `Driver.advice`."""
+        return []
+
+    # -- reading errors
+
+    @abstractmethod
+    def trouble(self, error: Exception) -> Trouble:
+        """Say what an error of the client library means; `OSError` and `TimeoutError` are `LOST` already."""
+
+    @abstractmethod
+    def said(self, error: Exception) -> str:
+        """Give what the server said, without parameters, rows or a password, and what to do where that is known."""
+
+
+@cache
+def marks(count: int, columns: int = 1) -> str:
+    """Give the marks for *count* parameters, or for as many rows of *columns*."""
+    row = "%s" if columns == 1 else f"({', '.join(['%s'] * columns)})"
+    return ", ".join([row] * count)
+
+
+_LOAD: Final = """
+    SELECT s.sid, s.created, s.seen, s.deadline, s.idle, s.absolute, s.username, s.auth_time, s.rotated,
+           s.prior_until, s.ends, v.app, v.name, v.version, v.data, v.number
+    FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v ON v.session = s.id
+    WHERE """
+_FIND: Final = """
+    SELECT id, sid, created, seen, deadline, idle, absolute, username, auth_time, rotated, prior_until, ends,
+           grace, digest, prior
+    FROM coatcheck_session WHERE """
+_BY_ENDED: Final = "sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s)"
+
+
+class Statements:
+    """The SQL text of what every dialect has in common, for the tables of one prefix."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        sql = dialect.named
+        lock, skip, current = dialect.lock, dialect.skip, dialect.current
+        self._dialect: Final = dialect
+
+        self.meta = sql("SELECT name, content FROM coatcheck_meta")
+        self.set_meta = sql(dialect.insert_new("coatcheck_meta (name, content) VALUES (%s, %s)"))
+        self.drop_tables = sql(
+            "DROP TABLE IF EXISTS coatcheck_session, coatcheck_value, coatcheck_ended, coatcheck_fence, coatcheck_meta"
+        )
+
+        # -- reading
+        self.load = sql(_LOAD + "s.digest = %s")
+        self.load_prior = sql(_LOAD + "s.prior = %s")
+        self.load_heir = sql(_LOAD + "s." + _BY_ENDED)
+        self.why_not = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s")
+        self.of_user = sql(_FIND + "username = %s ORDER BY created, id")
+        self._alive = sql("SELECT sid FROM coatcheck_session WHERE ends > %s AND sid IN ")
+        self.is_dirty = sql("""
+            SELECT EXISTS (SELECT 1 FROM coatcheck_session WHERE ends <= %s)
+                OR EXISTS (SELECT 1 FROM coatcheck_ended WHERE expires <= %s)
+                OR EXISTS (SELECT 1 FROM coatcheck_fence WHERE expires <= %s)""")
+
+        # -- reading inside a transaction, for a write
+        self.find = sql(_FIND + "digest = %s" + lock)
+        self.find_prior = sql(_FIND + "prior = %s" + lock)
+        self.find_successor = sql(_FIND + _BY_ENDED + lock)
+        self.lock_user = sql(_FIND + "username = %s ORDER BY id" + lock)
+        self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
+        self.taken = sql(_FIND + "digest = %s OR prior = %s" + current)
+        self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = %s" + current)
+        self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
+        self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
+        self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)
+        self._versions = sql(
+            "SELECT app, name, version, number FROM coatcheck_value WHERE session = %s AND (app, name) IN "
+        )
+        self._current = current
+        self.expired = sql(
+            "SELECT id FROM coatcheck_session WHERE ends BETWEEN %s AND %s ORDER BY ends LIMIT %s" + skip
+        )
+        self.old_ended = sql("SELECT digest FROM coatcheck_ended WHERE expires <= %s ORDER BY expires LIMIT %s" + skip)
+        self.old_fences = sql(
+            "SELECT username FROM coatcheck_fence WHERE expires <= %s ORDER BY expires LIMIT %s" + skip
+        )
+
+        # -- writing
+        self.create = sql(
+            dialect.insert_new(
+                "coatcheck_session (sid, digest, created, seen, deadline, idle, absolute, username, auth_time, rotated,"
+                f" prior_until, grace) VALUES {marks(1, 12)}",
+                returning_id=True,
+            )
+        )
+        self.update = sql("""
+            UPDATE coatcheck_session SET
+                seen = GREATEST(seen, COALESCE(%s, seen)), deadline = COALESCE(%s, deadline),
+                username = COALESCE(%s, username), auth_time = COALESCE(%s, auth_time), prior_until = %s
+            WHERE id = %s""")
+        self.rotate = sql("""
+            UPDATE coatcheck_session SET digest = %s, prior = %s, prior_until = %s, grace = %s, rotated = %s
+            WHERE id = %s""")
+        self._delete = sql("DELETE FROM coatcheck_session WHERE id IN ")
+        self._clear = sql("DELETE FROM coatcheck_value WHERE session IN ")
+        self._clear_apps = sql("DELETE FROM coatcheck_value WHERE session = %s AND app IN ")
+        self._drop = sql("DELETE FROM coatcheck_value WHERE session = %s AND (app, name) IN ")
+        self._forget_ended = sql("DELETE FROM coatcheck_ended WHERE digest IN ")
+        self._forget_fences = sql("DELETE FROM coatcheck_fence WHERE username IN ")
+        self.guard = sql(
+            dialect.insert_new("coatcheck_ended (digest, reason, expires, sid) VALUES (%s, 'unknown', 0, NULL)")
+        )
+        self.unguard = sql("DELETE FROM coatcheck_ended WHERE digest = %s AND expires = 0")
+        into_fence = "coatcheck_fence (username, moment, expires) VALUES (%s, %s, %s)"
+        later = ("moment = GREATEST(old.moment, new.moment)", "expires = GREATEST(old.expires, new.expires)")
+        self.raise_fence = sql(dialect.upsert(into_fence, "username", *later))
+        self.end = cache(self._end)
+        self.put = cache(self._put)
+
+    # -- those with any number of parameters
+
+    def alive(self, sids: Sequence[str], now: float) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that finds the live sessions among *sids*, and its parameters."""
+        return f"{self._alive}({marks(len(sids))})", (now, *sids)
+
+    def versions(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that finds version and counter of some values, and its parameters."""
+        text = f"{self._versions}({marks(len(names), 2)}){self._current}"
+        return text, (session, *(part for name in names for part in name))
+
+    def drop(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes some values, and its parameters."""
+        return f"{self._drop}({marks(len(names), 2)})", (session, *(part for name in names for part in name))
+
+    def clear(self, sessions: Sequence[object]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes all values of some sessions, and its parameters."""
+        return f"{self._clear}({marks(len(sessions))})", tuple(sessions)
+
+    def clear_apps(self, session: object, apps: Sequence[str]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes the values of some apps, and its parameters."""
+        return f"{self._clear_apps}({marks(len(apps))})", (session, *apps)
+
+    def delete(self, sessions: Sequence[object]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes some sessions, and its parameters."""
+        return f"{self._delete}({marks(len(sessions))})", tuple(sessions)
+
+    def forget_ended(self, digests: Sequence[object]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes some tombstones, and its parameters."""
+        return f"{self._forget_ended}({marks(len(digests))})", tuple(digests)
+
+    def forget_fences(self, users: Sequence[object]) -> tuple[str, tuple[object, ...]]:
+        """Give the statement that deletes some fences, and its parameters."""
+        return f"{self._forget_fences}({marks(len(users))})", tuple(users)
+
+    def _end(self, count: int) -> str:
+        """Give the statement that leaves *count* tombstones: digest, reason, until, sid of each."""
+        into = f"coatcheck_ended (digest, reason, expires, sid) VALUES {marks(count, 4)}"
+        updates = ("reason = new.reason", "expires = new.expires", "sid = new.sid")
+        return self._dialect.named(self._dialect.upsert(into, "digest", *updates))
+
+    def _put(self, count: int) -> str:
+        """Give the statement that writes *count* values: session, app, name, version, data, number of each."""
+        into = f"coatcheck_value (session, app, name, version, data, number) VALUES {marks(count, 6)}"
+        updates = ("version = new.version", "data = new.data", "number = new.number")
+        return self._dialect.named(self._dialect.upsert(into, "session, app, name", *updates))
+
+
+def check_prefix(prefix: str) -> str:
+    """Give *prefix* back if it can start the name of a table.
+
+    Raises:
+        ConfigurationError: It has other characters than ASCII letters, digits and underscores, or is too long.
+    """
+    if re.fullmatch(rf"[A-Za-z0-9_]{{0,{_LONGEST_PREFIX}}}", prefix) is None:
+        raise ConfigurationError(
+            f"the table prefix {prefix!r} may only have ASCII letters, digits and underscores,"
+            f" {_LONGEST_PREFIX} of them at most"
+        )
+    return prefix

@@ -1,0 +1,239 @@
+"""Connections of our own to a SQL server: a bounded number for each process, and for each event loop where it is async.
+
+There are no threads and no tasks behind it. A connection is opened by whoever needs it, who so learns at once that the
+server cannot be reached; a process can fork with nothing but the connections to think of; and an event loop can end
+whenever it likes. One pool serves the client libraries that have none and those that have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from coatcheck.drivers.sql.statement import Reply, Statement
+
+__all__ = ["AsyncClient", "AsyncPool", "AsyncPools", "Client", "Pool", "PoolBusy", "Pools"]
+
+C = TypeVar("C")
+C_contra = TypeVar("C_contra", contravariant=True)
+
+LONGEST_IDLE: Final = 240.0
+"""Seconds after which an idle connection is not used again: firewalls forget idle ones, the strictest after 300."""
+
+_forks = 0  # counts the forks behind this process, since the number of a process may come again
+_inherited: list[object] = []  # connections of a parent process: kept so that nothing finalizes them
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 (a fact about the process)
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def _home() -> tuple[int, int]:
+    """Give what names this process, for those who fork with hooks and for those who do not."""
+    return os.getpid(), _forks
+
+
+class PoolBusy(Exception):
+    """No connection came free in time."""
+
+
+class _Manners(Protocol[C_contra]):
+    """What a pool asks about a connection, without I/O."""
+
+    def is_clean(self, connection: C_contra, /) -> bool:
+        """Tell whether it is open, in no transaction, and not in the middle of anything."""
+
+    def is_alive(self, connection: C_contra, /) -> bool:
+        """Tell whether an idle one is good as far as can be seen: nothing has arrived on it, its end least of all."""
+
+    def close(self, connection: C_contra, /) -> None:
+        """Close it at once, whatever state it is in, without waiting for the server. It raises nothing."""
+
+
+class Client(_Manners[C], Protocol[C]):
+    """A synchronous client library."""
+
+    def connect(self, deadline: float, /) -> C:
+        """Open a connection in autocommit mode, until the moment *deadline* of the monotonic clock."""
+
+    def run(self, connection: C, statement: Statement, deadline: float, /) -> Reply:
+        """Have one statement done. After an error the connection is clean, or not clean by `is_clean`."""
+
+
+class AsyncClient(_Manners[C], Protocol[C]):
+    """An asynchronous client library. Its caller bounds the time; cancelling leaves a connection that is not clean."""
+
+    async def connect(self, deadline: float, /) -> C:
+        """Open a connection in autocommit mode."""
+
+    async def run(self, connection: C, statement: Statement, deadline: float, /) -> Reply:
+        """Have one statement done."""
+
+
+class _Idle(Generic[C]):
+    """The connections that nobody uses, the last one used first."""
+
+    def __init__(self, client: _Manners[C]) -> None:
+        self._client: Final = client
+        self._idle: Final[deque[tuple[C, float]]] = deque()
+        self._is_closed = False
+        weakref.finalize(self, _finalized, client, self._idle, _home())
+
+    def pop(self) -> C | None:
+        """Give an idle connection that seems good, or None."""
+        while self._idle:
+            try:
+                connection, since = self._idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if time.monotonic() - since < LONGEST_IDLE and self._client.is_alive(connection):
+                return connection
+            self._client.close(connection)
+        return None
+
+    def push(self, connection: C) -> None:
+        """Take a connection back, or close it unless it is clean."""
+        if self._client.is_clean(connection):
+            self._idle.append((connection, time.monotonic()))
+        else:
+            self._client.close(connection)
+        if self._is_closed:
+            _close_all(self._client, self._idle)
+
+    def close(self) -> None:
+        """Close the idle connections now and those in use when they come back."""
+        self._is_closed = True
+        _close_all(self._client, self._idle)
+
+
+def _close_all(client: _Manners[C], idle: deque[tuple[C, float]]) -> None:
+    with contextlib.suppress(IndexError):
+        while True:
+            client.close(idle.pop()[0])
+
+
+def _finalized(client: _Manners[C], idle: deque[tuple[C, float]], home: tuple[int, int]) -> None:
+    if home == _home():
+        _close_all(client, idle)
+    else:
+        _inherited.append(idle)
+
+
+class Pool(_Idle[C]):
+    """The connections of one process.
+
+    Args:
+        client: The client library.
+        most: How many connections are used at the same time, at most.
+    """
+
+    def __init__(self, client: Client[C], most: int) -> None:
+        super().__init__(client)
+        self._free: Final = threading.Semaphore(most)
+
+    def enter(self, deadline: float) -> None:
+        """Wait until a connection may be used; `leave` has to follow.
+
+        Raises:
+            PoolBusy: It took too long.
+        """
+        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise PoolBusy
+
+    def leave(self) -> None:
+        """Let another one use a connection."""
+        self._free.release()
+
+
+class AsyncPool(_Idle[C]):
+    """The connections of one event loop. It must not lead to the loop, or the loop would never be collected."""
+
+    def __init__(self, client: AsyncClient[C], most: int) -> None:
+        super().__init__(client)
+        self._free = most
+        self._waiting: Final[deque[asyncio.Future[None]]] = deque()
+
+    async def enter(self) -> None:
+        """Wait until a connection may be used; `leave` has to follow."""
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # it was our turn in that very moment
+            raise
+
+    def leave(self) -> None:
+        """Let another one use a connection."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+class Pools(Generic[C]):
+    """The pool of each process that a driver comes to be in."""
+
+    def __init__(self, client: Client[C], most: int) -> None:
+        self._client: Final = client
+        self._most: Final = most
+        self._pools: Final[dict[tuple[int, int], Pool[C]]] = {}
+
+    def here(self) -> Pool[C]:
+        """Give the pool of this process. A parent's is kept as it is, and never used."""
+        home = _home()
+        pool = self._pools.get(home)
+        # no lock: one could be held, by a thread that is not there in the child, while the process forks
+        return pool or self._pools.setdefault(home, Pool(self._client, self._most))
+
+    def close(self) -> None:
+        """Close the pool of this process; using it again makes a new one."""
+        pool = self._pools.pop(_home(), None)
+        if pool is not None:
+            pool.close()
+
+
+class AsyncPools(Generic[C]):
+    """The pool of each event loop, held for as long as the loop is there."""
+
+    def __init__(self, client: AsyncClient[C], most: int) -> None:
+        self._client: Final = client
+        self._most: Final = most
+        self._pools: Final[dict[tuple[int, int], weakref.WeakKeyDictionary[Any, AsyncPool[C]]]] = {}
+
+    def here(self) -> AsyncPool[C]:
+        """Give the pool of the running loop."""
+        pools = self._pools.get(home := _home())
+        if pools is None:
+            pools = self._pools.setdefault(home, weakref.WeakKeyDictionary())
+        loop = asyncio.get_running_loop()
+        pool = pools.get(loop)
+        if pool is None:
+            for other in [other for other in pools if other.is_closed()]:
+                pools.pop(other).close()  # some client libraries keep a loop from being collected
+            pool = pools.setdefault(loop, AsyncPool(self._client, self._most))
+        return pool
+
+    def close(self) -> None:
+        """Close the pool of the running loop; using it again makes a new one."""
+        pools = self._pools.get(_home())
+        pool = None if pools is None else pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            pool.close()

@@ -1,0 +1,254 @@
+"""Carries operations out on connections of our own: once for synchronous programs, once for asynchronous ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Generator
+from typing import ClassVar, Final, Generic, TypeVar
+
+from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
+from coatcheck.drivers.base import Capability
+from coatcheck.drivers.sql.attempt import Attempt, TablesMissing, trouble_of
+from coatcheck.drivers.sql.dialect import Dialect, Trouble
+from coatcheck.drivers.sql.pool import AsyncClient, AsyncPools, Client, PoolBusy, Pools
+from coatcheck.drivers.sql.statement import (
+    ROLLBACK,
+    Again,
+    Reply,
+    Row,
+    Statement,
+    Wants,
+    in_transaction,
+)
+from coatcheck.drivers.sql.writing import SQLOperations
+from coatcheck.errors import CoatcheckError, ConfigurationError
+
+__all__ = ["CAPABILITIES", "AsyncSQLDriver", "SQLDriver", "check_bounds"]
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+CAPABILITIES: Final = frozenset(
+    {
+        Capability.SCOPE_SHARED,
+        Capability.DURABLE,
+        Capability.SURVIVES_SERVER_CRASH,
+        Capability.COUNTERS,
+        Capability.USER_INDEX,
+        Capability.ATOMIC_REVOKE,
+        Capability.SIZE_FOLLOWS_CHANGE,
+        Capability.BORROWED_CONNECTION,
+    }
+)
+
+
+def check_bounds(timeout: float, max_connections: int) -> None:
+    """Check what every driver on a server takes.
+
+    Raises:
+        ConfigurationError: One is out of range.
+    """
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    if max_connections < 1:
+        raise ConfigurationError(f"max_connections must be at least 1, not {max_connections!r}")
+
+
+def settings_of(dialect: Dialect) -> Steps[list[Row]]:
+    """Ask for the settings of the server."""
+    if dialect.settings is None:
+        return []
+    rows: list[Row] = yield dialect.settings._replace(wants=Wants.ROWS)
+    return rows
+
+
+def _may_go_on(error: BaseException, dialect: Dialect) -> bool:
+    """Tell whether the connection can still be used after a ROLLBACK."""
+    if isinstance(error, (Again, CoatcheckError)):
+        return True
+    return isinstance(error, dialect.errors) and trouble_of(error, dialect) is not Trouble.LOST
+
+
+class SQLDriver(SteppedDriver, Generic[C]):
+    """A synchronous driver on a SQL server.
+
+    A subclass has a name and capabilities, and makes a dialect and a client.
+
+    Args:
+        dialect: The server, and the prefix of the tables.
+        client: The client library.
+        place: What names the server, without a password.
+        timeout: Seconds that an operation may take in all.
+        max_connections: How many connections a process uses at the same time, at most.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
+
+    def __init__(self, dialect: Dialect, client: Client[C], place: str, timeout: float, max_connections: int) -> None:
+        check_bounds(timeout, max_connections)
+        self._dialect: Final = dialect
+        self._operations: SQLOperations = SQLOperations(dialect)
+        self._client: Final = client
+        self._place: Final = place
+        self._timeout: Final = timeout
+        self._pools: Final = Pools(client, max_connections)
+        self._breaker: Final = Breaker(dialect.name, place)
+        self._failures: Final[tuple[type[Exception], ...]] = (Again, PoolBusy, OSError, *dialect.errors)
+        self._was_reached = False
+
+    def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        attempt = Attempt(operation, self._dialect, self._breaker, self._place, self._timeout)
+        while True:
+            attempt.begins()
+            try:
+                answer = self._attempt(attempt, begin)
+            except self._failures as error:
+                try:
+                    pause = attempt.failed(error)
+                except TablesMissing:
+                    if operation != "is_set_up":
+                        self.is_set_up()  # which tells of another schema version
+                    raise attempt.without_tables() from error
+            else:
+                self._breaker.worked()
+                return answer
+            time.sleep(pause)
+
+    def _attempt(self, attempt: Attempt, begin: Callable[[], Steps[T]]) -> T:
+        pool = self._pools.here()
+        pool.enter(attempt.deadline)
+        try:
+            attempt.is_waiting = False
+            connection = pool.pop()
+            attempt.is_reused = connection is not None
+            if connection is None:
+                connection = self._client.connect(attempt.deadline)
+            try:
+                if not self._was_reached:
+                    self._look_at(connection, attempt)
+                return self._drive(connection, in_transaction(begin(), self._dialect.begin), attempt)
+            finally:
+                pool.push(connection)
+        finally:
+            pool.leave()
+
+    def _look_at(self, connection: C, attempt: Attempt) -> None:
+        for row in self._drive(connection, settings_of(self._dialect), attempt):
+            self.at_risk = self._dialect.risk(row)
+        self._was_reached = True
+
+    def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
+        run, deadline = self._client.run, attempt.deadline
+        reply: Reply = None
+        try:
+            while True:
+                statement = steps.send(reply)
+                attempt.sends(statement)
+                reply = run(connection, statement, deadline)
+                attempt.answered()
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+        except BaseException as error:
+            if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
+                with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
+                    run(connection, ROLLBACK, deadline)
+            raise
+
+    def advice(self) -> list[str]:
+        """See `Driver.advice`."""
+        rows = self._carry_out("advice", lambda: settings_of(self._dialect))
+        return [sentence for row in rows for sentence in self._dialect.advice(row)]
+
+    def close(self) -> None:
+        """Close the connections of this process: idle ones now, others when they come back. It may be used again."""
+        self._pools.close()
+
+
+class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
+    """An asynchronous driver on a SQL server; see `SQLDriver`. The connections are those of one event loop."""
+
+    capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
+
+    def __init__(
+        self, dialect: Dialect, client: AsyncClient[C], place: str, timeout: float, max_connections: int
+    ) -> None:
+        check_bounds(timeout, max_connections)
+        self._dialect: Final = dialect
+        self._operations: SQLOperations = SQLOperations(dialect)
+        self._client: Final = client
+        self._place: Final = place
+        self._timeout: Final = timeout
+        self._pools: Final = AsyncPools(client, max_connections)
+        self._breaker: Final = Breaker(dialect.name, place)
+        self._failures: Final[tuple[type[Exception], ...]] = (Again, PoolBusy, OSError, *dialect.errors)
+        self._was_reached = False
+
+    async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        attempt = Attempt(operation, self._dialect, self._breaker, self._place, self._timeout)
+        while True:
+            attempt.begins()
+            try:
+                # One bound around everything. What it cancels is closed by the pool, and never waited for.
+                async with asyncio.timeout(max(0.0, attempt.deadline - time.monotonic())):
+                    answer = await self._attempt(attempt, begin)
+            except self._failures as error:
+                try:
+                    pause = attempt.failed(error)
+                except TablesMissing:
+                    if operation != "is_set_up":
+                        await self.is_set_up()  # which tells of another schema version
+                    raise attempt.without_tables() from error
+            else:
+                self._breaker.worked()
+                return answer
+            await asyncio.sleep(pause)
+
+    async def _attempt(self, attempt: Attempt, begin: Callable[[], Steps[T]]) -> T:
+        pool = self._pools.here()
+        await pool.enter()
+        try:
+            attempt.is_waiting = False
+            connection = pool.pop()
+            attempt.is_reused = connection is not None
+            if connection is None:
+                connection = await self._client.connect(attempt.deadline)
+            try:
+                if not self._was_reached:
+                    await self._look_at(connection, attempt)
+                return await self._drive(connection, in_transaction(begin(), self._dialect.begin), attempt)
+            finally:
+                pool.push(connection)
+        finally:
+            pool.leave()
+
+    async def _look_at(self, connection: C, attempt: Attempt) -> None:
+        for row in await self._drive(connection, settings_of(self._dialect), attempt):
+            self.at_risk = self._dialect.risk(row)
+        self._was_reached = True
+
+    async def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
+        run, deadline = self._client.run, attempt.deadline
+        reply: Reply = None
+        try:
+            while True:
+                statement = steps.send(reply)
+                attempt.sends(statement)
+                reply = await run(connection, statement, deadline)
+                attempt.answered()
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+        except BaseException as error:
+            if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
+                with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
+                    await run(connection, ROLLBACK, deadline)
+            raise
+
+    async def close(self) -> None:
+        """Close the connections of the running loop: idle ones now, others when they come back."""
+        self._pools.close()

@@ -1,0 +1,318 @@
+"""What each operation does on a SQL server, statement by statement.
+
+The order in which transactions of ours take locks is everywhere the same, so that none waits for another in a circle:
+
+1. the fence of a user (a row of `fence`),
+2. sessions (rows of `session`), one, or those of a user by rising id,
+3. tombstones (rows of `ended`) of digests that belong to no session, or to the sessions that are locked already,
+4. values, which are only ever written under the lock of their session.
+
+What a transaction reads without a lock may be older than the locks that it gets later. So a decision is made on rows
+that are locked, or that nobody changes but under a lock that is held.
+
+Two transactions that insert different rows do not see each other before they commit, whatever they look for. Wherever
+both must not succeed, both therefore write one row, on which the second waits for the first:
+
+- A log-in and `revoke_user`: the row of `fence`. Whoever logs in writes it too, without raising the fence. If the
+  log-in is first, the revocation waits for it and then finds its session; if the revocation is first, the log-in waits
+  and then finds the fence.
+- `create` (or the new digest of a rotation) and the revocation of a digest that is not there yet: the row of `ended`.
+  Whoever files a session under a new digest inserts that row as a guard, and deletes it before the end. A revocation
+  that finds no session writes the tombstone into that row, waiting where the guard is there, and then looks for the
+  session once more. Two creations under one digest wait for each other there too.
+
+A sweep takes what it can lock without waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar, cast
+
+from coatcheck.drivers._rows import Found, found_in, record_of
+from coatcheck.drivers._rules import prior_state
+from coatcheck.drivers._steps import Operations, Steps
+from coatcheck.drivers.sql.dialect import SCHEMA_VERSION, Dialect
+from coatcheck.drivers.sql.statement import BEGIN, Again, Row, Statement, Wants
+from coatcheck.errors import ConfigurationError
+from coatcheck.record import (
+    TOMBSTONE,
+    USER_FENCE,
+    Missing,
+    Name,
+    Reason,
+    Record,
+    SessionInfo,
+    Value,
+)
+
+__all__ = ["CHUNK", "Common", "count_of", "in_chunks", "rows_of"]
+
+T = TypeVar("T")
+
+CHUNK: Final = 500
+"""Rows, keys or digests of one statement."""
+
+
+def rows_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[list[Row]]:
+    """Ask for the rows of a query."""
+    rows = yield Statement(text, parameters, Wants.ROWS)
+    return cast("list[Row]", rows)
+
+
+def count_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[int]:
+    """Have a statement done; give the number of rows that it found."""
+    count = yield Statement(text, parameters, Wants.COUNT)
+    return cast("int", count)
+
+
+def in_chunks(things: Sequence[T]) -> Iterable[Sequence[T]]:
+    """Give *things* in parts that one statement takes."""
+    for start in range(0, len(things), CHUNK):
+        yield things[start : start + CHUNK]
+
+
+class Common(Operations):
+    """Reading, ending, sweeping and the tables: all operations but those of `writing`.
+
+    Args:
+        dialect: The server, and the prefix of the tables.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect: Final = dialect
+
+    # -- reading
+
+    def load(self, digest: bytes, now: float) -> Steps[Record | Missing]:
+        """See `Driver.load`. A digest goes from current to prior to ended, never back, and is sought in that order."""
+        sql = self.dialect.sql
+        rows = yield from rows_of(sql.load, (digest,))
+        if rows:
+            return _record_in(rows, digest, now, stale=False)
+        rows = yield from rows_of(sql.load_prior, (digest,))
+        why = Reason.UNKNOWN if rows else (yield from self._why_not(digest, now))
+        found = _record_in(rows, digest, now, stale=True) if rows else Missing(why)
+        if isinstance(found, Missing) and found.reason is Reason.ROTATED:
+            rows = rows or (yield from rows_of(sql.load_heir, (digest,)))
+            heir = _record_in(rows, b"", now, stale=False) if rows else None
+            return Missing(found.reason, heir if isinstance(heir, Record) else None)
+        return found
+
+    def _why_not(self, digest: bytes, now: float) -> Steps[Reason]:
+        rows = yield from rows_of(self.dialect.sql.why_not, (digest,))
+        return _tombstone(rows, now)
+
+    def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:
+        """See `Driver.sessions_of`."""
+        rows = yield from rows_of(self.dialect.sql.of_user, (user,))
+        found = (found_in(row, by_prior=False) for row in rows)
+        return [session.info for session in found if session is not None and session.info.expires > now]
+
+    def dead(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
+        """See `Driver.dead`."""
+        wanted = list(dict.fromkeys(sids))
+        dead = set(wanted)
+        for chunk in in_chunks(wanted):
+            rows = yield from rows_of(*self.dialect.sql.alive(chunk, now))
+            dead.difference_update(cast("str", row[0]) for row in rows)
+        return dead
+
+    # -- finding a session that may be written
+
+    def _seek(self, digest: bytes) -> Steps[tuple[Row | None, bool]]:
+        """Lock the row that *digest* opens; give it, and whether it has a successor."""
+        rows = yield from rows_of(self.dialect.sql.find, (digest,))
+        if rows:
+            return rows[0], False
+        rows = yield from rows_of(self.dialect.sql.find_prior, (digest,))
+        return (rows[0], True) if rows else (None, False)
+
+    def _find(self, digest: bytes, now: float) -> Steps[Found | Reason]:
+        """Lock the live session under *digest* and give it, or say why there is none."""
+        row, by_prior = yield from self._seek(digest)
+        if row is None:
+            return (yield from self._why_not(digest, now))
+        return _judged(row, now, by_prior=by_prior)
+
+    # -- fences and tombstones
+
+    def _fence_of(self, user: str, now: float) -> Steps[float]:
+        """Keep revocations of *user* waiting, and give the moment of the last one; 0 for none.
+
+        Before any session is locked.
+        """
+        sql = self.dialect.sql
+        yield from count_of(sql.raise_fence, (user, 0.0, now + USER_FENCE))
+        rows = yield from rows_of(sql.fence, (user,))
+        if not rows:  # swept away between the two
+            raise Again
+        return cast("float", rows[0][0])
+
+    def _end(self, ended: Sequence[tuple[bytes, Reason, float, str | None]]) -> Steps[None]:
+        """Leave tombstones: the digest, why, when it ended, and the sid for one who comes to end the session."""
+        each = {row[0]: row for row in ended}  # a digest may be named twice
+        for chunk in in_chunks([each[digest] for digest in sorted(each)]):
+            rows = ((digest, str(reason), end + TOMBSTONE, sid) for digest, reason, end, sid in chunk)
+            yield from count_of(self.dialect.sql.end(len(chunk)), tuple(part for row in rows for part in row))
+
+    # -- ending
+
+    def revoke(self, digest: bytes, now: float) -> Steps[bool]:
+        """See `Driver.revoke`. The tombstone is left in any case, for a `create` that is still on its way."""
+        sql = self.dialect.sql
+        yield BEGIN
+        row, by_prior = yield from self._seek(digest)
+        if row is None:
+            found: Found | Reason = yield from self._why_not(digest, now)
+        else:
+            found = _judged(row, now, by_prior=by_prior)
+        if found is Reason.ROTATED:
+            found = yield from self._successor(digest, now)
+        if isinstance(found, Found):
+            yield from self._end([(digest, Reason.REVOKED, now, None), *_digests_of(found, now)])
+            yield from self._remove([found.id])
+            return True
+        yield from self._end([(digest, Reason.REVOKED, now, None)])
+        if row is None:
+            if (yield from rows_of(sql.taken, (digest, digest))):
+                raise Again  # a creation that the tombstone waited for: it is to be locked first
+        elif not by_prior:  # expired or unreadable: it ends all the same, whatever another clock says
+            yield from self._remove([row[0]])
+        return False
+
+    def _successor(self, digest: bytes, now: float) -> Steps[Found | Reason]:
+        """Lock the live session that *digest* opened before a rotation took it away, and give it."""
+        for statement in (self.dialect.sql.find_prior, self.dialect.sql.find_successor):
+            rows = yield from rows_of(statement, (digest,))
+            found = found_in(rows[0], by_prior=False) if rows else None
+            if found is not None and found.info.expires > now:
+                return found
+        return Reason.ROTATED
+
+    def revoke_user(self, user: str, now: float, keep: str | None) -> Steps[int]:
+        """See `Driver.revoke_user`."""
+        sql = self.dialect.sql
+        yield BEGIN
+        yield from count_of(sql.raise_fence, (user, now, now + USER_FENCE))
+        removed: list[object] = []
+        ended: list[tuple[bytes, Reason, float, str | None]] = []
+        count = 0
+        for row in (yield from rows_of(sql.lock_user, (user,))):
+            found = found_in(row, by_prior=False)
+            if found is not None:
+                if found.info.sid == keep:
+                    continue
+                ended += _digests_of(found, now)
+                count += found.info.expires > now
+            removed.append(row[0])
+        yield from self._end(ended)
+        yield from self._remove(removed)
+        return count
+
+    def _remove(self, sessions: Sequence[object]) -> Steps[None]:
+        """Remove sessions that are locked, with their values."""
+        for chunk in in_chunks(sessions):
+            yield from count_of(*self.dialect.sql.clear(chunk))
+            yield from count_of(*self.dialect.sql.delete(chunk))
+
+    def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
+        """See `Driver.sweep`."""
+        sql = self.dialect.sql
+        if limit <= 0 or not (yield from rows_of(sql.is_dirty, (now, now, now)))[0][0]:
+            return 0  # the usual case takes no locks
+        yield BEGIN
+        expired = [row[0] for row in (yield from rows_of(sql.expired, (since, now, limit)))]
+        yield from self._remove(expired)
+        for chunk in in_chunks([row[0] for row in (yield from rows_of(sql.old_ended, (now, limit)))]):
+            yield from count_of(*sql.forget_ended(chunk))
+        for chunk in in_chunks([row[0] for row in (yield from rows_of(sql.old_fences, (now, limit)))]):
+            yield from count_of(*sql.forget_fences(chunk))
+        return len(expired)
+
+    # -- the tables
+
+    def setup(self) -> Steps[None]:
+        """See `Driver.setup`. Others may do it at the same moment."""
+        dialect = self.dialect
+        if (yield from self.is_set_up()):
+            return
+        if dialect.ddl_is_transactional:
+            yield BEGIN
+        if dialect.setup_lock is not None:
+            yield dialect.setup_lock
+        for text in dialect.ddl:
+            yield from count_of(text)
+        for name, content in (("schema", SCHEMA_VERSION), ("prefix", dialect.prefix)):
+            yield from count_of(dialect.sql.set_meta, (name, content))
+        yield from self.is_set_up()
+
+    def is_set_up(self) -> Steps[bool]:
+        """See `Driver.is_set_up`.
+
+        Raises:
+            ConfigurationError: The tables have another schema version, or belong to another prefix.
+        """
+        dialect = self.dialect
+        for table in ("meta", "session", "value", "ended", "fence"):
+            request = dialect.table_exists(f"coatcheck_{table}")
+            if not (yield from rows_of(request.text, request.parameters)):
+                return False
+        meta = dict(cast("list[tuple[str, str]]", (yield from rows_of(dialect.sql.meta))))
+        if "schema" not in meta:  # a creator died before its last statement
+            return False
+        if meta["schema"] != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"the session tables in this {dialect.title} database have schema version {meta['schema']}, this"
+                f" coatcheck works with {SCHEMA_VERSION}: use the matching coatcheck, or another database or prefix"
+            )
+        if meta.get("prefix") != dialect.prefix:
+            # where the names of tables do not differ in case, two environments would share their sessions
+            raise ConfigurationError(
+                f"the session tables in this {dialect.title} database belong to the prefix {meta.get('prefix')!r},"
+                f" which differs from {dialect.prefix!r} in case only: choose one that differs in more than case"
+            )
+        return True
+
+    def tear_down(self) -> Steps[None]:
+        """See `Driver.tear_down`."""
+        if self.dialect.ddl_is_transactional:
+            yield BEGIN
+        yield from count_of(self.dialect.sql.drop_tables)
+
+
+def _tombstone(rows: Sequence[Row], now: float) -> Reason:
+    """Read a row of (reason, expires)."""
+    if not rows or cast("float", rows[0][1]) <= now:
+        return Reason.UNKNOWN
+    return Reason.ROTATED if rows[0][0] == Reason.ROTATED else Reason.REVOKED
+
+
+def _judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:
+    """Give the session of a row if it is alive, or say why it is not."""
+    found = found_in(row, by_prior=by_prior)
+    if found is None:
+        return Reason.UNREADABLE
+    if found.info.expires <= now:
+        return Reason.EXPIRED
+    reason = prior_state(found.prior_until, now) if by_prior else None
+    return found if reason is None else reason
+
+
+def _digests_of(found: Found, now: float) -> list[tuple[bytes, Reason, float, str | None]]:
+    """Give the tombstones of a session that is ended on purpose."""
+    ended: list[tuple[bytes, Reason, float, str | None]] = [(found.digest, Reason.REVOKED, now, None)]
+    if found.prior is not None and prior_state(found.prior_until, now) is not Reason.UNKNOWN:
+        ended.append((found.prior, Reason.REVOKED, now, None))
+    return ended
+
+
+def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
+    """Give the session in rows of the statement `load`, or why it is none."""
+    values: dict[Name, Value] = {}
+    for row in rows:
+        app, key, version, data, number = row[11:]
+        content = data if number is None else number
+        if content is not None:
+            values[app, key] = Value(content, version)  # type: ignore[index,arg-type]  # the columns have these types
+    return record_of(rows[0][:11], values, digest, now, stale=stale)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from coatcheck.drivers.sqlite import SQLiteDriver, connect, files
+from coatcheck.drivers import _files
+from coatcheck.drivers.sqlite import SQLiteDriver, connect
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable
 from coatcheck.record import Delta, Missing, Put, Reason
 from coatcheck.testing import digest
@@ -163,11 +164,11 @@ broken line
     ],
 )  # fmt: skip
 def test_the_file_system_is_found_out(folder: str, kind: str) -> None:
-    assert files.file_system_in(MOUNTS, folder) == kind
+    assert _files.file_system_in(MOUNTS, folder) == kind
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(_files, "file_system_of", lambda _: "nfs4")
     with pytest.raises(ConfigurationError, match="network_filesystem=allow"):
         SQLiteDriver(tmp_path / "s.db").setup()
     SQLiteDriver.from_url(f"sqlite:///{tmp_path}/s.db?network_filesystem=allow").setup()

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
-from typing import Final
 
+from coatcheck.drivers._files import PlaceError, network_file_system
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["check_place", "create_file"]
-
-_NETWORK: Final = frozenset({
-    "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
-})  # fmt: skip
-
-
-class PlaceError(OSError):
-    """The folder is missing or cannot be written; the message says so for people."""
 
 
 def check_place(path: str, *, network_allowed: bool) -> None:
@@ -43,8 +34,8 @@ def check_place(path: str, *, network_allowed: bool) -> None:
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ConfigurationError(f"{path!r} is {what}: name the file that the database should be in")
-    kind = _file_system(folder)
-    if kind in _NETWORK and not network_allowed:
+    kind = network_file_system(folder)
+    if kind is not None and not network_allowed:
         raise ConfigurationError(
             f"{path!r} is on a network file system ({kind}), where SQLite's locks and shared memory do not hold:"
             " put it on a local disk, use a server for sessions that several hosts share, or add"
@@ -66,26 +57,3 @@ def create_file(path: str) -> None:
             f"cannot create the database {path!r}: {error.strerror}: make its folder writable for this program, or name"
             " a file in another one"
         ) from error
-
-
-def _file_system(folder: Path) -> str:
-    """Give the type of the file system that *folder* is on, or "" where the system does not tell."""
-    try:
-        table = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
-    return file_system_in(table, os.path.realpath(folder))
-
-
-def file_system_in(table: str, folder: str) -> str:
-    """Give the type of the file system of *folder*, an absolute path without links, by a table like /proc/mounts."""
-    best, kind = -1, ""
-    for line in table.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:  # noqa: PLR2004 (device, place, type)
-            continue
-        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
-        inside = place in ("/", folder) or folder.startswith(place + "/")
-        if inside and len(place) >= best:  # of two on the same place the later one is seen
-            best, kind = len(place), fields[2]
-    return kind

@@ -1,0 +1,47 @@
+"""File systems, for the engines that keep files: which ones lose data, and how a place is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+__all__ = ["PlaceError", "file_system_in", "file_system_of", "network_file_system"]
+
+_NETWORK: Final = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+})  # fmt: skip
+
+
+class PlaceError(OSError):
+    """The folder is missing or cannot be written; the message says so for people."""
+
+
+def network_file_system(folder: Path) -> str | None:
+    """Give the type of the file system that *folder* is on where it is one of a network, and None for a local one."""
+    kind = file_system_of(folder)
+    return kind if kind in _NETWORK else None
+
+
+def file_system_of(folder: Path) -> str:
+    """Give the type of the file system that *folder* is on, or "" where the system does not tell."""
+    try:
+        table = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    return file_system_in(table, os.path.realpath(folder))
+
+
+def file_system_in(table: str, folder: str) -> str:
+    """Give the type of the file system of *folder*, an absolute path without links, by a table like /proc/mounts."""
+    best, kind = -1, ""
+    for line in table.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:  # noqa: PLR2004 (device, place, type)
+            continue
+        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
+        inside = place in ("/", folder) or folder.startswith(place + "/")
+        if inside and len(place) >= best:  # of two on the same place the later one is seen
+            best, kind = len(place), fields[2]
+    return kind

@@ -1,0 +1,291 @@
+"""Connections to PostgreSQL whose every wait has an end.
+
+libpq waits for an answer for as long as the connection seems to be there, which may be hours where the network swallows
+what is sent. So the synchronous connection watches the clock while it waits, and the asynchronous one is closed when
+its task is cancelled (by a time limit, too) rather than asking the server politely and waiting for it once more.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import threading
+import time
+from asyncio import CancelledError
+from collections.abc import Generator, Mapping
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import waiting
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.rows import tuple_row
+
+from coatcheck.drivers.postgresql.dialect import statement_limit
+from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
+
+__all__ = ["AsyncBorrower", "AsyncClient", "Borrower", "Client", "Settings", "commits_alone"]
+
+T = TypeVar("T")
+
+_INTERVAL: Final = 0.1  # seconds between two looks at the clock
+_SHORTEST: Final = 2  # seconds: psycopg waits no shorter for a connection
+_ADAPTERS: Final = AdaptersMap(psycopg.adapters)  # as they are now: what an application registers later is not for us
+
+Parameters = Mapping[str, Any]
+
+
+class TimedOut(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+class Settings:
+    """How to connect.
+
+    Args:
+        parameters: Those of libpq.
+        timeout: Seconds that an operation may take in all.
+        hosts: How many hosts the parameters name.
+    """
+
+    def __init__(self, parameters: Parameters, timeout: float, hosts: int) -> None:
+        self._timeout: Final = timeout
+        self._hosts: Final = max(1, hosts)
+        self._parameters: Final = {
+            **parameters,
+            "client_encoding": "utf8",
+            "tcp_user_timeout": max(1, int(timeout * 1000)),
+            "keepalives_idle": 30,
+            "autocommit": True,
+            # PgBouncer before 1.21 hands prepared statements of one client to another's connection, and one that is
+            # newer may be set up not to know them: so there are none.
+            "prepare_threshold": None,
+        }
+        limit = statement_limit(timeout)
+        # for statements outside our transactions, which set the same for themselves
+        self._options: Final = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
+        self.takes_options = True
+
+    def until(self, deadline: float) -> float:
+        """Give the moment at which to leave a host for the next one, or give up."""
+        now = time.monotonic()
+        return now + max(0.0, deadline - now) / self._hosts
+
+    def given(self, deadline: float) -> Parameters:
+        """Give the parameters for a connection that has to be there at the moment *deadline*."""
+        seconds = max(_SHORTEST, math.ceil(self.until(deadline) - time.monotonic()))
+        more = {"options": self._options} if self.takes_options else {}
+        return {**self._parameters, "connect_timeout": seconds, **more}
+
+    def can_do_without(self, error: psycopg.Error) -> bool:
+        """Tell whether to try once more without options: PgBouncer refuses what it cannot pass on."""
+        is_refused = self.takes_options and "unsupported startup parameter" in str(error)
+        if is_refused:
+            self.takes_options = False
+        return is_refused
+
+
+class _Connecting(threading.local):
+    """When the connection that this thread is opening has to be there."""
+
+    until = math.inf
+
+
+_connecting: Final = _Connecting()
+
+
+def _bounded(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """Do *work*, which waits for a socket, and give up at the moment *until*."""
+    try:
+        wanted = next(work)
+        while True:
+            ready = yield wanted
+            if time.monotonic() >= until:
+                raise TimedOut("the server did not answer in time")
+            wanted = work.send(ready)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+    finally:
+        work.close()
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor that nothing on its connection, and nothing an application registers, changes."""
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+class _AsyncCursor(psycopg.AsyncCursor[Any]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that waits until its `deadline`."""
+
+    deadline = math.inf
+
+    @classmethod
+    def _connect_gen(cls, *arguments: Any, **more: Any) -> Any:
+        # Where psycopg has no such method, its own limit, in whole seconds, is all that holds.
+        return (yield from _bounded(super()._connect_gen(*arguments, **more), _connecting.until))
+
+    def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
+        """Wait for an answer, not past the deadline. An interrupt leaves the connection as it is: it is closed then."""
+        interval = max(0.001, min(_INTERVAL, self.deadline - time.monotonic()))
+        return waiting.wait(_bounded(gen, self.deadline), self.pgconn.socket, interval=interval)
+
+
+class AsyncConnection(psycopg.AsyncConnection[Any]):
+    """A connection that is closed when the task that waits on it is cancelled."""
+
+    async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
+        """Wait for an answer."""
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval=_INTERVAL)
+        except CancelledError:
+            self.pgconn.finish()
+            raise
+
+
+class _Manners:
+    """What can be said of a connection without I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+
+    def is_clean(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+        """Tell whether it is open and idle."""
+        pgconn = connection.pgconn
+        return pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.IDLE
+
+    def is_alive(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+        """Tell whether nothing has arrived on it: all that a server says unasked is good-bye."""
+        try:
+            poll = select.poll()
+            poll.register(connection.pgconn.socket, select.POLLIN)
+            return not poll.poll(0)
+        except (OSError, psycopg.Error):
+            return False
+
+    def close(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        """Close it at once."""
+        connection.pgconn.finish()
+
+
+def _has_rows(statement: Statement) -> bool:
+    """Tell whether rows come back, which are exact and shorter in binary form; several statements in one have none."""
+    return statement.wants is not Wants.COUNT
+
+
+def _reply(cursor: Any, statement: Statement) -> Reply:
+    if statement.wants is Wants.COUNT:
+        count: int = cursor.rowcount
+        return count
+    return _answer(cursor.fetchall(), statement)
+
+
+def _answer(rows: Any, statement: Statement) -> Reply:
+    if statement.wants is Wants.ROWS:
+        found: list[Row] = rows
+        return found
+    ident: int | None = rows[0][0] if rows else None
+    return ident
+
+
+class Client(_Manners):
+    """psycopg's synchronous connections."""
+
+    def connect(self, deadline: float) -> Connection:
+        """See `coatcheck.drivers.sql.pool.Client`."""
+        try:
+            return self._connect(deadline)
+        except psycopg.OperationalError as error:
+            if not self._settings.can_do_without(error):
+                raise
+        return self._connect(deadline)
+
+    def _connect(self, deadline: float) -> Connection:
+        _connecting.until = self._settings.until(deadline)
+        try:
+            return Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
+        finally:
+            _connecting.until = math.inf
+
+    def run(self, connection: Connection, statement: Statement, deadline: float) -> Reply:
+        """See `coatcheck.drivers.sql.pool.Client`."""
+        connection.deadline = deadline
+        cursor = connection.cursor()
+        try:
+            cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement))
+        except psycopg.errors.ReadOnlySqlTransaction:
+            connection.close()  # the next one may lead to the primary
+            raise
+        return _reply(cursor, statement)
+
+
+class AsyncClient(_Manners):
+    """psycopg's asynchronous connections."""
+
+    async def connect(self, deadline: float) -> AsyncConnection:
+        """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        try:
+            return await self._connect(deadline)
+        except psycopg.OperationalError as error:
+            if not self._settings.can_do_without(error):
+                raise
+        return await self._connect(deadline)
+
+    async def _connect(self, deadline: float) -> AsyncConnection:
+        return await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+
+    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:  # noqa: ARG002 (its caller bounds the time)
+        """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        cursor = connection.cursor()
+        try:
+            await cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement))
+        except psycopg.errors.ReadOnlySqlTransaction:
+            await connection.close()  # the next one may lead to the primary
+            raise
+        if statement.wants is Wants.COUNT:
+            return cursor.rowcount
+        return _answer(await cursor.fetchall(), statement)
+
+
+def commits_alone(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Tell whether the next statement on a connection of the application's would be committed by itself."""
+    return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+class Borrower:
+    """How to use a `psycopg.Connection` of the application's."""
+
+    def has_transaction(self, connection: psycopg.Connection[Any]) -> bool:
+        """See `coatcheck.drivers.sql.lent.Borrower`."""
+        return not commits_alone(connection)
+
+    def run(self, connection: psycopg.Connection[Any], statement: Statement) -> Reply:
+        """See `coatcheck.drivers.sql.lent.Borrower`."""
+        cursor = _Cursor(connection, row_factory=tuple_row)
+        cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement), prepare=False)
+        return _reply(cursor, statement)
+
+
+class AsyncBorrower:
+    """How to use a `psycopg.AsyncConnection` of the application's."""
+
+    def has_transaction(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """See `coatcheck.drivers.sql.lent.Borrower`."""
+        return not commits_alone(connection)
+
+    async def run(self, connection: psycopg.AsyncConnection[Any], statement: Statement) -> Reply:
+        """See `coatcheck.drivers.sql.lent.Borrower`."""
+        cursor = _AsyncCursor(connection, row_factory=tuple_row)
+        await cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement), prepare=False)
+        if statement.wants is Wants.COUNT:
+            return cursor.rowcount
+        return _answer(await cursor.fetchall(), statement)

@@ -1,0 +1,127 @@
+"""Ordinary changes as one statement, which checks that the session lives and does the work in one round trip.
+
+A statement of PostgreSQL's sees what was committed when it began. A row that another transaction changed since is
+waited for when it is locked or written, and judged anew as it is then; but a row that is only read is not. So each
+statement here locks the session's row first (in the part named `s`), from which all else follows, and compares a
+version nowhere but in the row that it writes. Several base versions could not be compared so without writing some and
+not others: those take the general path, as does what a statement here found nothing to do for.
+"""
+
+# ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Final, NamedTuple
+
+from coatcheck.drivers._rules import checked
+from coatcheck.drivers.sql.dialect import Single
+from coatcheck.drivers.sql.statement import Statement
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, NEVER, Delta, Name, Put
+
+__all__ = ["Fast"]
+
+MOST: Final = 100
+"""Values of one statement."""
+
+# A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
+_LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}"
+_LOCK: Final = f"WITH s AS (SELECT id FROM coatcheck_session WHERE {_LIVE} FOR UPDATE)"
+_SEEN: Final = "seen = GREATEST(seen, COALESCE(%s::float8, seen)), deadline = COALESCE(%s::float8, deadline)"
+_TOUCH: Final = f"UPDATE coatcheck_session SET {_SEEN} WHERE {_LIVE} RETURNING id"
+_INTO: Final = "INSERT INTO coatcheck_value AS v (session, app, name, version, data, number)"
+_ROW: Final = "(%s::text, %s::text, %s::bigint, %s::bytea, %s::bigint)"
+_ONE: Final = f"{_INTO} SELECT s.id, g.* FROM s, (VALUES {_ROW}) AS g"
+_KEY: Final = "ON CONFLICT (session, app, name)"
+_NEW: Final = "SET version = excluded.version, data = excluded.data, number = excluded.number"
+_WHERE: Final = "WHERE v.session = s.id AND v.app = %s AND v.name = %s AND v.version = %s"
+
+_PUT_ABSENT: Final = f"{_ONE} {_KEY} DO NOTHING RETURNING v.session, v.number"
+_SET: Final = "SET version = %s, data = %s, number = %s"
+_PUT_BASED: Final = f"UPDATE coatcheck_value AS v {_SET} FROM s {_WHERE} RETURNING v.session, v.number"
+_DROP: Final = f"DELETE FROM coatcheck_value AS v USING s {_WHERE} RETURNING v.session, v.number"
+_INCREMENT: Final = f"""{_ONE} {_KEY} DO UPDATE SET version = excluded.version, number = v.number + excluded.number
+    WHERE v.number BETWEEN %s AND %s RETURNING v.session, v.number"""
+
+
+class Fast:
+    """The statements for the tables of one prefix.
+
+    Args:
+        named: Puts the prefix before the names of the tables.
+    """
+
+    def __init__(self, named: Callable[[str], str]) -> None:
+        self._named: Final = named
+        self._touch: Final = named(_TOUCH)
+        self._puts: Final = cache(self._puts_text)
+        self._work: Final = cache(self._work_text)
+
+    def _puts_text(self, count: int, *, touches: bool) -> str:
+        """Give the statement that writes *count* values whatever was there."""
+        head = f"WITH s AS ({_TOUCH})" if touches else _LOCK
+        rows = ", ".join([_ROW] * count)
+        values = f"{_INTO} SELECT s.id, g.* FROM s, (VALUES {rows}) AS g {_KEY} DO UPDATE {_NEW}"
+        return self._named(f"{head}, w AS ({values}) SELECT id FROM s")
+
+    def _work_text(self, work: str, *, touches: bool) -> str:
+        """Give the statement that changes one value, and records activity if it did; its row begins with the number."""
+        tail = "SELECT number FROM w"
+        if touches:
+            tail = f"UPDATE coatcheck_session SET {_SEEN} FROM w WHERE id = w.session RETURNING w.number"
+        return self._named(f"{_LOCK}, w AS ({work}) {tail}")
+
+    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+        """See `Dialect.single`."""
+        if delta.clears or delta.clear_all or delta.user is not None or delta.auth_time is not None:
+            return None
+        touches = delta.touch is not None or delta.deadline is not None
+        seen = (delta.touch, delta.deadline) if touches else ()
+        live = (digest, now)
+        kinds = bool(delta.puts) + bool(delta.drops) + bool(delta.increments)
+        if kinds == 0:
+            return Single(Statement(self._touch, (*seen, *live))) if touches else None
+        if kinds > 1 or len(delta.puts) > MOST or len(delta.drops) > 1 or len(delta.increments) > 1:
+            return None
+        if delta.puts and all(put.base is None for put in delta.puts.values()):
+            text = self._puts(len(delta.puts), touches=touches)
+            rows = (part for name, put in delta.puts.items() for part in (*name, version, *_columns(name, put)))
+            return Single(Statement(text, (*seen, *live, *rows)))
+        if len(delta.puts) > 1:
+            return None
+        work = _work_of(delta, version)
+        if work is None:
+            return None
+        text = self._work(work.text, touches=touches)
+        return Single(Statement(text, (*live, *work.parameters, *seen)), work.counter)
+
+
+class _Work(NamedTuple):
+    """The part of a statement that changes one value."""
+
+    text: str
+    parameters: tuple[object, ...]
+    counter: Name | None = None
+
+
+def _work_of(delta: Delta, version: int) -> _Work | None:
+    """Give what changes the one value that *delta* names, or None for the general path."""
+    for name, put in delta.puts.items():
+        if put.base == ABSENT:
+            return _Work(_PUT_ABSENT, (*name, version, *_columns(name, put)))
+        return _Work(_PUT_BASED, (version, *_columns(name, put), *name, put.base))
+    for name, base in delta.drops.items():
+        return _Work(_DROP, (*name, base)) if base else None
+    for name, amount in delta.increments.items():
+        if COUNTER_MIN <= amount <= COUNTER_MAX:
+            # only what cannot overflow is added there, since an overflow would be an error of the statement
+            bounds = (max(COUNTER_MIN, COUNTER_MIN - amount), min(COUNTER_MAX, COUNTER_MAX - amount))
+            return _Work(_INCREMENT, (*name, version, None, amount, *bounds), name)
+    return None
+
+
+def _columns(name: Name, put: Put) -> tuple[bytes | None, int | None]:
+    """Give what the columns `data` and `number` are to hold."""
+    data = checked(name, put)
+    return (None, data) if isinstance(data, int) else (data, None)

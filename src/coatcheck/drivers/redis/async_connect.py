@@ -1,0 +1,146 @@
+"""Connections to servers, for an asynchronous program: pools of one event loop, with a limit to every wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any, Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers.redis.connect import REFUSED, connection_failed, lost
+from coatcheck.drivers.redis.places import Settings
+from coatcheck.drivers.redis.requests import Address, Exchange
+from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
+from coatcheck.errors import DriverUnavailable
+
+__all__ = ["AsyncServers"]
+
+
+class AsyncServers:
+    """The connections of one event loop to any number of servers.
+
+    Args:
+        settings: What the URL says.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._pools: Final[dict[Address, _Pool]] = {}
+
+    async def exchange(self, request: Exchange) -> list[Any]:
+        """Send commands and give their replies; see `Servers.exchange`."""
+        pool = self._pools.get(request.address)
+        if pool is None:
+            pool = self._pools[request.address] = _Pool(self._settings, request.address)
+        return await pool.exchange(request)
+
+    async def close(self) -> None:
+        """Close the connections that are not in use; the others when they are given back."""
+        pools = list(self._pools.values())
+        self._pools.clear()
+        for pool in pools:
+            await pool.close()
+
+
+class _Pool:
+    """The connections to one server; see the one in `connect`.
+
+    A task that is cancelled closes the connection that it has, whatever it was waiting for.
+    """
+
+    def __init__(self, settings: Settings, address: Address) -> None:
+        self._settings: Final = settings
+        self._address: Final = address
+        self._breaker: Final = Breaker(NAME, str(address))
+        self._idle: Final[deque[Any]] = deque()
+        self._free: Final = asyncio.Semaphore(settings.max_connections)
+        self._is_closed = False
+
+    async def exchange(self, request: Exchange) -> list[Any]:
+        """See `Servers.exchange`."""
+        if self._free.locked():
+            await self._waited()
+        else:
+            await self._free.acquire()  # at once: nobody holds it
+        try:
+            return await self._exchange(request)
+        finally:
+            self._free.release()
+
+    async def _waited(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise NotSent(
+                f"all {self._settings.max_connections} connections to {self._address} were busy for "
+                f"{self._settings.timeout:g} s: raise max_connections= in the URL"
+            ) from error
+
+    async def _exchange(self, request: Exchange) -> list[Any]:
+        try:
+            self._breaker.check("connect")
+        except DriverUnavailable as error:
+            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
+        connection = await self._taken()
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await connection.send_packed_command(request.packed, check_health=False)
+                for _ in request.packed:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, REFUSED) and not replies:
+                raise NotSent(refused(error, str(self._address))) from error
+            if not isinstance(error, (RedisError, OSError)):
+                raise
+            if isinstance(error, TimeoutError):
+                self._breaker.failed()
+            raise lost(error, self._address) from error
+        self._breaker.worked()
+        if self._is_closed:
+            await connection.disconnect(nowait=True)
+        else:
+            self._idle.append(connection)
+        return replies
+
+    async def _taken(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if not await _is_over(connection):
+                return connection
+            await connection.disconnect(nowait=True)
+        connection = self._settings.async_connection(self._address)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await connection.connect()
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if not isinstance(error, (RedisError, OSError, ValueError)):
+                raise
+            if not isinstance(error, (*REFUSED, ResponseError)):
+                self._breaker.failed()
+            raise connection_failed(error, self._address) from error
+        return connection
+
+    async def close(self) -> None:
+        """Close what is not in use, now and later."""
+        self._is_closed = True
+        while self._idle:
+            with contextlib.suppress(RedisError, OSError):
+                await self._idle.pop().disconnect()
+
+
+async def _is_over(connection: Any) -> bool:
+    """Tell whether anything arrived unasked, which can only be the connection's end."""
+    try:
+        return bool(await connection.can_read())
+    except (RedisError, OSError):
+        return True

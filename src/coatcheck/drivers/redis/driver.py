@@ -1,0 +1,212 @@
+"""The two Redis drivers: one for synchronous programs, one for asynchronous ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import ClassVar, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
+from coatcheck.drivers.base import Capability
+from coatcheck.drivers.redis.async_connect import AsyncServers
+from coatcheck.drivers.redis.checkup import advice_for, first_look
+from coatcheck.drivers.redis.cluster_work import ClusterWork
+from coatcheck.drivers.redis.connect import Servers
+from coatcheck.drivers.redis.keys import Keys
+from coatcheck.drivers.redis.places import Settings, settings_from
+from coatcheck.drivers.redis.requests import Pause
+from coatcheck.drivers.redis.routes import Routes, driven
+from coatcheck.drivers.redis.scripts import Scripts
+from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent
+from coatcheck.drivers.redis.work import Work
+
+__all__ = ["AsyncRedisDriver", "RedisDriver"]
+
+T = TypeVar("T")
+
+CAPABILITIES: Final = frozenset(
+    {
+        Capability.SCOPE_SHARED,
+        Capability.DURABLE,
+        Capability.COUNTERS,
+        Capability.USER_INDEX,
+        Capability.ATOMIC_REVOKE,
+        Capability.SIZE_FOLLOWS_CHANGE,
+        Capability.COLLECTS_GARBAGE,
+    }
+)
+"""What one server gives. A cluster revokes a user in several steps; with copies on replicas, a failover is survived."""
+
+_LEAVING_NOTHING: Final = frozenset({"advice", "is_set_up", "tear_down"})
+_ROTATION_BITS: Final = 8  # in a cluster: the first byte of a digest says where its session is
+
+
+def work_for(settings: Settings) -> Work:
+    """Give the operations that fit the servers."""
+    is_cluster = settings.kind == "cluster"
+    keys = Keys(settings.prefix, is_spread=is_cluster)
+    return (ClusterWork if is_cluster else Work)(keys, Scripts(indexed=not is_cluster))
+
+
+def promised(settings: Settings) -> dict[str, object]:
+    """Give what the servers promise, as the attributes that differ from those of the class."""
+    capabilities = CAPABILITIES
+    if settings.kind == "cluster":
+        capabilities -= {Capability.ATOMIC_REVOKE}
+    if settings.replicas:
+        capabilities |= {Capability.SURVIVES_FAILOVER}
+    return {"capabilities": capabilities, "rotation_bits": _ROTATION_BITS if settings.kind == "cluster" else 0}
+
+
+class _Process:
+    """What belongs to one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pid: Final = os.getpid()
+        self.routes: Final[Routes] = settings.routes()
+        self.servers: Final = Servers(settings)
+        self.has_looked = False
+
+
+class RedisDriver(SteppedDriver):
+    """Sessions on a Redis or Valkey server, on the servers behind Sentinel, or in a Cluster.
+
+    Args:
+        settings: What the URL says; see `from_url`.
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._operations: Work = work_for(settings)
+        vars(self).update(promised(settings))
+        self._process = _Process(settings)
+
+    @classmethod
+    def from_url(cls, url: str) -> RedisDriver:
+        """Make a driver from a URL.
+
+        `redis://user:password@host:6379/0`, `rediss://` with TLS, `redis+unix:///run/redis.sock?db=0`,
+        `redis+sentinel://host:26379,host:26379/service/0`, `redis+cluster://host:6379,host:6379`; `valkey://` is the
+        same as `redis://`. Options: `prefix`, `timeout`, `max_connections`, `durable=replicas:1`, and `ca` for TLS.
+
+        Raises:
+            ConfigurationError: The URL has another form, an unknown option, or one with a bad value.
+        """
+        return cls(settings_from(url))
+
+    def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        here = self._process
+        if here.pid != os.getpid():  # the parent's connections stay the parent's
+            here = self._process = _Process(self._settings)
+        if not here.has_looked:
+            look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
+            self.at_risk = self._run(here, operation, look)
+            here.has_looked = True
+        return self._run(here, operation, begin())
+
+    def _run(self, here: _Process, operation: str, steps: Steps[T]) -> T:
+        exchange = here.servers.exchange
+        work = driven(operation, steps, here.routes)
+        try:
+            request = work.send(None)
+            while True:
+                if type(request) is Pause:
+                    time.sleep(request.seconds)
+                    request = work.send(None)
+                    continue
+                try:
+                    replies = exchange(request)
+                except (NotSent, Lost) as error:
+                    request = work.throw(error)
+                else:
+                    request = work.send(replies)
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+
+    def advice(self) -> list[str]:
+        """Look at the settings of the servers; give a sentence for each that should be mended, and how."""
+        return self._carry_out("advice", lambda: advice_for(self._settings.replicas))
+
+    def close(self) -> None:
+        """Close the connections of this process. Using the driver again opens new ones."""
+        self._process.servers.close()
+
+
+class _Loop:
+    """What belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pid: Final = os.getpid()
+        self.routes: Final[Routes] = settings.routes()
+        self.servers: Final = AsyncServers(settings)
+        self.has_looked = False
+
+
+class AsyncRedisDriver(AsyncSteppedDriver):
+    """Sessions on Redis or Valkey, for an asynchronous program. Each event loop has connections of its own.
+
+    Args:
+        settings: What the URL says; see `from_url`.
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._operations: Work = work_for(settings)
+        vars(self).update(promised(settings))
+        self._loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop]] = WeakKeyDictionary()
+
+    @classmethod
+    def from_url(cls, url: str) -> AsyncRedisDriver:
+        """Make a driver from a URL; see `RedisDriver.from_url`.
+
+        Raises:
+            ConfigurationError: The URL has another form, an unknown option, or one with a bad value.
+        """
+        return cls(settings_from(url))
+
+    async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None or here.pid != os.getpid():
+            here = self._loops[loop] = _Loop(self._settings)
+        if not here.has_looked:
+            look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
+            self.at_risk = await self._run(here, operation, look)
+            here.has_looked = True
+        return await self._run(here, operation, begin())
+
+    async def _run(self, here: _Loop, operation: str, steps: Steps[T]) -> T:
+        exchange = here.servers.exchange
+        work = driven(operation, steps, here.routes)
+        try:
+            request = work.send(None)
+            while True:
+                if type(request) is Pause:
+                    await asyncio.sleep(request.seconds)
+                    request = work.send(None)
+                    continue
+                try:
+                    replies = await exchange(request)
+                except (NotSent, Lost) as error:
+                    request = work.throw(error)
+                else:
+                    request = work.send(replies)
+        except StopIteration as stop:
+            done: T = stop.value
+            return done
+
+    async def close(self) -> None:
+        """Close the connections of the running loop. Using the driver again opens new ones."""
+        here = self._loops.pop(asyncio.get_running_loop(), None)
+        if here is not None and here.pid == os.getpid():
+            await here.servers.close()

@@ -1,0 +1,164 @@
+"""The URL of a driver as its settings, and a connection of redis-py's to each server that they lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis.asyncio.connection
+import redis.connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from coatcheck.drivers._urls import Options, Place, parsed
+from coatcheck.drivers.redis.keys import DEFAULT_PREFIX
+from coatcheck.drivers.redis.requests import Address
+from coatcheck.drivers.redis.routes import ClusterRoutes, Routes, SentinelRoutes
+from coatcheck.errors import ConfigurationError
+
+__all__ = ["Settings", "settings_from"]
+
+# redis-py's annotations of these do not fit each other
+_blocking: Final[Any] = redis.connection
+_asynchronous: Final[Any] = redis.asyncio.connection
+
+FORM: Final = "redis://[user:password@]host[:port][/db], or redis+unix, redis+sentinel, redis+cluster, rediss, valkey"
+
+_OPTIONS: Final = ("ca", "db", "durable", "max_connections", "prefix", "timeout")
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+_MOST_CONNECTIONS: Final = 64
+_TIMEOUT: Final = 2.0
+_FOR_REPLICAS: Final = 0.8  # of the timeout: the rest is for the way
+_MOST_REPLICAS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a URL says.
+
+    Attributes:
+        kind: One of ``""``, ``"unix"``, ``"sentinel"``, ``"cluster"``.
+        seeds: The addresses that it names.
+        service: What Sentinel calls the servers.
+        db: The number of the database.
+        username: The user, or None.
+        password: The password, or None.
+        is_encrypted: Whether the connections are TLS.
+        ca: The file of the authority that signed the server's certificate; None for those that the system trusts.
+        prefix: What all keys begin with.
+        timeout: Seconds for a connection, a reply, or a free connection.
+        max_connections: How many connections to each server a process, or a loop, has at most.
+        replicas: How many replicas must have a write before it counts as done.
+    """
+
+    kind: str
+    seeds: tuple[Address, ...]
+    service: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    is_encrypted: bool = False
+    ca: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    timeout: float = _TIMEOUT
+    max_connections: int = _MOST_CONNECTIONS
+    replicas: int = 0
+
+    def routes(self) -> Routes:
+        """Give the way to the servers; it learns as it goes."""
+        patience = self.timeout * _FOR_REPLICAS
+        if self.kind == "cluster":
+            return ClusterRoutes(self.seeds, replicas=self.replicas, patience=patience)
+        if self.kind == "sentinel":
+            return SentinelRoutes(self.seeds, self.service, replicas=self.replicas, patience=patience)
+        return Routes(self.seeds, replicas=self.replicas, patience=patience)
+
+    def connection(self, address: Address) -> Any:
+        """Give a connection that is not open yet, and tries nothing twice."""
+        times = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        if not address.port:
+            return _blocking.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
+        where = {"host": address.host, "port": address.port}
+        if self.is_encrypted:
+            return _blocking.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
+        return _blocking.Connection(**where, **self._common(address), **times)
+
+    def async_connection(self, address: Address) -> Any:
+        """Give a connection that is not open yet, tries nothing twice and leaves all limits of time to its user."""
+        times: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None}
+        if not address.port:
+            return _asynchronous.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
+        where: dict[str, Any] = {"host": address.host, "port": address.port}
+        if self.is_encrypted:
+            return _asynchronous.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
+        return _asynchronous.Connection(**where, **self._common(address), **times)
+
+    def _common(self, address: Address) -> dict[str, Any]:
+        login = {} if address.is_sentinel else {"username": self.username, "password": self.password, "db": self.db}
+        return {**login, "protocol": 2, "driver_info": None, "retry": Retry(NoBackoff(), 0)}
+
+
+def settings_from(url: str) -> Settings:
+    """Read a URL.
+
+    Raises:
+        ConfigurationError: It says what cannot be, or leaves out what has to be said.
+    """
+    place = parsed(url, "Redis", FORM, _OPTIONS)
+    options = place.options
+    scheme, _, kind = place.scheme.partition("+")
+    is_encrypted = scheme == "rediss"
+    ca = options.text("ca") or None
+    if ca is not None and not is_encrypted:
+        raise ConfigurationError("ca= is for connections with TLS: the scheme is rediss://")
+    common: dict[str, Any] = {
+        "kind": kind,
+        "username": place.username,
+        "password": place.password,
+        "is_encrypted": is_encrypted,
+        "ca": ca,
+        "prefix": options.text("prefix", DEFAULT_PREFIX),
+        "timeout": options.seconds("timeout", _TIMEOUT),
+        "max_connections": options.whole("max_connections", _MOST_CONNECTIONS, least=1),
+        "replicas": _replicas(options),
+    }
+    if kind == "unix":
+        if place.hosts or not place.path:
+            raise ConfigurationError("the URL of a Unix socket is redis+unix:///path/to/redis.sock?db=0")
+        return Settings(seeds=(Address("/" + place.path, 0),), db=_db(options.text("db")), **common)
+    if "db" in options:
+        raise ConfigurationError("db= is for Unix sockets: elsewhere the number comes after a slash: redis://host/1")
+    if kind == "sentinel":
+        service, _, db = place.path.partition("/")
+        if not place.hosts or not service:
+            raise ConfigurationError("the URL for Sentinel is redis+sentinel://host:port,host:port/service[/db]")
+        seeds = _addresses(place, _SENTINEL_PORT, is_sentinel=True)
+        return Settings(seeds=seeds, service=service, db=_db(db), **common)
+    if kind == "cluster":
+        if not place.hosts or place.path:
+            raise ConfigurationError("the URL of a cluster is redis+cluster://host:port,host:port: it has one database")
+        return Settings(seeds=_addresses(place, _PORT), **common)
+    if len(place.hosts) > 1:
+        raise ConfigurationError("redis:// names one server; for several, use redis+sentinel:// or redis+cluster://")
+    seeds = _addresses(place, _PORT) or (Address("localhost", _PORT),)
+    return Settings(seeds=seeds, db=_db(place.path), **common)
+
+
+def _addresses(place: Place, port: int, *, is_sentinel: bool = False) -> tuple[Address, ...]:
+    return tuple(Address(host, given or port, is_sentinel) for host, given in place.hosts)
+
+
+def _db(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit()):
+        raise ConfigurationError(f"the database in the URL for Redis must be a number, not {text!r}")
+    return int(text or 0)
+
+
+def _replicas(options: Options) -> int:
+    if "durable" not in options:
+        return 0
+    word, _, number = options.text("durable").partition(":")
+    if word != "replicas" or not number.isdigit() or not 1 <= int(number) <= _MOST_REPLICAS:
+        raise ConfigurationError(f"durable must be replicas:1, or another number up to {_MOST_REPLICAS}")
+    return int(number)

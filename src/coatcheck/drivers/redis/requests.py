@@ -1,0 +1,105 @@
+"""What an operation asks of the servers, and what somebody who talks to one server is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from hiredis import pack_command
+
+from coatcheck.drivers.redis.scripts import Script
+
+__all__ = [
+    "Address",
+    "Ask",
+    "Effect",
+    "Exchange",
+    "Pause",
+    "Primaries",
+    "ask",
+    "command",
+    "is_refusal",
+    "loading",
+    "run",
+]
+
+Word = bytes | str | int
+
+_REFUSALS: Final = frozenset({b"gone", b"conflict", b"no counter", b"overflow", b"confirm"})
+
+
+class Address(NamedTuple):
+    """A server: host and port, or the path of a Unix socket with the port 0."""
+
+    host: str
+    port: int
+    is_sentinel: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+class Effect(Enum):
+    """What it means that a command was perhaps carried out, perhaps not."""
+
+    READS = 0
+    PREPARES = 1
+    """Leaves nothing behind that anybody sees, if nothing follows it."""
+    WRITES = 2
+
+
+class Ask(NamedTuple):
+    """One command. An operation is sent the reply to it; to a list of these, the list of replies."""
+
+    packed: bytes
+    slot: int
+    effect: Effect
+    script: Script | None = None
+    address: Address | None = None  # None: whoever has the slot
+
+
+class Primaries(NamedTuple):
+    """Asks for the addresses of all servers that have sessions. The reply is a list of them."""
+
+
+class Exchange(NamedTuple):
+    """Commands for one server, to be sent together. The reply is the list of their replies, errors among them.
+
+    Whoever carries it out throws `NotSent` or `Lost` where it fails.
+    """
+
+    address: Address
+    packed: Sequence[bytes]
+
+
+class Pause(NamedTuple):
+    """A wait of so many seconds."""
+
+    seconds: float
+
+
+def command(*words: Word) -> bytes:
+    """Give a command as it is sent."""
+    sent: bytes = pack_command(words)  # type: ignore[arg-type]  # hiredis's stub means a tuple of any length
+    return sent
+
+
+def ask(*words: Word, slot: int = 0, effect: Effect = Effect.READS, address: Address | None = None) -> Ask:
+    """Give the request for a command."""
+    return Ask(command(*words), slot, effect, None, address)
+
+
+def run(script: Script, key: bytes, slot: int, effect: Effect, *words: Word) -> Ask:
+    """Give the request for a script. The key is one of those that it looks at: it tells the server the slot."""
+    return Ask(command(b"EVALSHA", script.sha, 1, key, *words), slot, effect, script)
+
+
+def loading(script: Script) -> Ask:
+    """Give the request that a server learns a script."""
+    return Ask(command(b"SCRIPT", b"LOAD", script.text), 0, Effect.READS)
+
+
+def is_refusal(reply: Any) -> bool:
+    """Tell whether a script answered that it wrote nothing."""
+    return isinstance(reply, list) and bool(reply) and isinstance(reply[0], bytes) and reply[0] in _REFUSALS

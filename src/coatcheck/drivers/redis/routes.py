@@ -1,0 +1,391 @@
+"""Which server is asked what: one server, the primary that Sentinel names, the primary of a slot in a Cluster.
+
+Without I/O, so that it serves both drivers. A command that was sent and brought no reply is never sent again if it
+writes. One that a server refused or passed on to another was not carried out, so it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
+
+from coatcheck.drivers._steps import Steps
+from coatcheck.drivers.redis.requests import (
+    Address,
+    Ask,
+    Effect,
+    Exchange,
+    Pause,
+    Primaries,
+    command,
+    is_refusal,
+    loading,
+)
+from coatcheck.drivers.redis.trouble import Lost, NotSent, refused, unavailable
+
+__all__ = ["ClusterRoutes", "Routes", "SentinelRoutes", "driven"]
+
+T = TypeVar("T")
+
+_TRIES: Final = 8  # of one request, each after a refusal or a redirection
+_PAUSE: Final = 0.05  # seconds, while a slot is on the move
+_SPOILT: Final = "WRONGTYPE"
+_PARTLY: Final = "non local key"  # in the middle of a script, while a slot is on the move
+_ASKING: Final = command(b"ASKING")
+_SLOT_COUNT: Final = 16384
+_SLOTS: Final = command(b"CLUSTER", b"SLOTS")
+_ROLE: Final = command(b"ROLE")
+
+
+class _Failed(NamedTuple):
+    """A command that a server answered with an error."""
+
+    number: int
+    address: Address
+    error: RedisError
+
+
+class Routes:
+    """The way to one server.
+
+    Args:
+        seeds: The addresses in the URL.
+        replicas: How many replicas have to have a write before it counts as done.
+        patience: How long to wait for them, in seconds.
+    """
+
+    can_move: ClassVar[bool] = False
+    """Whether another server may come to do the work of one that is lost."""
+
+    def __init__(self, seeds: Sequence[Address], *, replicas: int = 0, patience: float = 0.0) -> None:
+        self._seeds: Final = tuple(seeds)
+        self._replicas: Final = replicas
+        self._wait: Final = command(b"WAIT", replicas, max(1, int(patience * 1000)))
+        self._fixed: Final = None if self.can_move or replicas else self._seeds[0]
+
+    def carry(self, request: Ask | list[Ask] | Primaries) -> Steps[Any]:
+        """Give the reply to a request; yields exchanges with servers.
+
+        Raises:
+            NotSent: It was certainly not carried out.
+            Lost: Nobody knows whether it was.
+        """
+        if type(request) is Ask and self._fixed is not None:  # the usual case, and the shortest way
+            try:
+                (reply,) = yield Exchange(self._fixed, (request.packed,))
+            except Lost as error:
+                (reply,) = yield from self._after_loss(error, self._fixed, [request], (request.packed,))
+            if not isinstance(reply, RedisError):
+                return reply
+            return (yield from self._all([request], [_Failed(0, self._fixed, reply)]))[0]
+        if isinstance(request, Primaries):
+            return (yield from self._primaries())
+        if isinstance(request, Ask):
+            return (yield from self._all([request], []))[0]
+        return (yield from self._all(request, []))
+
+    def _all(self, asks: Sequence[Ask], failed: list[_Failed]) -> Steps[list[Any]]:
+        """Give the replies to several commands; some may have been sent already and brought an error."""
+        replies: list[Any] = [None] * len(asks)
+        todo = [] if failed else list(range(len(asks)))
+        for left in range(_TRIES, 0, -1):
+            failed, todo = (failed, []) if failed else (yield from self._sent(asks, todo, replies, is_last=left == 1))
+            for number, address, error in failed:
+                mended = yield from self._mended(asks[number], address, error)
+                if mended is None and left > 1:
+                    todo.append(number)
+                else:
+                    replies[number] = _given(error if mended is None else mended, address)
+            failed = []
+            if not todo:
+                break
+        return replies
+
+    def _sent(
+        self, asks: Sequence[Ask], todo: list[int], replies: list[Any], *, is_last: bool
+    ) -> Steps[tuple[list[_Failed], list[int]]]:
+        """Send commands to those whom they are for. Gives those that failed, and those for whom somebody else is."""
+        groups: dict[Address, list[int]] = {}
+        for number in todo:
+            address = asks[number].address or (yield from self._home(asks[number].slot))
+            groups.setdefault(address, []).append(number)
+        failed: list[_Failed] = []
+        again: list[int] = []
+        for address, numbers in groups.items():
+            try:
+                found = yield from self._exchanged(address, [asks[number] for number in numbers])
+            except NotSent as error:
+                if any(
+                    reply is not None and each.effect is Effect.WRITES
+                    for each, reply in zip(asks, replies, strict=True)
+                ):
+                    raise Lost(f"a part was written, and then: {error}", is_reset=False) from error.__cause__
+                if is_last or not (yield from self._is_elsewhere(address)):
+                    raise
+                again += numbers
+                continue
+            for number, reply in zip(numbers, found, strict=True):
+                if isinstance(reply, RedisError):
+                    failed.append(_Failed(number, address, reply))
+                else:
+                    replies[number] = reply
+        return failed, again
+
+    def _exchanged(self, address: Address, asks: Sequence[Ask]) -> Steps[list[Any]]:
+        """Send commands to one server together."""
+        packed = [each.packed for each in asks]
+        if self._replicas and _writes(asks):
+            packed.append(self._wait)
+        try:
+            replies: list[Any] = yield Exchange(address, packed)
+        except Lost as error:
+            replies = yield from self._after_loss(error, address, asks, packed)
+        if len(replies) > len(asks):
+            self._check_copies(replies.pop(), replies)
+        return replies
+
+    def _after_loss(
+        self, error: Lost, address: Address, asks: Sequence[Ask], packed: Sequence[bytes]
+    ) -> Steps[list[Any]]:
+        """Send reads once more whose connection broke; what may have written is never sent again."""
+        self._forget(address)
+        if _writes(asks):
+            raise error
+        if not error.is_reset or any(each.effect is not Effect.READS for each in asks):
+            raise NotSent(str(error)) from error.__cause__
+        replies: list[Any] = yield Exchange(address, packed)
+        return replies
+
+    def _check_copies(self, copies: Any, replies: list[Any]) -> None:
+        if all(isinstance(reply, RedisError) or is_refusal(reply) for reply in replies):
+            return
+        if not isinstance(copies, int) or copies < self._replicas:
+            what = (
+                f"{copies} of {self._replicas} replicas" if isinstance(copies, int) else f"WAIT failed ({copies}): none"
+            )
+            raise Lost(f"it is written, and {what} said in time that they have it", is_reset=False)
+
+    def _mended(self, request: Ask, address: Address, error: RedisError) -> Steps[Any]:
+        """Do what a refusal asks for: give the reply in the end, or None to begin again."""
+        if isinstance(error, NoScriptError) and request.script is not None:
+            return (yield from self._exchanged(address, [loading(request.script), request]))[1]
+        if not self.can_move or request.address is not None:
+            return error
+        if isinstance(error, MovedError):
+            self._moved(error.slot_id, Address(error.host or address.host, error.port))
+            return None
+        if isinstance(error, AskError):
+            return (yield from self._asked_elsewhere(request, Address(error.host or address.host, error.port)))
+        if isinstance(error, TryAgainError):
+            yield Pause(_PAUSE)
+            return None
+        if isinstance(error, ReadOnlyError) and (yield from self._is_elsewhere(address)):
+            return None
+        return error
+
+    def _asked_elsewhere(self, request: Ask, address: Address) -> Steps[Any]:
+        """Ask the server to which a slot is moving, this once."""
+        asking = Ask(_ASKING, 0, Effect.READS)
+        reply = (yield from self._exchanged(address, [asking, request]))[-1]
+        if isinstance(reply, NoScriptError) and request.script is not None:
+            reply = (yield from self._exchanged(address, [loading(request.script), asking, request]))[-1]
+        return reply
+
+    # -- what is different where servers can take each other's place
+
+    def _home(self, slot: int) -> Steps[Address]:
+        """Give the address of the primary of a slot."""
+        del slot
+        yield from ()
+        return self._seeds[0]
+
+    def _primaries(self) -> Steps[list[Address]]:
+        return [(yield from self._home(0))]
+
+    def _forget(self, address: Address) -> None:
+        """Note that a server may not be there any more."""
+
+    def _is_elsewhere(self, address: Address) -> Steps[bool]:
+        """Look whether another server has taken the place of one."""
+        del address
+        yield from ()
+        return False
+
+    def _moved(self, slot: int, address: Address) -> None:
+        """Note that a slot is on another server."""
+
+
+class SentinelRoutes(Routes):
+    """The way to the primary of a service.
+
+    Args:
+        seeds: The sentinels.
+        service: The service.
+        replicas: As for `Routes`.
+        patience: As for `Routes`.
+    """
+
+    can_move: ClassVar[bool] = True
+
+    def __init__(self, seeds: Sequence[Address], service: str, *, replicas: int = 0, patience: float = 0.0) -> None:
+        super().__init__(seeds, replicas=replicas, patience=patience)
+        self._question: Final = command(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
+        self._service: Final = service
+        self._primary: Address | None = None
+
+    def _home(self, slot: int) -> Steps[Address]:  # noqa: ARG002 (all slots are there)
+        if self._primary is None:
+            self._primary = yield from self._found()
+        return self._primary
+
+    def _found(self) -> Steps[Address]:
+        """Ask the sentinels, and the server itself: one that came back may not know its new part yet."""
+        problem: NotSent | None = None
+        for sentinel in self._seeds:
+            try:
+                (told,) = yield Exchange(sentinel, [self._question])
+                if not isinstance(told, list):
+                    text = "it knows no such service" if told is None else str(told)
+                    problem = NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
+                    continue
+                address = Address(told[0].decode(), int(told[1]))
+                (role,) = yield Exchange(address, [_ROLE])
+                if isinstance(role, list) and role and role[0] == b"master":
+                    return address
+                problem = NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
+            except (NotSent, Lost) as error:
+                problem = NotSent(f"no primary found: {error}")
+                problem.__cause__ = error.__cause__
+        raise problem or NotSent("the URL names no sentinel")
+
+    def _forget(self, address: Address) -> None:
+        if address == self._primary:
+            self._primary = None
+
+    def _is_elsewhere(self, address: Address) -> Steps[bool]:
+        self._forget(address)
+        return (yield from self._home(0)) != address
+
+
+class ClusterRoutes(Routes):
+    """The way to the primary of each slot.
+
+    Args:
+        seeds: Some servers of the cluster.
+        replicas: As for `Routes`.
+        patience: As for `Routes`.
+    """
+
+    can_move: ClassVar[bool] = True
+
+    def __init__(self, seeds: Sequence[Address], *, replicas: int = 0, patience: float = 0.0) -> None:
+        super().__init__(seeds, replicas=replicas, patience=patience)
+        self._slots: list[Address | None] = [None] * _SLOT_COUNT
+        self._is_stale = True
+
+    def _home(self, slot: int) -> Steps[Address]:
+        if self._is_stale:
+            yield from self._refresh()
+        address = self._slots[slot]
+        if address is None:
+            self._is_stale = True
+            raise NotSent(f"no server of the cluster has the slot {slot}")
+        return address
+
+    def _primaries(self) -> Steps[list[Address]]:
+        yield from self._refresh()
+        return sorted({address for address in self._slots if address is not None})
+
+    def _refresh(self, but: Address | None = None) -> Steps[None]:
+        """Learn who has which slot, from anybody who answers."""
+        known = dict.fromkeys((*filter(None, self._slots), *self._seeds))
+        problem: NotSent | None = None
+        for address in known:
+            if address == but:
+                continue
+            try:
+                (told,) = yield Exchange(address, [_SLOTS])
+            except (NotSent, Lost) as error:
+                problem = NotSent(f"no server of the cluster answers: {error}")
+                problem.__cause__ = error.__cause__
+                continue
+            if isinstance(told, list) and told:
+                slots: list[Address | None] = [None] * _SLOT_COUNT
+                for first, last, primary, *_ in told:
+                    owner = Address(primary[0].decode() if primary[0] else address.host, primary[1])
+                    slots[first : last + 1] = [owner] * (last + 1 - first)
+                self._slots = slots
+                self._is_stale = False
+                return
+            problem = NotSent(f"{address} is not part of a cluster" if not told else refused(told, str(address)))
+        raise problem or NotSent("no other server of the cluster is known")
+
+    def _forget(self, address: Address) -> None:  # noqa: ARG002 (any that is lost may mean a failover)
+        self._is_stale = True
+
+    def _is_elsewhere(self, address: Address) -> Steps[bool]:
+        before = self._slots
+        yield from self._refresh(but=address)
+        pairs = zip(before, self._slots, strict=True)
+        return any(owner == address and now_there != address for owner, now_there in pairs)
+
+    def _moved(self, slot: int, address: Address) -> None:
+        self._slots[slot] = address
+        self._is_stale = True  # where one slot has moved, others may have
+
+
+def _given(reply: Any, address: Address) -> Any:
+    """Give a reply that an operation makes sense of; raise any other error.
+
+    Raises:
+        NotSent: The server refused.
+        Lost: It gave up in the middle.
+    """
+    if not isinstance(reply, RedisError) or str(reply).startswith(_SPOILT):
+        return reply
+    if _PARTLY in str(reply):
+        raise Lost(refused(reply, str(address)), is_reset=False)
+    raise NotSent(refused(reply, str(address))) from reply
+
+
+def _writes(asks: Sequence[Ask]) -> bool:
+    return any(each.effect is Effect.WRITES for each in asks)
+
+
+def driven(operation: str, steps: Steps[T], routes: Routes) -> Steps[T]:
+    """Carry out an operation: yields nothing but exchanges with servers and pauses.
+
+    Raises:
+        DriverUnavailable: It could not be carried out.
+    """
+    wrote = False
+    request: Any = None
+    try:
+        request = steps.send(None)
+        while True:
+            reply = yield from routes.carry(request)
+            following = steps.send(reply)
+            wrote = wrote or _is_write(request)
+            request = following
+    except StopIteration as stop:
+        done: T = stop.value
+        return done
+    except NotSent as error:
+        raise unavailable(operation, str(error), outcome_unknown=wrote) from error.__cause__
+    except Lost as error:
+        raise unavailable(operation, str(error), outcome_unknown=wrote or _is_write(request)) from error.__cause__
+
+
+def _is_write(request: Ask | list[Ask] | Primaries) -> bool:
+    if isinstance(request, Primaries):
+        return False
+    return _writes([request] if isinstance(request, Ask) else request)

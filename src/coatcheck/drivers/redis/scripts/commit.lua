@@ -1,0 +1,21 @@
+local head, reason = find(digest)
+if not head then return {'gone', reason} end
+local waiting = first_confirm(head)
+if waiting then return waiting end
+local key = digest_key(head.digest)
+local is_changed, is_login, before = is_head_changed(), false, nil
+if is_changed then is_login, before = change_head(head) end
+if is_login and INDEXED and is_fenced(user_key(head.user) .. 'f', login_of(head)) then return {'gone', 'revoked'} end
+local refusal, totals = judged(key)
+if refusal then return refusal end
+if not head.by_prior and head.ends == NEVER then
+  head.ends = now + head.grace  -- the client has the new token: the old one's time starts to run
+  is_changed = true
+end
+apply(key, totals)
+if is_changed then
+  redis.call('HSET', key, 'h', packed(head))
+  keep_session(head)
+end
+if is_login then logged_in(head, before) end
+return done(head, is_login, totals)

@@ -1,0 +1,267 @@
+"""PyMySQL and aiomysql, as the pools and shells of the SQL room want them.
+
+Both speak the protocol in the process, with the same errors. Neither knows a limit for all of an exchange, or keeps the
+end of a connection that broke inside it from looking like one that can be used: that is seen to here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import aiomysql  # type: ignore[import-untyped]
+from pymysql.connections import Connection as PyMySQLConnection
+from pymysql.cursors import Cursor
+from pymysql.err import Error, OperationalError
+
+from coatcheck.drivers.mariadb.dialect import LOST, REFUSED, number_of
+from coatcheck.drivers.mariadb.settings import Settings
+from coatcheck.drivers.mariadb.wire import check_version, nothing_for, rendered, reply_of
+from coatcheck.drivers.sql.statement import Reply, Statement
+
+if TYPE_CHECKING:
+    _PyMySQLConnection = PyMySQLConnection[Cursor]
+else:
+    _PyMySQLConnection = PyMySQLConnection
+
+__all__ = ["IN_TRANSACTION", "AioMySQLClient", "AsyncConnection", "Connection", "PyMySQLClient", "QuietCursor"]
+
+IN_TRANSACTION: Final = 1
+"""The server's flag for a transaction that is open."""
+
+_LEAST: Final = 0.001
+_TLS: Final = 2048  # the server's flag for TLS
+# The client libraries' numbers of errors
+_NO_TLS: Final = 2026
+_NO_LOGIN: Final = 2059
+
+
+class _Exchange:
+    """What is known of an exchange with the server: whether its answer was read to the end."""
+
+    is_busy = False
+
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Count the connection as broken unless what happens inside ends with an answer, if only a refusal."""
+        self.is_busy = True
+        try:
+            yield
+        except Error as error:
+            self.is_busy = number_of(error) is None or number_of(error) in LOST
+            raise
+        else:
+            self.is_busy = False
+
+
+class Connection(_PyMySQLConnection, _Exchange):
+    """A connection of PyMySQL's."""
+
+    _read_timeout: float | None
+    _write_timeout: float | None
+    server_status: int
+    _sock: Any
+
+    def limit(self, deadline: float) -> None:
+        """Let nothing be waited for any longer than until *deadline*, by the monotonic clock.
+
+        Raises:
+            TimeoutError: It is over.
+        """
+        left = deadline - time.monotonic()
+        if left < _LEAST:
+            raise TimeoutError("there was no time left to ask the server")
+        self._read_timeout = self._write_timeout = left
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is open, in no transaction, and not in the middle of an exchange."""
+        return self.open and not self.is_busy and not self.server_status & IN_TRANSACTION
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether nothing has arrived on it, such as its end."""
+        if not self.open:
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def discard(self) -> None:
+        """Close it without a word to the server, which may not listen."""
+        self._force_close()  # type: ignore[attr-defined]  # the stubs leave it out
+
+
+class PyMySQLClient:
+    """Opens and uses connections of PyMySQL's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._context: ssl.SSLContext | None = None
+
+    def connect(self, deadline: float, /) -> Connection:
+        settings = self._settings
+        if settings.tls != "off" and self._context is None:
+            self._context = settings.context()
+        left = max(_LEAST, deadline - time.monotonic())
+        connection = Connection(
+            **settings.common,
+            database=settings.database,
+            password=settings.password.encode(),  # text would be written as Latin 1
+            ssl=self._context,
+            ssl_disabled=self._context is None,
+            connect_timeout=left,
+            read_timeout=left,
+            write_timeout=left,
+            defer_connect=True,
+        )
+        try:
+            with _told():
+                connection.connect()
+            check_version(connection.get_server_info())  # type: ignore[no-untyped-call]
+            for text in settings.session:
+                self.run(connection, Statement(text), deadline)
+        except BaseException:
+            connection.discard()
+            raise
+        return connection
+
+    def run(self, connection: Connection, statement: Statement, deadline: float, /) -> Reply:
+        text = rendered(statement)
+        connection.limit(deadline)
+        try:
+            with connection.exchange(), connection.cursor(Cursor) as cursor:
+                cursor.execute(text)
+                rows = cursor.fetchall() if cursor.description else ()
+        except Error as error:
+            if number_of(error) not in REFUSED:
+                raise
+            return nothing_for(statement)
+        return reply_of(statement, cursor, rows)
+
+    def is_clean(self, connection: Connection, /) -> bool:
+        return connection.is_clean
+
+    def is_alive(self, connection: Connection, /) -> bool:
+        return connection.is_alive
+
+    def close(self, connection: Connection, /) -> None:
+        connection.discard()
+
+
+class QuietCursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
+    """A cursor that does not ask the server for its warnings, which may repeat values, to print them."""
+
+    async def _show_warnings(self, conn: Any) -> None:
+        """Do nothing."""
+
+
+class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # aiomysql has no types
+    """A connection of aiomysql's."""
+
+    server_status: int
+    _loop: Any
+    _reader: Any
+    _writer: Any
+
+    async def _get_server_information(self) -> None:
+        await super()._get_server_information()
+        if self._ssl_context is not None and not self.server_capabilities & _TLS:
+            # aiomysql would go on without a word, and without encryption
+            raise OperationalError(_NO_TLS, "TLS is asked for, and the server does not offer it")
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is open, in no transaction, and not in the middle of an exchange."""
+        return not self.closed and not self.is_busy and not self.server_status & IN_TRANSACTION
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether nothing has arrived on it, such as its end."""
+        if self.closed or self._writer.transport.is_closing() or self._loop.is_closed():
+            return False
+        reader = self._reader
+        return not (reader.at_eof() or reader.eof_received or reader.exception() or reader._buffer)  # noqa: SLF001 (see above)
+
+    def discard(self) -> None:
+        """Close it without a word to the server, whether or not its loop is still there."""
+        writer, self._writer, self._reader = self._writer, None, None
+        if writer is None:
+            return
+        try:
+            writer.transport.abort()
+        except RuntimeError:  # the loop is closed, and with it everything that could close a transport
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    def __del__(self) -> None:
+        self.discard()
+
+
+class AioMySQLClient:
+    """Opens and uses connections of aiomysql's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._context: ssl.SSLContext | None = None
+
+    async def connect(self, deadline: float, /) -> AsyncConnection:
+        settings = self._settings
+        if settings.tls != "off" and self._context is None:
+            self._context = settings.context()
+        connection = AsyncConnection(
+            **settings.common,
+            db=settings.database,
+            password=settings.password.encode().decode("latin-1"),  # aiomysql writes text as Latin 1
+            ssl=self._context,
+        )
+        try:
+            with _told():
+                await connection.ping()  # which connects
+            check_version(connection.get_server_info())
+            for text in settings.session:
+                await self.run(connection, Statement(text), deadline)
+        except BaseException:
+            connection.discard()
+            raise
+        return connection
+
+    async def run(self, connection: AsyncConnection, statement: Statement, _deadline: float, /) -> Reply:
+        text = rendered(statement)
+        try:
+            with connection.exchange():
+                async with connection.cursor(QuietCursor) as cursor:
+                    await cursor.execute(text)
+                    rows = await cursor.fetchall() if cursor.description else ()
+        except Error as error:
+            if number_of(error) not in REFUSED:
+                raise
+            return nothing_for(statement)
+        return reply_of(statement, cursor, rows)
+
+    def is_clean(self, connection: AsyncConnection, /) -> bool:
+        return connection.is_clean
+
+    def is_alive(self, connection: AsyncConnection, /) -> bool:
+        return connection.is_alive
+
+    def close(self, connection: AsyncConnection, /) -> None:
+        connection.discard()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell what goes wrong with a new connection by the numbers of errors that the server and its clients have."""
+    try:
+        yield
+    except RuntimeError as error:  # how PyMySQL says that a package is missing which some logins need
+        raise OperationalError(_NO_LOGIN, str(error)) from error
+    except OperationalError as error:
+        if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
+            raise OperationalError(_NO_TLS, "no TLS connection came about") from error
+        raise

@@ -1,0 +1,313 @@
+"""The SQL of MariaDB and MySQL, and what their errors mean.
+
+All text is kept as UTF-8 in columns of bytes: so names that differ in case, in an accent or in a space at the end are
+different names, whatever collation the server, the database or the application's connection has.
+"""
+
+# ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import ClassVar, Final, cast
+
+from pymysql.err import Error as PyMySQLError
+
+from coatcheck.drivers._rules import checked
+from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble, marks
+from coatcheck.drivers.sql.statement import Row, Statement, Wants
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, NEVER, Delta
+
+try:
+    from MySQLdb import Error as MySQLdbError  # type: ignore[import-untyped]  # of mysqlclient, which may be lent
+except ImportError:
+    MySQLdbError = PyMySQLError
+
+__all__ = ["LOST", "NAME", "REFUSED", "MariaDBDialect", "MySQLdbError", "number_of"]
+
+NAME: Final = "mariadb"
+
+_TO_THE_SYSTEM: Final = 2  # innodb_flush_log_at_trx_commit: each commit reaches the operating system
+_ROOMY: Final = 4 << 20
+
+_OLD: Final = re.compile(r"\bold\.")
+_NEW: Final = re.compile(r"\bnew\.(\w+)")
+
+# 1020 characters of a name: the core allows 255, of 4 bytes at most. The longest key, of `value`, has 2048 bytes, and
+# the limit of InnoDB is 3072.
+_DDL: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_session (
+        id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+        sid VARBINARY(64) NOT NULL,
+        digest BINARY(32) NOT NULL,
+        created DOUBLE NOT NULL,
+        seen DOUBLE NOT NULL,
+        deadline DOUBLE NOT NULL,
+        idle DOUBLE NOT NULL,
+        absolute DOUBLE NOT NULL,
+        username VARBINARY(1020) NULL,
+        auth_time DOUBLE NULL,
+        rotated DOUBLE NOT NULL,
+        prior BINARY(32) NULL,
+        prior_until DOUBLE NOT NULL,
+        grace DOUBLE NOT NULL,
+        ends DOUBLE GENERATED ALWAYS
+            AS (LEAST(deadline, seen + idle, COALESCE(auth_time, created) + absolute)) STORED,
+        UNIQUE KEY by_sid (sid),
+        UNIQUE KEY by_digest (digest),
+        UNIQUE KEY by_prior (prior),
+        KEY by_ends (ends),
+        KEY by_username (username)
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_value (
+        session BIGINT UNSIGNED NOT NULL,
+        app VARBINARY(1020) NOT NULL,
+        name VARBINARY(1020) NOT NULL,
+        version BIGINT UNSIGNED NOT NULL,
+        data LONGBLOB NULL,
+        number BIGINT NULL,
+        PRIMARY KEY (session, app, name)
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_ended (
+        digest BINARY(32) NOT NULL PRIMARY KEY,
+        reason VARBINARY(20) NOT NULL,
+        expires DOUBLE NOT NULL,
+        sid VARBINARY(64) NULL,
+        KEY by_expires (expires)
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_fence (
+        username VARBINARY(1020) NOT NULL PRIMARY KEY,
+        moment DOUBLE NOT NULL,
+        expires DOUBLE NOT NULL,
+        KEY by_expires (expires)
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS coatcheck_meta (
+        name VARBINARY(20) NOT NULL PRIMARY KEY,
+        content VARBINARY(100) NOT NULL
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC
+    """,
+)
+
+LOST: Final = frozenset({
+    0, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2000, 2002, 2003, 2005, 2006, 2013, 2014, 2026,
+    2027, 2055, 3169, 4031,
+})  # fmt: skip
+"""The numbers of errors that end a connection."""
+
+_CLASH: Final = frozenset({1020, 1213})
+_MISSING: Final = frozenset({1054, 1146})
+
+REFUSED: Final = frozenset({1062, 1264, 1690})
+"""A key that exists, or a number out of range: a statement that meets one has done nothing, as it was meant to."""
+
+_SAID: Final = {
+    0: "the connection is closed",
+    1020: "another transaction changed a row that this one had read: it has to be begun anew",
+    1021: "the disk of the server is full",
+    1040: "the server has as many connections as it allows: raise its max_connections, or lower ours in the URL",
+    1044: "the user may not use this database: GRANT ALL on it",
+    1045: "the server does not let this user in: check user and password in the URL",
+    1046: "no database is selected: name one in the URL",
+    1049: "there is no such database: create it, or name another in the URL",
+    1053: "the server is shutting down",
+    1054: "a column is missing: the session tables are those of another version of coatcheck",
+    1064: "the server does not understand the statement: sessions need MariaDB 10.6 or MySQL 8.0.13 at least",
+    1114: "the table is full: see the server's disk and quotas",
+    1129: "the server blocks this host after too many failed connections: FLUSH HOSTS",
+    1142: "the user may not do this to the session tables: GRANT SELECT, INSERT, UPDATE, DELETE (and CREATE, DROP)",
+    1146: "the session tables are missing: call setup(), or run coatcheck init",
+    1153: "a value is too large: raise the server's max_allowed_packet, or store less",
+    1203: "the user has as many connections as the server allows: raise max_user_connections",
+    1205: "another transaction kept a lock for too long: keep transactions short, or raise timeout= in the URL",
+    1213: "a deadlock with another transaction",
+    1290: "the server is read-only: name the primary in the URL",
+    1317: "the statement was interrupted",
+    1665: "the server has binlog_format=STATEMENT, which cannot log READ COMMITTED: set it to ROW or MIXED",
+    1698: "the server does not let this user in: check user and password in the URL",
+    1792: "the transaction is read-only",
+    1836: "the server is read-only: name the primary in the URL",
+    1927: "the connection was killed",
+    1969: "the statement took longer than the server's max_statement_time",
+    2002: "the server cannot be reached through its socket",
+    2003: "the server cannot be reached, or does not answer",
+    2005: "the name of the server cannot be resolved",
+    2006: "the server has ended the connection",
+    2013: "the connection to the server was lost, or no answer came in time",
+    2026: "no TLS connection comes about: see the server's certificate, and tls= and ca= in the URL",
+    2059: "this kind of login needs a package: pip install cryptography, or use tls=verified in the URL, or a socket",
+    3024: "the statement took longer than the server's max_execution_time",
+    4031: "the server has ended a connection that was idle",
+}
+"""In our own words: the server's may repeat values."""
+
+
+class MariaDBDialect(Dialect):
+    """MariaDB and MySQL, by PyMySQL, aiomysql or mysqlclient."""
+
+    name: ClassVar[str] = NAME
+    title: ClassVar[str] = "MariaDB"
+    errors: ClassVar[tuple[type[Exception], ...]] = (PyMySQLError, MySQLdbError)
+    current: ClassVar[str] = " LOCK IN SHARE MODE"
+    deadlock_ends_transaction: ClassVar[bool] = True
+    ddl_is_transactional: ClassVar[bool] = False
+    settings: ClassVar[Statement | None] = Statement(
+        "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@binlog_format, @@max_allowed_packet"
+    )
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix)
+        self._small: Final = _Small(self.named)
+
+    def quoted(self, name: str) -> str:
+        return f"`{name}`"
+
+    def insert_new(self, into: str, *, returning_id: bool = False) -> str:  # noqa: ARG002 (the server tells it anyhow)
+        # Not INSERT IGNORE, which would cut what is too long: that the key exists is an error, which is looked for.
+        return f"INSERT INTO {into}"
+
+    def upsert(self, into: str, key: str, *updates: str) -> str:  # noqa: ARG002 (any unique key counts)
+        done = ", ".join(_NEW.sub(r"VALUES(\1)", _OLD.sub("", update)) for update in updates)
+        return f"INSERT INTO {into} ON DUPLICATE KEY UPDATE {done}"
+
+    @property
+    def ddl(self) -> tuple[str, ...]:
+        return tuple(self.named(text) for text in _DDL)
+
+    def table_exists(self, table: str) -> Statement:
+        name = self.prefix + table
+        return Statement(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND (table_name = %s OR (@@lower_case_table_names <> 0 AND LOWER(table_name) = %s))",
+            (name, name.lower()),
+            Wants.ROWS,
+        )
+
+    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+        return self._small.single(digest, delta, now, version)
+
+    def risk(self, settings: Row) -> str | None:
+        """See `Dialect.risk`."""
+        flush = settings[0]
+        if flush == 1:
+            return None
+        when = "its machine crashes" if flush == _TO_THE_SYSTEM else "it crashes"
+        return (
+            f"innodb_flush_log_at_trx_commit is {flush}: the last second of sessions and logouts is lost where {when}"
+        )
+
+    def advice(self, settings: Row) -> list[str]:
+        """See `Dialect.advice`."""
+        _, log, sync, form, packet = settings
+        found = []
+        risk = self.risk(settings)
+        if risk is not None:
+            found.append(f"{risk}; set it to 1")
+        if log and sync != 1:
+            found.append(f"sync_binlog is {sync}: after a crash the replicas may have other sessions; set it to 1")
+        if log and form == "STATEMENT":
+            found.append(
+                "binlog_format is STATEMENT, with which the server refuses writes at READ COMMITTED; set it to ROW or"
+                " MIXED"
+            )
+        if cast("int", packet) < _ROOMY:
+            found.append(
+                f"max_allowed_packet is {packet} bytes, and a value takes twice its size in a statement; set it to at"
+                " least 16M"
+            )
+        return found
+
+    def trouble(self, error: Exception) -> Trouble:
+        number = number_of(error)
+        if number is None or number in LOST:
+            return Trouble.LOST
+        if number in _CLASH:
+            return Trouble.CLASH
+        return Trouble.MISSING if number in _MISSING else Trouble.OTHER
+
+    def said(self, error: Exception) -> str:
+        number = number_of(error)
+        if number is None:
+            return f"{type(error).__name__}: no answer that makes sense"
+        return f"{_SAID.get(number, 'the server refused')} (error {number})"
+
+
+def number_of(error: Exception) -> int | None:
+    """Give the number of an error of the server's or the client library's, None where it has none."""
+    number = error.args[0] if error.args else None
+    return number if isinstance(number, int) else None
+
+
+# A token that comes from a rotation and is not confirmed takes the general path, which confirms it. The session is
+# locked, shared with other writers: otherwise READ COMMITTED would look at it without, and a value could be written
+# after the session was removed.
+_LIVE: Final = f"FROM coatcheck_session WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r} LOCK IN SHARE MODE"
+_INSERT: Final = f"INSERT INTO coatcheck_value (session, app, name, version, data, number) SELECT id, {{}} {_LIVE}"
+_THE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = %s AND name = %s AND version = %s"
+
+
+class _Small:
+    """Small changes as one statement, which checks that the session lives and is committed by itself.
+
+    What such a statement cannot tell apart (the session is gone, the version is another, the counter is none) it leaves
+    undone, and the general path says why.
+    """
+
+    def __init__(self, sql: Callable[[str], str]) -> None:
+        insert = _INSERT.format(marks(5))
+        update = " ON DUPLICATE KEY UPDATE version = VALUES(version), "
+        self.put: Final = sql(insert + update + "data = VALUES(data), number = VALUES(number)")
+        self.put_absent: Final = sql(insert)
+        self.put_based: Final = sql("UPDATE coatcheck_value SET version = %s, data = %s, number = %s" + _THE_VALUE)
+        self.drop: Final = sql("DELETE FROM coatcheck_value" + _THE_VALUE)
+        self.touch: Final = sql(
+            "UPDATE coatcheck_session SET seen = GREATEST(seen, %s)"
+            f" WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r}"
+        )
+        # MySQL has no RETURNING: the sum comes back as what the server calls the id of the new row. Where the value is
+        # no counter, the version is out of range, and that is an error.
+        self.increment: Final = sql(
+            _INSERT.format("%s, %s, %s, NULL, CAST(LAST_INSERT_ID(%s) AS SIGNED)")
+            + " ON DUPLICATE KEY UPDATE version = IF(number IS NULL, -1, VALUES(version)),"
+            " number = CAST(LAST_INSERT_ID(number + VALUES(number)) AS SIGNED)"
+        )
+
+    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+        """See `Dialect.single`."""
+        if (
+            delta.clears
+            or delta.clear_all
+            or delta.user is not None
+            or delta.auth_time is not None
+            or delta.deadline is not None
+        ):
+            return None
+        if len(delta.puts) + len(delta.drops) + len(delta.increments) + (delta.touch is not None) != 1:
+            return None
+        live = (digest, now)
+        if delta.increments:
+            ((name, amount),) = delta.increments.items()
+            if not COUNTER_MIN <= amount <= COUNTER_MAX:
+                return None
+            return Single(Statement(self.increment, (*name, version, amount, *live)), name)
+        if delta.drops:
+            ((name, base),) = delta.drops.items()
+            return Single(Statement(self.drop, (*live, *name, base))) if base else None
+        if not delta.puts:
+            return Single(Statement(self.touch, (delta.touch, *live)))
+        ((name, put),) = delta.puts.items()
+        data = checked(name, put)
+        content = (None, data) if isinstance(data, int) else (data, None)
+        if put.base is not None and put.base != ABSENT:
+            return Single(Statement(self.put_based, (version, *content, *live, *name, put.base)))
+        text = self.put if put.base is None else self.put_absent
+        return Single(Statement(text, (*name, version, *content, *live)))

@@ -1,0 +1,142 @@
+"""MariaDB's and MySQL's connections that the application lends: of PyMySQL, mysqlclient or aiomysql."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import aiomysql  # type: ignore[import-untyped]
+from pymysql.connections import Connection as PyMySQLConnection
+from pymysql.cursors import Cursor
+
+from coatcheck.drivers._lent import Lent
+from coatcheck.drivers._steps import Steps
+from coatcheck.drivers.mariadb.client import IN_TRANSACTION, QuietCursor
+from coatcheck.drivers.mariadb.dialect import REFUSED, MariaDBDialect, MySQLdbError, number_of
+from coatcheck.drivers.mariadb.wire import check_version, nothing_for, rendered, reply_of
+from coatcheck.drivers.sql.dialect import Single
+from coatcheck.drivers.sql.lent import AsyncLentDriver, LentDriver
+from coatcheck.drivers.sql.statement import Reply, Statement
+from coatcheck.errors import ConfigurationError
+from coatcheck.record import Delta
+
+__all__ = ["AsyncLentMariaDBDriver", "LentMariaDBDriver", "async_kinds", "commits_alone", "kinds"]
+
+T = TypeVar("T")
+
+_DDL: Final = frozenset({"setup", "tear_down"})
+
+
+class LentDialect(MariaDBDialect):
+    """For connections whose mode, isolation and flags are the application's."""
+
+    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002
+        """Give None: in a mode that is not strict, the server cuts a number that is out of range without a word."""
+        return None
+
+
+def kinds() -> tuple[type, ...]:
+    """Give the types of DB-API connections that can be lent; mysqlclient is there only where somebody imported it."""
+    mysqlclient = getattr(sys.modules.get("MySQLdb.connections"), "Connection", None)
+    return (PyMySQLConnection,) if mysqlclient is None else (PyMySQLConnection, mysqlclient)
+
+
+def async_kinds() -> tuple[type, ...]:
+    """Give the types of asynchronous connections that can be lent."""
+    return (aiomysql.Connection,)
+
+
+def commits_alone(connection: Any) -> bool:
+    """Tell whether each statement would be committed at once."""
+    return bool(connection.get_autocommit()) and not _is_open(connection)
+
+
+def _is_open(connection: Any) -> bool:
+    # mysqlclient does not tell: in autocommit mode its connections are taken to be in no transaction
+    return bool(getattr(connection, "server_status", 0) & IN_TRANSACTION)
+
+
+def _refusal(connection: Any) -> ConfigurationError | None:
+    """Say why tables can be neither made nor removed on *connection* as it is."""
+    if not _is_open(connection):
+        return None
+    return ConfigurationError(
+        "MariaDB commits an open transaction before it creates or removes a table, and one of the application's is open"
+        " on the connection that was lent: commit it first, or use `coatcheck init URL`"
+    )
+
+
+class DBAPIBorrower:
+    """Connections of PyMySQL's or mysqlclient's."""
+
+    def run(self, connection: Any, statement: Statement, /) -> Reply:
+        check_version(connection.get_server_info())
+        kind = Cursor if isinstance(connection, PyMySQLConnection) else sys.modules["MySQLdb.cursors"].Cursor
+        cursor = connection.cursor(kind)  # not the application's own, which may give rows of another form
+        try:
+            cursor.execute(rendered(statement))
+            rows = cursor.fetchall() if cursor.description else ()
+            return reply_of(statement, cursor, rows)
+        except MySQLdbError as error:
+            if number_of(error) not in REFUSED:
+                raise
+            return nothing_for(statement)
+        finally:
+            cursor.close()
+
+    def has_transaction(self, connection: Any, /) -> bool:
+        if not connection.get_autocommit() or _is_open(connection):
+            return True
+        if not isinstance(connection, PyMySQLConnection):
+            raise ConfigurationError(
+                "the connection of mysqlclient's that was lent is in autocommit mode, in which it does not tell whether"
+                " a transaction is open: call its autocommit(False) first"
+            )
+        return False
+
+
+class AioMySQLBorrower:
+    """Connections of aiomysql's."""
+
+    async def run(self, connection: Any, statement: Statement, /) -> Reply:
+        check_version(connection.get_server_info())
+        text = rendered(statement)
+        try:
+            async with connection.cursor(QuietCursor) as cursor:
+                await cursor.execute(text)
+                rows = await cursor.fetchall() if cursor.description else ()
+        except MySQLdbError as error:
+            if number_of(error) not in REFUSED:
+                raise
+            return nothing_for(statement)
+        return reply_of(statement, cursor, rows)
+
+    def has_transaction(self, connection: Any, /) -> bool:
+        return not connection.get_autocommit() or _is_open(connection)
+
+
+class LentMariaDBDriver(LentDriver[Any]):
+    """Sessions inside the transaction of a connection that belongs to the application."""
+
+    def __init__(self, prefix: str, lent: Lent) -> None:
+        super().__init__(LentDialect(prefix), DBAPIBorrower(), lent)
+
+    def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
+        if refusal is not None and not (operation == "setup" and self.is_set_up()):
+            raise refusal
+        return super()._carry_out(operation, begin)
+
+
+class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
+    """The same, on an asynchronous connection."""
+
+    def __init__(self, prefix: str, lent: Lent) -> None:
+        super().__init__(LentDialect(prefix), AioMySQLBorrower(), lent)
+
+    async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
+        if refusal is not None and not (operation == "setup" and await self.is_set_up()):
+            raise refusal
+        return await super()._carry_out(operation, begin)

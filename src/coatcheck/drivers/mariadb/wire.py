@@ -1,0 +1,98 @@
+"""Statements as the server reads them, and what came back as the operations want it.
+
+Parameters are written into the text here and not by the client library: aiomysql 0.3 cannot write bytes with PyMySQL
+1.2, and none of them minds a connection of the application's that takes the backslash for a character like others. A
+hexadecimal literal is the same in every mode and character set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from coatcheck.drivers.sql.statement import Reply, Statement, Wants
+from coatcheck.errors import ConfigurationError
+
+__all__ = ["check_version", "nothing_for", "rendered", "reply_of"]
+
+_VARBINARY: Final = 253  # the type by which the server announces a column of ours that holds text
+_OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0)}
+
+
+def rendered(statement: Statement) -> str:
+    """Give the text of *statement* with its parameters in it."""
+    return statement.text % tuple(map(_literal, statement.parameters))
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, float):
+        return f"{value!r}e0" if "e" not in repr(value) else repr(value)  # without an exponent it would be a DECIMAL
+    if isinstance(value, int):
+        return str(int(value))
+    raise TypeError(f"no parameter of a statement is a {type(value).__name__}")
+
+
+def reply_of(statement: Statement, cursor: Any, rows: Sequence[Sequence[Any]]) -> Reply:
+    """Give what *statement* wants.
+
+    Args:
+        statement: What was done.
+        cursor: The cursor that did it.
+        rows: All its rows.
+    """
+    if statement.wants is Wants.COUNT:
+        return int(cursor.rowcount)
+    if statement.wants is Wants.ID:
+        return int(cursor.lastrowid) if cursor.rowcount else None
+    if cursor.description is None:  # a change in one statement: the row that it is to give is the sum of a counter
+        return [(_signed(cursor.lastrowid or 0),)] if cursor.rowcount else []
+    texts = [place for place, column in enumerate(cursor.description) if column[1] == _VARBINARY]
+    return [_with_text(row, texts) for row in rows]
+
+
+def _with_text(row: Sequence[Any], texts: Sequence[int]) -> tuple[object, ...]:
+    values = list(row)
+    for place in texts:
+        value = values[place]
+        if isinstance(value, bytes):
+            try:
+                values[place] = value.decode()
+            except UnicodeDecodeError:
+                values[place] = bytearray(value)  # neither text nor the bytes of a value: somebody spoilt it
+    return tuple(values)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def nothing_for(statement: Statement) -> Reply:
+    """Give what *statement* wants where it did nothing."""
+    if statement.wants is Wants.ROWS:
+        return []
+    return 0 if statement.wants is Wants.COUNT else None
+
+
+@lru_cache(maxsize=16)
+def check_version(said: str) -> None:
+    """Look at what a server says of its version.
+
+    Args:
+        said: Such as `10.11.6-MariaDB-0+deb12u1` or `8.0.36`.
+
+    Raises:
+        ConfigurationError: It is too old.
+    """
+    kind = "MariaDB" if "mariadb" in said.lower() else "MySQL"
+    found = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)", said)  # MariaDB before 11 says 5.5.5 first, for old replicas
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST[kind]:
+        oldest = ".".join(map(str, _OLDEST[kind]))
+        raise ConfigurationError(f"the server is {kind} {said.removeprefix('5.5.5-')}; sessions need {oldest} or later")

@@ -64,7 +64,7 @@ class Settings:
         limit = statement_limit(timeout)
         # for statements outside our transactions, which set the same for themselves
         self._options: Final = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
-        self.takes_options = True
+        self._takes_options = True
 
     def until(self, deadline: float) -> float:
         """Give the moment at which to leave a host for the next one, or give up."""
@@ -74,14 +74,14 @@ class Settings:
     def given(self, deadline: float) -> Parameters:
         """Give the parameters for a connection that has to be there at the moment *deadline*."""
         seconds = max(_SHORTEST, math.ceil(self.until(deadline) - time.monotonic()))
-        more = {"options": self._options} if self.takes_options else {}
+        more = {"options": self._options} if self._takes_options else {}
         return {**self._parameters, "connect_timeout": seconds, **more}
 
-    def can_do_without(self, error: psycopg.Error) -> bool:
+    def can_do_without(self, given: Parameters, error: psycopg.Error) -> bool:
         """Tell whether to try once more without options: PgBouncer refuses what it cannot pass on."""
-        is_refused = self.takes_options and "unsupported startup parameter" in str(error)
+        is_refused = "options" in given and "unsupported startup parameter" in str(error)
         if is_refused:
-            self.takes_options = False
+            self._takes_options = False
         return is_refused
 
 
@@ -202,16 +202,13 @@ class Client(_Manners):
 
     def connect(self, deadline: float) -> Connection:
         """See `coatcheck.drivers.sql.pool.Client`."""
-        try:
-            return self._connect(deadline)
-        except psycopg.OperationalError as error:
-            if not self._settings.can_do_without(error):
-                raise
-        return self._connect(deadline)
-
-    def _connect(self, deadline: float) -> Connection:
         _connecting.until = self._settings.until(deadline)
+        given = self._settings.given(deadline)
         try:
+            return Connection.connect(**given, cursor_factory=_Cursor)
+        except psycopg.OperationalError as error:
+            if not self._settings.can_do_without(given, error):
+                raise
             return Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
         finally:
             _connecting.until = math.inf
@@ -233,14 +230,12 @@ class AsyncClient(_Manners):
 
     async def connect(self, deadline: float) -> AsyncConnection:
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        given = self._settings.given(deadline)
         try:
-            return await self._connect(deadline)
+            return await AsyncConnection.connect(**given, cursor_factory=_AsyncCursor)
         except psycopg.OperationalError as error:
-            if not self._settings.can_do_without(error):
+            if not self._settings.can_do_without(given, error):
                 raise
-        return await self._connect(deadline)
-
-    async def _connect(self, deadline: float) -> AsyncConnection:
         return await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
 
     async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:  # noqa: ARG002 (its caller bounds the time)

@@ -1,0 +1,227 @@
+"""The filesystem drivers."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+from coatcheck.drivers._files import file_system_of
+from coatcheck.drivers._threads import ThreadedDriver
+from coatcheck.drivers._urls import parsed
+from coatcheck.drivers.base import Capability, Driver
+from coatcheck.drivers.filesystem.locks import Locks
+from coatcheck.drivers.filesystem.sessions import Sessions
+from coatcheck.drivers.filesystem.tree import Tree, Unsure
+from coatcheck.drivers.filesystem.work import Work
+from coatcheck.errors import ConfigurationError, DriverUnavailable
+from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
+
+__all__ = ["AsyncFilesystemDriver", "FilesystemDriver"]
+
+T = TypeVar("T")
+
+NAME: Final = "filesystem"
+FORM: Final = "filesystem:///relative/folder or filesystem:////absolute/folder"
+DEFAULT_TIMEOUT: Final = 5.0
+
+_SYNCHRONOUS: Final = ("normal", "full")
+_OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
+_THREADS: Final = 8
+_REMEDIES: Final = {
+    errno.ENOENT: "it was removed: call setup(), or mount what it is on",
+    errno.EACCES: "it has to be writable for this program",
+    errno.EROFS: "it has to be writable for this program",
+    errno.ENOSPC: "the disk is full, or has no room for more files",
+    errno.EDQUOT: "the quota is used up",
+    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
+}
+_SHORT_LIVED: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 (to warn of them)
+
+
+class FilesystemDriver(Driver):
+    """Sessions in files below one folder, for the processes of one host.
+
+    Nothing is touched before the first use, which makes the folder, for its owner alone.
+
+    Args:
+        folder: The folder, for the sessions alone. The one that it is in has to exist. A relative path is taken from
+            the present working directory.
+        prefix: What the name of the folder is to start with: the sessions of `prefix="x_"` and `folder="a/b"` are in
+            `a/x_b`.
+        timeout: Seconds to wait for another writer, at most.
+        synchronous: `"normal"`: what was acknowledged survives the death of the process; `"full"`: and a loss of power,
+            for a few fsyncs a commit.
+        network_filesystem: True to allow a folder on a network file system. Only one host may use it, even so.
+
+    Raises:
+        ConfigurationError: An argument is out of range. From the first use, where the folder cannot be what it has to
+            be (open to others, of somebody else, with other things in it).
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.SCOPE_HOST, Capability.DURABLE, Capability.COUNTERS, Capability.USER_INDEX}
+    )
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+        synchronous: str = "normal",
+        network_filesystem: bool = False,
+    ) -> None:
+        place = os.fspath(folder)
+        if not place or "\0" in place:
+            raise ConfigurationError(f"{place!r} names no folder")
+        if re.fullmatch(r"[A-Za-z0-9_]*", prefix) is None:
+            raise ConfigurationError(f"the prefix {prefix!r} may only have ASCII letters, digits and underscores")
+        if not (math.isfinite(timeout) and timeout >= 0):
+            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
+        if synchronous not in _SYNCHRONOUS:
+            raise ConfigurationError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
+        above, name = os.path.split(os.path.abspath(place))  # noqa: PTH100 (pathlib would look at the file system)
+        if not name:
+            raise ConfigurationError("the sessions need a folder of their own, and the root folder is none")
+        self.folder: Final = os.path.join(above, prefix + name)  # noqa: PTH118 (the same)
+        self.timeout: Final = timeout
+        self._tree: Final = Tree(self.folder, is_synced=synchronous == "full", network_allowed=network_filesystem)
+        self._work: Final = Work(Sessions(self._tree), Locks(f"{self.folder}/lock", timeout))
+
+    @classmethod
+    def from_url(cls, url: str) -> FilesystemDriver:
+        """Make a driver from a URL: `filesystem:///relative/folder`, `filesystem:////absolute/folder`.
+
+        Options are those of the constructor: `?timeout=2&prefix=x_&synchronous=full&network_filesystem=allow`.
+
+        Raises:
+            ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
+        """
+        return cls(**_arguments_in(url))
+
+    def load(self, digest: bytes, now: float) -> Record | Missing:
+        return self._do("load", self._work.load, digest, now)
+
+    def create(self, record: Record, now: float) -> Answer:
+        return self._do("create", self._work.create, record, now)
+
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        return self._do("commit", self._work.commit, digest, delta, now)
+
+    def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
+        return self._do("rotate", self._work.rotate, old, new, delta, grace, now)
+
+    def revoke(self, digest: bytes, now: float) -> bool:
+        return self._do("revoke", self._work.revoke, digest, now)
+
+    def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
+        return self._do("revoke_user", self._work.revoke_user, user, now, keep)
+
+    def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
+        return self._do("sessions_of", self._work.sessions_of, user, now)
+
+    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._do("dead", self._work.dead, sids, now)
+
+    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
+        return self._do("sweep", self._work.sweep, now, limit, since)
+
+    def setup(self) -> None:
+        """Make the folder where it is missing, and check that it can be used. Removes nothing."""
+        self._tell("setup", self._tree.make)
+
+    def is_set_up(self) -> bool:
+        """Tell whether the folder is there, without making it."""
+        return self._tell("is_set_up", self._tree.is_made)
+
+    def tear_down(self) -> None:
+        self._tell("tear_down", self._work.tear_down)
+
+    def close(self) -> None:
+        """Do nothing: no file stays open between two operations."""
+
+    def advice(self) -> list[str]:
+        advice: list[str] = []
+        kind = file_system_of(Path(self.folder).parent)
+        if kind in ("tmpfs", "ramfs"):
+            advice.append(f"{self.folder} is in memory ({kind}): sessions end when the machine restarts; use a disk")
+        elif any(self.folder.startswith(f"{place}/") for place in _SHORT_LIVED):
+            advice.append(f"{self.folder} is in a place that the system cleans up: put it below /var/lib, for example")
+        return advice
+
+    def _do(self, operation: str, work: Callable[..., T], *args: object) -> T:
+        def ready() -> T:
+            self._tree.ensure()
+            return work(*args)
+
+        return self._tell(operation, ready)
+
+    def _tell(self, operation: str, work: Callable[[], T]) -> T:
+        """Do some work; tell what the system says in the contract's way."""
+        try:
+            return work()
+        except Unsure as error:
+            why = f"{error.strerror} in {self.folder}: the disk may not keep what was written"
+            raise DriverUnavailable(NAME, operation, why, outcome_unknown=True) from error
+        except OSError as error:
+            why = str(error) if error.errno is None else f"{error.strerror} in {self.folder}"
+            if error.errno in _REMEDIES:
+                why = f"{why}: {_REMEDIES[error.errno]}"
+            raise DriverUnavailable(NAME, operation, why) from error
+
+
+class AsyncFilesystemDriver(ThreadedDriver):
+    """Sessions in files, for an asynchronous program; see `FilesystemDriver`, which does the work in a few threads.
+
+    The arguments are the same ones. No system offers files without waiting, so there is nothing better to be had.
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = FilesystemDriver.capabilities
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+        synchronous: str = "normal",
+        network_filesystem: bool = False,
+    ) -> None:
+        driver = FilesystemDriver(
+            folder,
+            prefix=prefix,
+            timeout=timeout,
+            synchronous=synchronous,
+            network_filesystem=network_filesystem,
+        )
+        super().__init__(driver, _THREADS, timeout)
+
+    @classmethod
+    def from_url(cls, url: str) -> AsyncFilesystemDriver:
+        """Make a driver from a URL; see `FilesystemDriver.from_url`.
+
+        Raises:
+            ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
+        """
+        return cls(**_arguments_in(url))
+
+
+def _arguments_in(url: str) -> dict[str, Any]:
+    place = parsed(url, NAME, FORM, _OPTIONS)
+    if place.hosts or place.username is not None or not place.path:
+        raise ConfigurationError(f"a URL for the file system is {FORM}")
+    options = place.options
+    return {
+        "folder": place.path,
+        "prefix": options.text("prefix"),
+        "timeout": options.seconds("timeout", DEFAULT_TIMEOUT, least=0.0),
+        "synchronous": options.choice("synchronous", _SYNCHRONOUS, "normal"),
+        "network_filesystem": options.choice("network_filesystem", ("allow", "refuse"), "refuse") == "allow",
+    }

@@ -13,16 +13,18 @@ setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.p
 CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix check bench clean
+.PHONY: help demo test test-fast test-matrix check bench bench-engines bench-capacity clean
 
 help:
-	@echo "make demo         serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
-	@echo "make test         the whole suite against the built wheels, with a real browser"
-	@echo "make test-fast    the tests that take no time, no browser and no servers, on the sources as they are"
-	@echo "make test-matrix  the same tests against the wheels, on the newest Python of this machine"
-	@echo "make check        ruff, mypy --strict, the public names, the examples of the documents"
-	@echo "make bench        measure against other session libraries and bring docs/bench.md up to date"
-	@echo "make clean        remove all that the other targets made, the demo's database too"
+	@echo "make demo            serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
+	@echo "make test            the whole suite against the built wheels, with a real browser"
+	@echo "make test-fast       the tests that take no time, no browser and no servers, on the sources as they are"
+	@echo "make test-matrix     the same tests against the wheels, on the newest Python of this machine"
+	@echo "make check           ruff, mypy --strict, the public names, the examples of the documents"
+	@echo "make bench           measure against other session libraries and bring docs/bench.md up to date"
+	@echo "make bench-engines   measure every engine on its real server: docs/engines/figures.md"
+	@echo "make bench-capacity  measure one million sessions in an engine: docs/capacity.md"
+	@echo "make clean           remove all that the other targets made, the demo's database too"
 
 demo:
 	@$(call setup,.venv,demo)
@@ -47,13 +49,26 @@ check:
 	.venv/bin/pytest -q $(CHECK_TESTS)
 
 # The rivals live in an environment of their own, with coatcheck from its wheel. Timings gate nothing.
-bench:
+define bench_setup
 	@$(call setup,.venv-bench,wheels)
 	@if ! cmp -s bench/requirements.txt .venv-bench/bench.stamp; then \
 		.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --retries 10 --timeout 60 \
 			-r bench/requirements.txt && cp bench/requirements.txt .venv-bench/bench.stamp; fi
+endef
+
+bench:
+	$(bench_setup)
 	.venv-bench/bin/python bench/requests.py --update-docs
 	.venv-bench/bin/python bench/races.py --update-docs
+
+# These two start servers: redis-server, postgresql, pgbouncer, mariadb-server and memcached of Debian.
+bench-engines:
+	$(bench_setup)
+	.venv-bench/bin/python bench/engines.py --update-docs
+
+bench-capacity:
+	$(bench_setup)
+	.venv-bench/bin/python bench/capacity.py --update-docs
 
 clean:
 	rm -rf bench/results .build .demo .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -105,14 +106,19 @@ def write_results(folder: Path, name: str, results: object) -> None:
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def replace_part(name: str, text: str) -> None:
+def today() -> str:
+    """Give the date, for the reader of a table to judge its age by."""
+    return f"{time.localtime().tm_mday} {time.strftime('%B %Y')}"
+
+
+def replace_part(name: str, text: str, document: Path = DOCUMENT) -> None:
     """Put *text* between the two markers of that name in the document."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        sys.exit(f"{DOCUMENT.name} lacks the markers {begin} and {end}")
-    DOCUMENT.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+        sys.exit(f"{document.name} lacks the markers {begin} and {end}")
+    document.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from testservers import RedisServer
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 
-def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(BENCH / script), "--only", "coatcheck", *arguments]
+def run(script: str, *arguments: str, only: tuple[str, ...] = ("coatcheck",)) -> str:
+    command = [sys.executable, str(BENCH / script), "--only", *only, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -39,3 +40,36 @@ def test_the_races_lose_no_key_and_no_increment_of_coatcheck(tmp_path: Path) -> 
         ("memory", 0, 0),
     ]
     assert not any(one[kind]["revived"] for one in results for kind in ("logout_reader", "logout_writer"))
+
+
+@pytest.mark.slow
+def test_the_bench_of_the_engines_measures_those_without_a_server(tmp_path: Path) -> None:
+    local = ("memory", "sqlite", "filesystem")
+    printed = run("engines.py", "--rounds", "1", "--results", str(tmp_path), only=local)
+    for name in ("memory", "memory, async", "SQLite", "SQLite, async", "filesystem", "filesystem, async"):
+        assert f"\n| {name} " in printed
+    results = json.loads((tmp_path / "engines.json").read_text(encoding="utf-8"))
+    assert [(one["engine"], one["rounds"], one["wire"]) for one in results] == [(name, 1, {}) for name in local]
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_the_bench_of_the_engines_counts_one_round_trip_for_a_read_of_redis(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    assert redis_server.answers(), "the bench starts its own, where the programs are there"
+    run("engines.py", "--rounds", "1", "--results", str(tmp_path), only=("redis",))
+    (redis,) = json.loads((tmp_path / "engines.json").read_text(encoding="utf-8"))
+    for mode in ("sync", "async"):
+        trips = {
+            case: redis["wire"][f"manager {mode} {case}"]["round_trips"]
+            for case in ("read", "write", "count", "create", "save_big")
+        }
+        assert trips == {"read": 1, "write": 2, "count": 1, "create": 1, "save_big": 1}
+
+
+@pytest.mark.slow
+def test_the_bench_of_capacity_goes_through_with_a_few_sessions(tmp_path: Path) -> None:
+    run("capacity.py", "--sessions", "4000", "--calm", "1", "--results", str(tmp_path), only=("sqlite",))
+    (found,) = json.loads((tmp_path / "capacity.json").read_text(encoding="utf-8"))
+    assert (found["sessions"], found["expiring"], found["crowd"]) == (4000, 2000, 400)

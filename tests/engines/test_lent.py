@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import django
+import psycopg
+import pymysql
 import pytest
 import sqlalchemy as sa
 from django.conf import settings
@@ -17,8 +19,11 @@ from django.core.cache import cache
 from django.db import connections, transaction
 from django.db.utils import ConnectionHandler
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from testservers import MariaDBServer, PostgreSQLServer
 
 from coatcheck.drivers.base import Driver
+from coatcheck.drivers.mariadb import MariaDBDriver
+from coatcheck.drivers.postgresql import PostgreSQLDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable
 from coatcheck.record import Conflict, Delta, Gone, Name, Put, Reason
@@ -53,17 +58,23 @@ class Database:
 
 def set_up_django() -> None:
     """Make a project of Django's, without applications, where the process has none yet."""
+    pymysql.install_as_MySQLdb()  # what Django works with on MariaDB
     if not settings.configured:
         settings.configure()
         django.setup()
 
 
-@pytest.fixture(params=["sqlite"])
+def server(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.server)
+
+
+@pytest.fixture(params=["sqlite", server("postgresql"), server("mariadb")])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     made: Database = request.getfixturevalue(request.param)
     made.driver.setup()
     with closing(made.connect()) as connection, closing(connection.cursor()) as cursor:
-        cursor.execute("CREATE TABLE orders (item VARCHAR(20))")
+        cursor.execute("CREATE TABLE IF NOT EXISTS orders (item VARCHAR(20))")
+        cursor.execute("DELETE FROM orders")
         connection.commit()
     yield made
     made.driver.close()
@@ -78,6 +89,36 @@ def sqlite(tmp_path: Path) -> Database:
         sa.URL.create("sqlite", database=str(path)),
         {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)},
     )
+
+
+@pytest.fixture(scope="module")
+def postgresql(postgresql_server: PostgreSQLServer) -> Database:
+    url = postgresql_server.create_database("lent")
+    return on_server(
+        postgresql_server, PostgreSQLDriver.from_url(url), lambda: psycopg.connect(url), "postgresql", "+psycopg"
+    )
+
+
+@pytest.fixture(scope="module")
+def mariadb(mariadb_server: MariaDBServer) -> Database:
+    where = {"host": mariadb_server.host, "port": mariadb_server.port, "database": "lent"}
+    login = {"user": mariadb_server.user, "password": mariadb_server.password}
+    driver = MariaDBDriver.from_url(mariadb_server.create_database("lent"))
+    return on_server(mariadb_server, driver, lambda: pymysql.connect(**where, **login), "mysql", "+pymysql")
+
+
+def on_server(server: Any, driver: Driver, connect: Callable[[], Any], kind: str, library: str) -> Database:
+    """Give the database `lent` of a server."""
+    url = sa.URL.create(kind + library, server.user, server.password, server.host, server.port, "lent")
+    django_settings = {
+        "ENGINE": f"django.db.backends.{kind}",
+        "HOST": server.host,
+        "PORT": server.port,
+        "USER": server.user,
+        "PASSWORD": server.password,
+        "NAME": "lent",
+    }
+    return Database(driver, connect, url, django_settings)
 
 
 class Lender:

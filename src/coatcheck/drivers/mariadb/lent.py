@@ -18,8 +18,9 @@ from coatcheck.drivers.mariadb.wire import check_version, nothing_for, rendered,
 from coatcheck.drivers.sql.dialect import Single
 from coatcheck.drivers.sql.lent import AsyncLentDriver, LentDriver
 from coatcheck.drivers.sql.statement import Reply, Statement
+from coatcheck.drivers.sql.writing import SQLOperations
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import Delta
+from coatcheck.record import Conflict, Delta
 
 __all__ = ["AsyncLentMariaDBDriver", "LentMariaDBDriver", "async_kinds", "commits_alone", "kinds"]
 
@@ -29,7 +30,18 @@ _DDL: Final = frozenset({"setup", "tear_down"})
 
 
 class LentDialect(MariaDBDialect):
-    """For connections whose mode, isolation and flags are the application's."""
+    """For connections whose mode, isolation and flags are the application's.
+
+    Args:
+        prefix: What the names of the tables start with.
+        current: True to load what is stored now, and to lock it; False to load what the transaction sees.
+    """
+
+    def __init__(self, prefix: str, *, current: bool = False) -> None:
+        super().__init__(prefix)
+        if current:
+            self.sql.load += self.lock
+            self.sql.load_prior += self.lock
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002
         """Give None: in a mode that is not strict, the server cuts a number that is out of range without a word."""
@@ -126,7 +138,10 @@ class LentMariaDBDriver(LentDriver[Any]):
         refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
         if refusal is not None and not (operation == "setup" and self.is_set_up()):
             raise refusal
-        return super()._carry_out(operation, begin)
+        answer = super()._carry_out(operation, begin)
+        if isinstance(answer, Conflict):
+            self._operations = _for_what_is_current(self._dialect.prefix)
+        return answer
 
 
 class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
@@ -139,4 +154,15 @@ class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
         refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
         if refusal is not None and not (operation == "setup" and await self.is_set_up()):
             raise refusal
-        return await super()._carry_out(operation, begin)
+        answer = await super()._carry_out(operation, begin)
+        if isinstance(answer, Conflict):
+            self._operations = _for_what_is_current(self._dialect.prefix)
+        return answer
+
+
+def _for_what_is_current(prefix: str) -> SQLOperations:
+    """Give the operations for a transaction that sees something older than what it is refused for.
+
+    Whoever merges loads once more; under REPEATABLE READ, the server's default, the same would be found for ever.
+    """
+    return SQLOperations(LentDialect(prefix, current=True))

@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 _INTERVAL: Final = 0.1  # seconds between two looks at the clock
 _SHORTEST: Final = 2  # seconds: psycopg waits no shorter for a connection
+_OFTEN: Final = 5
+"""How often a statement is sent before it is prepared."""
+
+_WHO: Final = Statement("SELECT pg_backend_pid()", (), Wants.ROWS)
 _ADAPTERS: Final = AdaptersMap(psycopg.adapters)  # as they are now: what an application registers later is not for us
 
 Parameters = Mapping[str, Any]
@@ -57,9 +61,7 @@ class Settings:
             "tcp_user_timeout": max(1, int(timeout * 1000)),
             "keepalives_idle": 30,
             "autocommit": True,
-            # PgBouncer before 1.21 hands prepared statements of one client to another's connection, and one that is
-            # newer may be set up not to know them: so there are none.
-            "prepare_threshold": None,
+            "prepare_threshold": None,  # until it is known who is at the other end
         }
         limit = statement_limit(timeout)
         # for statements outside our transactions, which set the same for themselves
@@ -152,6 +154,17 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
             raise
 
 
+def _prepare_where_possible(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reply: Reply) -> None:
+    """Have statements prepared if the server itself is at the other end, which saves it most of its work.
+
+    A pool in between, such as PgBouncer in transaction mode, gives each transaction another connection, where what was
+    prepared is not known, or is another's of the same name. It can be told by the number of the server's process: the
+    one that a pool names when a client connects, to be cancelled by, is its own invention.
+    """
+    if isinstance(reply, list) and reply[0][0] == connection.pgconn.backend_pid:
+        connection.prepare_threshold = _OFTEN
+
+
 class _Manners:
     """What can be said of a connection without I/O."""
 
@@ -177,9 +190,9 @@ class _Manners:
         connection.pgconn.finish()
 
 
-def _has_rows(statement: Statement) -> bool:
-    """Tell whether rows come back, which are exact and shorter in binary form; several statements in one have none."""
-    return statement.wants is not Wants.COUNT
+def _how(statement: Statement) -> dict[str, bool | None]:
+    """Say how to send a statement: rows come back in binary form, exact and short; without rows it may be several."""
+    return {"binary": statement.wants is not Wants.COUNT, "prepare": False if statement.is_ranged else None}
 
 
 def _reply(cursor: Any, statement: Statement) -> Reply:
@@ -205,20 +218,27 @@ class Client(_Manners):
         _connecting.until = self._settings.until(deadline)
         given = self._settings.given(deadline)
         try:
-            return Connection.connect(**given, cursor_factory=_Cursor)
-        except psycopg.OperationalError as error:
-            if not self._settings.can_do_without(given, error):
-                raise
-            return Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
+            try:
+                connection = Connection.connect(**given, cursor_factory=_Cursor)
+            except psycopg.OperationalError as error:
+                if not self._settings.can_do_without(given, error):
+                    raise
+                connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
         finally:
             _connecting.until = math.inf
+        try:
+            _prepare_where_possible(connection, self.run(connection, _WHO, deadline))
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
 
     def run(self, connection: Connection, statement: Statement, deadline: float) -> Reply:
         """See `coatcheck.drivers.sql.pool.Client`."""
         connection.deadline = deadline
         cursor = connection.cursor()
         try:
-            cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement))
+            cursor.execute(statement.text, statement.parameters or None, **_how(statement))
         except psycopg.errors.ReadOnlySqlTransaction:
             connection.close()  # the next one may lead to the primary
             raise
@@ -232,17 +252,23 @@ class AsyncClient(_Manners):
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
         given = self._settings.given(deadline)
         try:
-            return await AsyncConnection.connect(**given, cursor_factory=_AsyncCursor)
+            connection = await AsyncConnection.connect(**given, cursor_factory=_AsyncCursor)
         except psycopg.OperationalError as error:
             if not self._settings.can_do_without(given, error):
                 raise
-        return await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+            connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+        try:
+            _prepare_where_possible(connection, await self.run(connection, _WHO, deadline))
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
 
     async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:  # noqa: ARG002 (its caller bounds the time)
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
         cursor = connection.cursor()
         try:
-            await cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement))
+            await cursor.execute(statement.text, statement.parameters or None, **_how(statement))
         except psycopg.errors.ReadOnlySqlTransaction:
             await connection.close()  # the next one may lead to the primary
             raise
@@ -266,7 +292,8 @@ class Borrower:
     def run(self, connection: psycopg.Connection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
         cursor = _Cursor(connection, row_factory=tuple_row)
-        cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement), prepare=False)
+        how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
+        cursor.execute(statement.text, statement.parameters or None, **how)
         return _reply(cursor, statement)
 
 
@@ -280,7 +307,8 @@ class AsyncBorrower:
     async def run(self, connection: psycopg.AsyncConnection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
         cursor = _AsyncCursor(connection, row_factory=tuple_row)
-        await cursor.execute(statement.text, statement.parameters or None, binary=_has_rows(statement), prepare=False)
+        how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
+        await cursor.execute(statement.text, statement.parameters or None, **how)
         if statement.wants is Wants.COUNT:
             return cursor.rowcount
         return _answer(await cursor.fetchall(), statement)

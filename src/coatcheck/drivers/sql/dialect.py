@@ -218,7 +218,6 @@ class Statements:
         self.lock_user = sql(_FIND + "username = %s ORDER BY id" + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
         self.taken = sql(_FIND + "digest = %s OR prior = %s" + current)
-        self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = %s" + current)
         self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
         self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)

@@ -36,6 +36,8 @@ class Statement(NamedTuple):
         alone: True for a write outside a transaction, which is committed by itself.
         commits: True for the end of a transaction. Where no answer comes to one that commits or stands alone, nobody
             knows whether the write was done.
+        is_ranged: True where the best plan depends on the parameters: a plan that is kept for any of them would read
+            the whole table.
     """
 
     text: str
@@ -43,6 +45,7 @@ class Statement(NamedTuple):
     wants: Wants = Wants.COUNT
     alone: bool = False
     commits: bool = False
+    is_ranged: bool = False
 
 
 class Begin(Enum):

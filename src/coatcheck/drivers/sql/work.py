@@ -54,9 +54,9 @@ CHUNK: Final = 500
 """Rows, keys or digests of one statement."""
 
 
-def rows_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[list[Row]]:
+def rows_of(text: str, parameters: tuple[object, ...] = (), *, is_ranged: bool = False) -> Steps[list[Row]]:
     """Ask for the rows of a query."""
-    rows = yield Statement(text, parameters, Wants.ROWS)
+    rows = yield Statement(text, parameters, Wants.ROWS, is_ranged=is_ranged)
     return cast("list[Row]", rows)
 
 
@@ -219,14 +219,17 @@ class Common(Operations):
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
         """See `Driver.sweep`."""
         sql = self.dialect.sql
-        if limit <= 0 or not (yield from rows_of(sql.is_dirty, (now, now, now)))[0][0]:
+        if limit <= 0 or not (yield from rows_of(sql.is_dirty, (now, now, now), is_ranged=True))[0][0]:
             return 0  # the usual case takes no locks
         yield BEGIN
-        expired = [row[0] for row in (yield from rows_of(sql.expired, (since, now, limit)))]
+        rows = yield from rows_of(sql.expired, (since, now, limit), is_ranged=True)
+        expired = [row[0] for row in rows]
         yield from self._remove(expired)
-        for chunk in in_chunks([row[0] for row in (yield from rows_of(sql.old_ended, (now, limit)))]):
+        rows = yield from rows_of(sql.old_ended, (now, limit), is_ranged=True)
+        for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_ended(chunk))
-        for chunk in in_chunks([row[0] for row in (yield from rows_of(sql.old_fences, (now, limit)))]):
+        rows = yield from rows_of(sql.old_fences, (now, limit), is_ranged=True)
+        for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_fences(chunk))
         return len(expired)
 

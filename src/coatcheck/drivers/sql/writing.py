@@ -47,8 +47,6 @@ class SQLOperations(Common):
         taken = yield from self._taken(record.digest, now)
         if taken is not None:
             return taken
-        if (yield from rows_of(self.dialect.sql.sid_exists, (record.sid,))):
-            return Conflict()
         if record.expires <= now:
             return Gone(Reason.EXPIRED)
         if is_fenced(fence, login, now):
@@ -61,7 +59,7 @@ class SQLOperations(Common):
             ),
             Wants.ID,
         )  # fmt: skip
-        if session is None:  # another session of the same sid was faster
+        if session is None:  # the sid is in use
             return Conflict()
         version = new_version()
         yield from self._write(session, version, ((name, value.data) for name, value in record.values.items()))

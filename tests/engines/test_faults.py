@@ -107,15 +107,16 @@ class Line:
     def warm(self, driver: Driver | None = None) -> float:
         """Wait until a driver has a connection and finds a session with the right values; give the seconds it took."""
         began = time.monotonic()
-        while True:
-            try:
-                assert loaded(driver or self.driver, self.session.digest, START).values[A].data == b"here"
-            except DriverUnavailable:
-                if time.monotonic() - began > RECOVERY:
-                    raise
-                time.sleep(0.01)
-            else:
-                return time.monotonic() - began
+        for one in (driver or self.driver, self.beside):  # that one is behind the proxies of a cluster too
+            while True:
+                try:
+                    assert loaded(one, self.session.digest, START).values[A].data == b"here"
+                    break
+                except DriverUnavailable:
+                    if time.monotonic() - began > RECOVERY:
+                        raise
+                    time.sleep(0.01)
+        return time.monotonic() - began
 
 
 @pytest.fixture
@@ -230,11 +231,12 @@ def judged(line: Line, operation: Operation, record: Record, tried: Attempt) -> 
 
 
 def round_trips(line: Line, operation: Operation) -> int:
-    """Give how many requests an operation takes on a connection that is there."""
-    record = prepared(line, operation)
-    line.proxy.counted()
-    operation.act(line.driver, record)
-    turns = line.proxy.counted().round_trips
+    """Give how many requests an operation takes on a connection that is there, when it is not the first of its kind."""
+    for _ in range(2):
+        record = prepared(line, operation)
+        line.proxy.counted()
+        operation.act(line.driver, record)
+        turns = line.proxy.counted().round_trips
     assert turns >= 1
     return turns
 

@@ -13,7 +13,14 @@ from typing import Any, Final
 
 import pytest
 from engines.load import Load, Losses
-from testservers import MariaDBServer, MemcachedServer, PgBouncer, PostgreSQLServer, RedisCluster, RedisServer, Server
+from testservers import (
+    MariaDBServer,
+    MemcachedServer,
+    PgBouncer,
+    PostgreSQLServer,
+    RedisServer,
+    Server,
+)
 from testservers.engines import Engine, Row, params
 from testservers.fixtures import need
 
@@ -98,8 +105,8 @@ def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> N
     try:
         with Load(driver, first=bytes(2)) as load:
             load.recovered(0.0)
-            primary = group.primary() if is_pair(engine) else max(group.primaries(), key=sessions)
-            replica = group.replica() if is_pair(engine) else group.replica_of(primary)
+            primary = max(group.primaries(), key=sessions)
+            replica = group.replica_of(primary)
             load.go_on()
             replica.pause()
             primary.command("CLIENT", "KILL", "TYPE", "replica")
@@ -107,7 +114,11 @@ def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> N
             killed = time.monotonic()
             primary.kill()
             replica.resume()
+            if durable:  # which needs a replica again
+                group.failed_over(primary)
+                group.heal()
             seconds = load.recovered(killed, FAILOVER)
+            group.failed_over(primary)
             group.heal()
             load.recovered(time.monotonic())
         losses = load.losses(engine.open())
@@ -120,11 +131,6 @@ def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> N
         assert losses == Losses(losses.acknowledged)
     else:
         assert losses.writes > 0, "the cut replica had everything: the test shows nothing"
-
-
-def is_pair(engine: Engine) -> bool:
-    """Tell whether it is the pair with sentinels and not the cluster."""
-    return not isinstance(engine.server, RedisCluster)
 
 
 def sessions(node: RedisServer) -> int:

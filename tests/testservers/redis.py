@@ -242,6 +242,12 @@ class RedisCluster(Group):
                 return node
         raise ServerError(f"{primary.address} has no replica")
 
+    def failed_over(self, lost: RedisServer) -> None:
+        """Wait until another has taken the place of *lost*, and all know."""
+        living = [node for node in self.nodes if node is not lost]
+        wait_until(lambda: len(self.primaries()) == 3, "the failover")
+        wait_until(lambda: all(_cluster_info(node)["cluster_state"] == "ok" for node in living), "the new primary")
+
     def _view(self, node: RedisServer) -> list[tuple[str, str]]:
         """Give who has which role and slots, as a node sees it."""
         lines = (line.split() for line in node.command("CLUSTER", "NODES").decode().splitlines())
@@ -330,7 +336,7 @@ class RedisSentinel(Group):
         self._primary = primary = self.primary()
         for node in self.nodes:
             node.command("REPLICAOF", *(("NO", "ONE") if node is primary else (primary.host, primary.port)))
-        wait_until(lambda: self.replica().info("replication")["master_link_status"] == "up", "the replica")
+        wait_until(lambda: self.replica_of(primary).info("replication")["master_link_status"] == "up", "the replica")
         return super().start()
 
     def ready(self) -> bool:
@@ -356,21 +362,24 @@ class RedisSentinel(Group):
                 return next(node for node in self.nodes if node.port == int(port))
         return self._primary
 
-    def replica(self) -> RedisServer:
+    def primaries(self) -> list[RedisServer]:
+        """Give the primary, as of a cluster."""
+        return [self.primary()]
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
         """Give the other one."""
-        primary = self.primary()
         return next(node for node in self.nodes if node is not primary)
 
-    def fail_over(self) -> None:
-        """Kill the primary, and wait until the replica has taken its place; `heal` starts the old one again."""
-        lost = self.primary()
-        lost.kill()
+    def failed_over(self, lost: RedisServer) -> None:
+        """Wait until the other one has taken the place of *lost*, and all sentinels know."""
         wait_until(lambda: all(self._knows_other(sentinel, lost) for sentinel in self.sentinels), "the failover")
-        (kept,) = (node for node in self.nodes if node is not lost)
-        wait_until(lambda: kept.info("replication")["role"] == "master", "the new primary")
+        wait_until(lambda: self.replica_of(lost).info("replication")["role"] == "master", "the new primary")
 
     def heal(self) -> None:
-        """Start again what is dead, resume what is paused, and wait until all is whole."""
+        """Start again what is dead, resume what is paused, and wait until all is whole.
+
+        Not while a failover goes on: see `failed_over`.
+        """
         for member in self.members:
             member.resume()
         self.start()

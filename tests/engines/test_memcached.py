@@ -579,13 +579,14 @@ def test_a_cancelled_task_leaves_no_answer_to_the_next(server: Callable[..., Mem
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+            (pools,) = driver._loops.values()
+            assert not pools[0].idle, "a connection whose answer is still to come is offered to others"
             later = [asyncio.create_task(driver.load(record.digest, START)) for record in reversed(records)]
             await asyncio.sleep(0.001)  # they have asked, on whatever connections there are
             one.resume()
             for k, found in zip(reversed(range(8)), await asyncio.gather(*later), strict=True):
                 assert isinstance(found, Record)
                 assert (found.sid, found.values[A].data) == (records[k].sid, b"%d" % k)
-        (pools,) = driver._loops.values()
         assert pools[0].turns._value == 32, "a task kept its turn"
         await driver.close()
 

@@ -21,6 +21,7 @@ __all__ = ["Load", "Losses"]
 A: Final[Name] = ("", "a")
 N: Final[Name] = ("", "n")
 WRITERS: Final = 4
+KEPT: Final = 3  # sessions that a writer does not end
 PAUSE: Final = 0.002  # between two writes; longer after a failure
 
 
@@ -48,13 +49,17 @@ class _Notes:
     Attributes:
         tallies: Its sessions, one after the other: a new one begins where the last was lost.
         begun: Other sessions that it made.
-        ended: Sessions that it ended.
-        worked: When a write was last acknowledged.
+        ended: Sessions that it ended, some time after they were made.
+        vanished: How many of those that it made were not there when it wanted to end them.
+        began: When the last turn began that was acknowledged.
+        worked: When that was.
     """
 
     tallies: list[_Tally] = field(default_factory=list)
     begun: list[bytes] = field(default_factory=list)
     ended: list[bytes] = field(default_factory=list)
+    vanished: int = 0
+    began: float = 0.0
     worked: float = 0.0
 
 
@@ -111,10 +116,8 @@ class Load:
         time.sleep(seconds)
 
     def recovered(self, since: float, patience: float = 20.0) -> float:
-        """Wait until every writer was acknowledged something after the moment *since*; give the seconds it took."""
-        wait_until(
-            lambda: self._problems or all(notes.worked > since for notes in self._notes), "all writers", patience
-        )
+        """Wait until every writer was acknowledged what it began after the moment *since*; give the seconds it took."""
+        wait_until(lambda: self._problems or all(notes.began > since for notes in self._notes), "all writers", patience)
         return max(notes.worked for notes in self._notes) - since
 
     def losses(self, driver: Driver) -> Losses:
@@ -125,7 +128,8 @@ class Load:
                 self._compare(driver, tally, found)
             found.writes += sum(isinstance(driver.load(digest, START), Missing) for digest in notes.begun)
             found.logouts += sum(not isinstance(driver.load(digest, START), Missing) for digest in notes.ended)
-            found.acknowledged += len(notes.begun) + len(notes.ended)
+            found.writes += notes.vanished
+            found.acknowledged += len(notes.begun) + 2 * len(notes.ended) + notes.vanished
         return found
 
     def _compare(self, driver: Driver, tally: _Tally, found: Losses) -> None:
@@ -143,22 +147,26 @@ class Load:
         try:
             while not self._over.wait(PAUSE):
                 turn += 1
+                began = time.monotonic()
                 try:
                     self._turn(notes, turn)
                 except DriverUnavailable:
                     self._over.wait(5 * PAUSE)
                 else:
-                    notes.worked = time.monotonic()
+                    notes.began, notes.worked = began, time.monotonic()
         except BaseException as error:  # noqa: BLE001 (the test raises it)
             self._problems.append(error)
 
     def _turn(self, notes: _Notes, turn: int) -> None:
-        if turn % 4 == 0:
-            digest = self._begin()
-            if turn % 8:
-                notes.begun.append(digest)
-            elif self._driver.revoke(digest, START):
+        if turn % 8 == 0:
+            notes.begun.append(self._begin())
+            return
+        if turn % 8 == 4 and len(notes.begun) > KEPT:
+            digest = notes.begun.pop(0)
+            if self._driver.revoke(digest, START):
                 notes.ended.append(digest)
+            else:
+                notes.vanished += 1
             return
         if not notes.tallies:
             notes.tallies.append(_Tally(self._begin()))

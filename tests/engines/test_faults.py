@@ -387,6 +387,7 @@ def test_rule_11_connections_that_broke_while_nobody_used_them(line: Line) -> No
 def test_rule_11_no_acknowledged_write_is_lost_in_a_storm(line: Line) -> None:
     """Threads count and write while the connections break in all ways: what was acknowledged is there, once."""
     counter = line.started({N: 0})
+    round_trips(line, OPERATIONS["increment"])
     over = threading.Event()
 
     def count(number: int) -> tuple[int, int]:

@@ -111,8 +111,8 @@ def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> N
             replica.pause()
             primary.command("CLIENT", "KILL", "TYPE", "replica")
             load.go_on(AWAY)
-            killed = time.monotonic()
             primary.kill()
+            killed = time.monotonic()
             replica.resume()
             if durable:  # which needs a replica again
                 group.failed_over(primary)

@@ -208,6 +208,7 @@ class FaultProxies:
 
     def __init__(self, proxies: Sequence[FaultProxy]) -> None:
         self._proxies: Final = tuple(proxies)
+        self._busiest = self._proxies[0]
 
     @property
     def fired(self) -> int:
@@ -215,8 +216,12 @@ class FaultProxies:
         return sum(proxy.fired for proxy in self._proxies)
 
     def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0) -> None:
-        """Let a fault happen at each of them: see `FaultProxy.inject`."""
-        for proxy in self._proxies:
+        """Let a fault happen: see `FaultProxy.inject`.
+
+        One that goes on is at each of them. One that happens to a request is where most requests were before the last
+        call of `counted`.
+        """
+        for proxy in self._proxies if fault.stands else (self._busiest,):
             proxy.inject(fault, turn=turn, seconds=seconds)
 
     def heal(self) -> None:
@@ -231,6 +236,7 @@ class FaultProxies:
 
     def counted(self) -> Counts:
         """Give what has passed since the last call, and begin anew."""
+        self._busiest = max(self._proxies, key=lambda proxy: proxy.counts.round_trips)
         counts = [proxy.counted() for proxy in self._proxies]
         return Counts(*(sum(parts) for parts in zip(*map(astuple, counts), strict=True)))
 

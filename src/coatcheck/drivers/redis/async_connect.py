@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import deque
 from typing import Any, Final
 
@@ -77,7 +78,8 @@ class _Pool:
         except TimeoutError as error:
             raise NotSent(
                 f"all {self._settings.max_connections} connections to {self._address} were busy for "
-                f"{self._settings.timeout:g} s: raise max_connections= in the URL"
+                f"{self._settings.timeout:g} s: raise max_connections= in the URL",
+                is_timeout=True,
             ) from error
 
     async def _exchange(self, request: Exchange) -> list[Any]:
@@ -114,7 +116,7 @@ class _Pool:
     async def _taken(self) -> Any:
         while self._idle:
             connection = self._idle.pop()
-            if not await _is_over(connection):
+            if not _is_over(connection):
                 return connection
             await connection.disconnect(nowait=True)
         connection = self._settings.async_connection(self._address)
@@ -138,9 +140,15 @@ class _Pool:
                 await self._idle.pop().disconnect()
 
 
-async def _is_over(connection: Any) -> bool:
-    """Tell whether anything arrived unasked, which can only be the connection's end."""
-    try:
-        return bool(await connection.can_read())
-    except (RedisError, OSError):
+def _is_over(connection: Any) -> bool:
+    """Tell whether anything arrived unasked, which can only be the connection's end.
+
+    The loop may not have had the time to notice it, so the socket is asked too. With TLS, the server may have sent
+    what is no data, and the loop would have taken that: where it did not, the connection is given up for nothing.
+    """
+    reader, writer = connection._reader, connection._writer  # noqa: SLF001 (redis-py offers no other way to them)
+    if writer is None or writer.is_closing() or reader.at_eof() or reader.exception() is not None:
         return True
+    poller = select.poll()
+    poller.register(writer.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poller.poll(0))

@@ -158,7 +158,8 @@ class _Pool:
                     if not self._free.wait(until - time.monotonic()):
                         raise NotSent(
                             f"all {self._settings.max_connections} connections to {self._address} were busy for "
-                            f"{self._settings.timeout:g} s: raise max_connections= in the URL"
+                            f"{self._settings.timeout:g} s: raise max_connections= in the URL",
+                            is_timeout=True,
                         )
             finally:
                 self._waiting -= 1
@@ -206,11 +207,11 @@ def connection_failed(error: Exception, address: Address) -> NotSent:
     """Give the error for a connection that could not be made."""
     if isinstance(error, (*REFUSED, ResponseError)):
         return NotSent(refused(error, str(address)))
-    return NotSent(f"{address} cannot be reached: {error}")
+    return NotSent(f"{address} cannot be reached: {error}", is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
 
 
 def lost(error: Exception, address: Address) -> Lost:
     """Give the error for a connection that failed in the middle of something."""
     if isinstance(error, (RedisTimeout, TimeoutError)):
-        return Lost(f"{address} did not answer in time", is_reset=False)
+        return Lost(f"{address} did not answer in time", is_timeout=True)
     return Lost(f"the connection to {address} broke: {error}", is_reset=True)

@@ -6,7 +6,7 @@ writes. One that a server refused or passed on to another was not carried out, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from redis.exceptions import (
@@ -18,6 +18,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.redis.requests import (
     Address,
@@ -30,7 +31,8 @@ from coatcheck.drivers.redis.requests import (
     is_refusal,
     loading,
 )
-from coatcheck.drivers.redis.trouble import Lost, NotSent, refused, unavailable
+from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, unavailable
+from coatcheck.errors import DriverUnavailable
 
 __all__ = ["ClusterRoutes", "Routes", "SentinelRoutes", "driven"]
 
@@ -70,6 +72,7 @@ class Routes:
         self._seeds: Final = tuple(seeds)
         self._replicas: Final = replicas
         self._wait: Final = command(b"WAIT", replicas, max(1, int(patience * 1000)))
+        self._lookout: Final = Breaker(NAME, "the primary")
         self._fixed: Final = None if self.can_move or replicas else self._seeds[0]
 
     def carry(self, request: Ask | list[Ask] | Primaries) -> Steps[Any]:
@@ -128,8 +131,9 @@ class Routes:
                     reply is not None and each.effect is Effect.WRITES
                     for each, reply in zip(asks, replies, strict=True)
                 ):
-                    raise Lost(f"a part was written, and then: {error}", is_reset=False) from error.__cause__
-                if is_last or not (yield from self._is_elsewhere(address)):
+                    raise Lost(f"a part was written, and then: {error}") from error.__cause__
+                self._forget(address)
+                if is_last or error.is_timeout or not (yield from self._is_elsewhere(address)):
                     raise
                 again += numbers
                 continue
@@ -161,7 +165,7 @@ class Routes:
         if _writes(asks):
             raise error
         if not error.is_reset or any(each.effect is not Effect.READS for each in asks):
-            raise NotSent(str(error)) from error.__cause__
+            raise NotSent(str(error), is_timeout=error.is_timeout) from error.__cause__
         replies: list[Any] = yield Exchange(address, packed)
         return replies
 
@@ -172,7 +176,7 @@ class Routes:
             what = (
                 f"{copies} of {self._replicas} replicas" if isinstance(copies, int) else f"WAIT failed ({copies}): none"
             )
-            raise Lost(f"it is written, and {what} said in time that they have it", is_reset=False)
+            raise Lost(f"it is written, and {what} said in time that they have it")
 
     def _mended(self, request: Ask, address: Address, error: RedisError) -> Steps[Any]:
         """Do what a refusal asks for: give the reply in the end, or None to begin again."""
@@ -199,6 +203,35 @@ class Routes:
         if isinstance(reply, NoScriptError) and request.script is not None:
             reply = (yield from self._exchanged(address, [loading(request.script), asking, request]))[-1]
         return reply
+
+    def _first_told(self, addresses: Iterable[Address], told_by: Callable[[Address], Steps[T]]) -> Steps[T | None]:
+        """Give what the first one says who says anything; None where there is nobody to ask.
+
+        Waits out one limit of time and not several: whoever did not answer is not asked by the next who comes here.
+
+        Raises:
+            NotSent: Nobody said anything.
+        """
+        try:
+            self._lookout.check("connect")
+        except DriverUnavailable as error:
+            raise NotSent("nobody knew a moment ago who is the primary, and nobody is asked again yet") from error
+        problem: NotSent | None = None
+        for address in addresses:
+            try:
+                told = yield from told_by(address)
+            except (NotSent, Lost) as error:
+                problem = NotSent(f"nobody says who is the primary: {error}")
+                problem.__cause__ = error.__cause__ or error
+                if error.is_timeout:
+                    break
+            else:
+                self._lookout.worked()
+                return told
+        self._lookout.failed()
+        if problem is not None:
+            raise problem
+        return None
 
     # -- what is different where servers can take each other's place
 
@@ -249,23 +282,21 @@ class SentinelRoutes(Routes):
 
     def _found(self) -> Steps[Address]:
         """Ask the sentinels, and the server itself: one that came back may not know its new part yet."""
-        problem: NotSent | None = None
-        for sentinel in self._seeds:
-            try:
-                (told,) = yield Exchange(sentinel, [self._question])
-                if not isinstance(told, list):
-                    text = "it knows no such service" if told is None else str(told)
-                    problem = NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
-                    continue
-                address = Address(told[0].decode(), int(told[1]))
-                (role,) = yield Exchange(address, [_ROLE])
-                if isinstance(role, list) and role and role[0] == b"master":
-                    return address
-                problem = NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
-            except (NotSent, Lost) as error:
-                problem = NotSent(f"no primary found: {error}")
-                problem.__cause__ = error.__cause__
-        raise problem or NotSent("the URL names no sentinel")
+        found: Address | None = yield from self._first_told(self._seeds, self._told_by)
+        if found is None:
+            raise NotSent("the URL names no sentinel")
+        return found
+
+    def _told_by(self, sentinel: Address) -> Steps[Address]:
+        (told,) = yield Exchange(sentinel, [self._question])
+        if not isinstance(told, list):
+            text = "it knows no such service" if told is None else str(told)
+            raise NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
+        address = Address(told[0].decode(), int(told[1]))
+        (role,) = yield Exchange(address, [_ROLE])
+        if not (isinstance(role, list) and role and role[0] == b"master"):
+            raise NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
+        return address
 
     def _forget(self, address: Address) -> None:
         if address == self._primary:
@@ -308,26 +339,21 @@ class ClusterRoutes(Routes):
     def _refresh(self, but: Address | None = None) -> Steps[None]:
         """Learn who has which slot, from anybody who answers."""
         known = dict.fromkeys((*filter(None, self._slots), *self._seeds))
-        problem: NotSent | None = None
-        for address in known:
-            if address == but:
-                continue
-            try:
-                (told,) = yield Exchange(address, [_SLOTS])
-            except (NotSent, Lost) as error:
-                problem = NotSent(f"no server of the cluster answers: {error}")
-                problem.__cause__ = error.__cause__
-                continue
-            if isinstance(told, list) and told:
-                slots: list[Address | None] = [None] * _SLOT_COUNT
-                for first, last, primary, *_ in told:
-                    owner = Address(primary[0].decode() if primary[0] else address.host, primary[1])
-                    slots[first : last + 1] = [owner] * (last + 1 - first)
-                self._slots = slots
-                self._is_stale = False
-                return
-            problem = NotSent(f"{address} is not part of a cluster" if not told else refused(told, str(address)))
-        raise problem or NotSent("no other server of the cluster is known")
+        slots = yield from self._first_told([each for each in known if each != but], self._told_by)
+        if slots is None:
+            raise NotSent("no other server of the cluster is known")
+        self._slots = slots
+        self._is_stale = False
+
+    def _told_by(self, address: Address) -> Steps[list[Address | None]]:
+        (told,) = yield Exchange(address, [_SLOTS])
+        if not isinstance(told, list) or not told:
+            raise NotSent(refused(told, str(address)) if told else f"{address} is not part of a cluster")
+        slots: list[Address | None] = [None] * _SLOT_COUNT
+        for first, last, primary, *_ in told:
+            owner = Address(primary[0].decode() if primary[0] else address.host, primary[1])
+            slots[first : last + 1] = [owner] * (last + 1 - first)
+        return slots
 
     def _forget(self, address: Address) -> None:  # noqa: ARG002 (any that is lost may mean a failover)
         self._is_stale = True
@@ -353,7 +379,7 @@ def _given(reply: Any, address: Address) -> Any:
     if not isinstance(reply, RedisError) or str(reply).startswith(_SPOILT):
         return reply
     if _PARTLY in str(reply):
-        raise Lost(refused(reply, str(address)), is_reset=False)
+        raise Lost(refused(reply, str(address)))
     raise NotSent(refused(reply, str(address))) from reply
 
 

@@ -12,19 +12,29 @@ NAME: Final = "redis"
 
 
 class NotSent(Exception):
-    """Nothing was done: no command left the process, or the server refused. The cause is chained, if there is one."""
+    """Nothing was done: no command left the process, or the server refused. The cause is chained, if there is one.
+
+    Attributes:
+        is_timeout: True where it took the whole limit of time to find out.
+    """
+
+    def __init__(self, why: str, *, is_timeout: bool = False) -> None:
+        super().__init__(why)
+        self.is_timeout = is_timeout
 
 
 class Lost(Exception):
     """Commands were sent, and the replies did not all come. The cause is chained.
 
     Attributes:
-        is_reset: True where the server, or something on the way, closed the connection; False where time ran out.
+        is_reset: True where the server, or something on the way, closed the connection.
+        is_timeout: True where time ran out.
     """
 
-    def __init__(self, why: str, *, is_reset: bool) -> None:
+    def __init__(self, why: str, *, is_reset: bool = False, is_timeout: bool = False) -> None:
         super().__init__(why)
         self.is_reset = is_reset
+        self.is_timeout = is_timeout
 
 
 _ADVICE: Final = {

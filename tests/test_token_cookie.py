@@ -17,6 +17,7 @@ import pytest
 from coatcheck import CoatcheckError, ConflictError, NotACounter, Policy, UnstorableValue
 from coatcheck.cookie import Channel, cookie_name
 from coatcheck.errors import DriverUnavailable
+from coatcheck.outcome import Saved
 from coatcheck.record import Delta, Put, Record
 from coatcheck.session import state_of
 from coatcheck.token import Token, new_sid
@@ -166,6 +167,7 @@ def test_no_repr_str_or_json_shows_token_or_digest(house: House) -> None:
     record = state.record
     assert isinstance(record, Record)
     things += [session, session.store("shop"), record, state.changes, house.manager, house.driver, *house.events]
+    things.append(Saved(f"__Host-sid={token.secret}; Path=/"))
     text = "\n".join(map(_shown, things))
     for form in (token.secret, token.digest.hex(), repr(token.digest), str(list(token.digest))):
         assert form not in text

@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 from coatcheck import DriverUnavailable, Event, Kind, Session, SessionManager, SessionUnavailable
+from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver, connect
+from coatcheck.testing import FaultyDriver
 from coatcheck.wsgi import SessionMiddleware
 
 GENERIC = b"The service is temporarily unavailable. Please try again in a moment.\n"
@@ -430,3 +432,27 @@ def test_an_outage_in_the_middle_of_a_request(site: Site) -> None:
     site.assert_refused(lock)
     blocker.__exit__(None, None, None)
     assert site.get(lambda session: (session["cart"], session["n"]))[2] == b"(['hat'], 1)"
+
+
+@pytest.mark.parametrize("operation", ["commit", "create", "rotate", "revoke"])
+def test_a_write_whose_outcome_is_unknown_is_never_sent_by_a_second_save(operation: str) -> None:
+    driver = FaultyDriver(MemoryDriver())
+    manager = SessionManager(driver)
+    session = manager.open([])
+    session["n"] = 0
+    saved = manager.save(session)
+    assert saved.set_cookie is not None
+    cookie = saved.set_cookie.partition(";")[0]
+    session = manager.open([] if operation == "create" else [cookie])
+    if operation == "rotate":
+        session.login("ada")
+    if operation == "revoke":
+        session.logout()
+    else:
+        session.increment("n")
+    driver.calls.clear()
+    driver.lose_reply(operation, times=1)
+    for error in (DriverUnavailable, SessionUnavailable, SessionUnavailable):
+        with pytest.raises(error):
+            manager.save(session)
+    assert driver.calls.count(operation) == 1

@@ -66,6 +66,21 @@ def test_whoever_looks_at_the_session_gets_vary_cookie(
     assert reply.all("Vary") == ["Cookie"]
 
 
+@pytest.mark.parametrize("end", ["revoked", "expired", "rotated"])
+def test_whoever_looks_at_a_session_that_has_ended_gets_vary_cookie_too(
+    house: House, site: Callable[..., Site], end: str
+) -> None:
+    client = house.visitor(a=1)
+    cookie = client.cookie
+    if end == "expired":
+        house.clock.advance(8 * 86400)
+    else:
+        with client.request() as session:
+            session.rotate() if end == "rotated" else session.logout()
+    reply = site(house, answering(lambda session: session.get("a"))).get(cookie)
+    assert (reply.all("Vary"), reply.cookie) == (["Cookie"], None)
+
+
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_a_stranger_who_is_only_looked_for_gets_vary_cookie_too(
     house: House, site: Callable[..., Site], use: Act

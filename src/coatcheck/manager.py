@@ -181,12 +181,15 @@ class SessionManager(ManagerBase):
     def revoke_user(self, user: str, *, keep: str | None = None) -> int:
         """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
 
-        A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3).
+        A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3). One in the same
+        request, after this call or into the session *keep*, stands.
 
         Raises:
             UnsupportedCapability: The engine keeps no index by user.
         """
-        ended = self.driver.revoke_user(check_user(user), self.clock(), keep=keep)
+        now = self.clock()
+        ended = self.driver.revoke_user(check_user(user), now, keep=keep)
+        self._revocations.note(user, now, keep)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended
@@ -334,7 +337,9 @@ class AsyncSessionManager(ManagerBase):
 
     async def revoke_user(self, user: str, *, keep: str | None = None) -> int:
         """End all sessions of *user* but the one with the sid *keep*; see `SessionManager.revoke_user`."""
-        ended = await self.driver.revoke_user(check_user(user), self.clock(), keep=keep)
+        now = self.clock()
+        ended = await self.driver.revoke_user(check_user(user), now, keep=keep)
+        self._revocations.note(user, now, keep)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended

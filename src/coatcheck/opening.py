@@ -17,6 +17,7 @@ from coatcheck.errors import SessionUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
+from coatcheck.revoked import Revocations
 from coatcheck.state import State
 from coatcheck.token import Token
 
@@ -49,6 +50,7 @@ class ManagerBase:
         self.clock: Final = clock
         self._listeners: Final = tuple(listeners)
         self._commits = itertools.count(1)
+        self._revocations: Final = Revocations()
         self._warned_http = False
         self._warned_risk = False
         self._names: Final = {channel: cookie_name(self.policy, channel) for channel in Channel}
@@ -71,6 +73,7 @@ class ManagerBase:
         if channel is Channel.PLAIN:
             self._warn_of_http()
         state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
+        state.revocations = self._revocations
         if self._loader is not None:
             state.loader = partial(self._loader, driver)
         if driver.rotation_bits:

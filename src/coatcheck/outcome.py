@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coatcheck.cookie import set_cookie
 from coatcheck.errors import DriverUnavailable
@@ -36,7 +36,7 @@ class Saved:
         vary: True where the response depends on the session, so that caches have to tell users apart.
     """
 
-    set_cookie: str | None = None
+    set_cookie: str | None = field(default=None, repr=False)
     vary: bool = False
 
 
@@ -86,8 +86,19 @@ def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
     return Saved(None if state.closed_headers else cookie, vary=True)
 
 
-def committed(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> str | None:
-    """Take note of what was written, under *successor* from now on where there is one; give the cookie to send."""
+def committed(
+    state: State, delta: Delta, done: Committed, successor: Token | None, now: float, grace: float = 0.0
+) -> str | None:
+    """Take note of what was written; give the cookie to send.
+
+    Args:
+        state: What is known of the session.
+        delta: What was written.
+        done: The driver's answer.
+        successor: The new token, where one was issued with it.
+        now: The present moment.
+        grace: For how long the old token works once the new one was used.
+    """
     if not state.over:
         state.changes.settle(delta, done)
     record = state.record
@@ -103,14 +114,19 @@ def committed(state: State, delta: Delta, done: Committed, successor: Token | No
         is_news = (moved or delta.deadline is not None) and not was_stale
     fulfilled(state)
     if successor is not None:
-        state.token = successor
+        if grace > 0 and record is not None:
+            # The rest of the request goes on under the old one: whoever writes under the new one has received it.
+            record.stale = True
+        else:
+            state.token = successor
         state.emit(Event(kind=Kind.RENEWED, sid=sid))
         if delta.user is not None:
             state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
     elif not (state.policy.persistent and is_news):
         return None
-    assert state.token is not None  # noqa: S101 (it was just written under)
-    return issue(state, state.token, expires, now)
+    token = successor or state.token
+    assert token is not None  # noqa: S101 (it was just written under)
+    return issue(state, token, expires, now)
 
 
 def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:

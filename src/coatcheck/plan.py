@@ -102,6 +102,10 @@ def save(state: State, now: float, refused: Conflict | Gone | None = None) -> St
     """
     if state.failure is not None:
         return Saved(vary=state.used)
+    if state.login is not None:
+        user, moment = state.login
+        sid = None if state.record is None else state.record.sid
+        state.login = user, state.revocations.settled_moment(user, moment, sid, state.opened, now)
     removed = yield from _destroy(state, now)
     cookie = yield from _write(state, now, refused)
     if cookie is None and removed:
@@ -117,32 +121,36 @@ def is_pending(state: State, now: float) -> bool:
     """
     if state.over or state.failure is not None:
         return False
-    if state.ended is not None or _wants_write(state):
+    if state.ended or _wants_write(state):
         return True
     return state.record is not None and (_touch_due(state.record, state, now) or _rotation_due(state, now))
 
 
 def _destroy(state: State, now: float) -> Steps:
-    if state.ended is None:
+    if not state.ended:
         return False
-    digest = state.ended.digest
-    if state.ended_unread:  # asked before the revocation leaves a tombstone under whatever the client sent
-        answer: Record | Missing = yield Call("load", (digest, now))
+    was_live, reasons = False, []
+    while state.ended:
+        digest = state.ended[0].digest
+        answer: Record | Missing | None = None
+        if state.ended_unread:  # asked before the revocation leaves a tombstone under whatever the client sent
+            answer = yield Call("load", (digest, now))
         if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
-            state.ended = None
-            state.dead = answer.reason.is_tombstone
-            missing(state, answer.reason)
-            return False
-    was_live = yield Call("revoke", (digest, now))
-    state.ended = None
+            reasons.append(answer.reason)
+        elif (yield Call("revoke", (digest, now))):
+            was_live = True
+            sid, user = (answer.sid, answer.user) if isinstance(answer, Record) else state.ended_info
+            state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
+        else:
+            reasons.append(Reason.REVOKED)
+        state.ended = state.ended[1:]
     if was_live:
         state.dead = False  # a renewal elsewhere had taken the token away; now the session itself has ended
-        sid, user = state.ended_info
-        state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
         return True
-    # Somebody else ended it meanwhile. Their response carries the cookie; ours must not overwrite a newer one.
-    state.dead = True
-    missing(state, Reason.REVOKED)
+    # Somebody else ended it before. Their response carries the cookie; ours must not overwrite a newer one.
+    reason = next((reason for reason in reasons if reason.is_tombstone), reasons[0])
+    state.dead = reason.is_tombstone
+    missing(state, reason)
     return False
 
 
@@ -168,7 +176,7 @@ def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:
         else:
             return None
         if isinstance(answer, Committed):
-            return committed(state, delta, answer, successor, now)
+            return committed(state, delta, answer, successor, now, grace)
         yield from _prepare_again(state, answer, tries, grace, now)
 
 

@@ -227,9 +227,12 @@ class Session(_Values):
                 user was logged in, nothing is kept (ASVS 7.2.4; WSTG-SESS-08).
 
         Raises:
-            CoatcheckError: *user* is not a string of 1 to 255 characters, or the response's headers are already out.
+            CoatcheckError: *user* is not a string of 1 to 255 characters, *keep* is a string instead of a list of them,
+                or the response's headers are already out.
         """
         check_user(user)
+        if isinstance(keep, str):
+            raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: say keep=[{keep!r}]")
         state = self._state()
         _check_headers(state, "login")
         state.check()
@@ -237,7 +240,7 @@ class Session(_Values):
         if kept and self.user not in (None, user):
             kept = []
         state.changes.clear_all(kept)
-        state.login = (user, state.opened)
+        state.login = (user, state.revocations.login_moment(user, state.opened))
 
     def logout(self) -> None:
         """End the session, whoever is logged in. What is written after it goes to a new session with a new token."""

@@ -12,6 +12,7 @@ from coatcheck.changes import Changes
 from coatcheck.errors import SessionNotLoaded, SessionUnavailable
 from coatcheck.events import Event, Kind
 from coatcheck.record import Reason
+from coatcheck.revoked import Revocations
 
 if TYPE_CHECKING:
     from coatcheck.codec import Codec
@@ -62,7 +63,8 @@ class State:
         changes: The values and what was done to them.
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         dead: True once it turned out that somebody ended the session or its token: nothing more is written or sent.
-        ended: The token of a session that this request destroyed and that is still to be revoked.
+        ended: The tokens of the session that this request destroyed and that are still to be revoked: of several that
+            the client sent, all.
         ended_info: The sid and user of that session, where they are known.
         ended_unread: True where nobody looked whether there was one.
         login: The user to log in and the moment, still to be written.
@@ -73,6 +75,7 @@ class State:
         wrote: True once something was written to storage.
         over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
+        revocations: What this thread or task has revoked.
         rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
     """
 
@@ -84,7 +87,7 @@ class State:
     failure: Exception | None = None
     used = False
     dead = False
-    ended: Token | None = None
+    ended: tuple[Token, ...] = ()
     ended_info: tuple[str | None, str | None] = (None, None)
     ended_unread = False
     login: tuple[str, float] | None = None
@@ -94,6 +97,7 @@ class State:
     closed_headers = False
     wrote = False
     over = False
+    revocations = Revocations()
     rotation_bits = 0
 
     def __init__(
@@ -150,16 +154,16 @@ class State:
 
     def end(self) -> None:
         """Note that the session is to be destroyed, and go on as a request without one."""
-        if len(self.candidates) > 1:
-            self.load()
         self.check()
         if self.record is not None:
             self.ended_info = (self.record.sid, self.record.user)
-        if self.reason is Reason.ROTATED and len(self.candidates) == 1:
-            self.ended = self.candidates[0]  # the session goes on under a token that this client may yet receive
-        elif self.record is not None or not self.loaded:
-            self.ended = self.token
-            self.ended_unread = not self.loaded
+        if len(self.candidates) > 1 and not self.wrote:
+            # Whichever is the client's own and whichever was planted: none of them logs it in again.
+            self.ended, self.ended_unread = tuple(self.candidates), True
+        elif self.reason is Reason.ROTATED:
+            self.ended = tuple(self.candidates)  # the session goes on under a token that this client may yet receive
+        elif self.token is not None and (self.record is not None or not self.loaded):
+            self.ended, self.ended_unread = (self.token,), not self.loaded
         self.loaded = True
         self.token = self.record = self.login = self.deadline = None
         self.rotate = self.wanted = False

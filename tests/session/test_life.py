@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import CoatcheckError, Kind, SessionInfo
+from coatcheck import CoatcheckError, Kind, Policy, SessionInfo
 from coatcheck.record import Name
 from coatcheck.session import state_of
 
@@ -200,6 +200,66 @@ def test_a_log_in_that_a_revocation_overtook_does_not_slip_through(house: House)
     with client.request() as session:
         session.login("ann")
     assert len(house.manager.sessions_of("ann")) == 1
+
+
+@pytest.mark.parametrize("order", ["revoke, log in", "revoke and keep, log in", "log in, revoke and keep"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_request_that_ends_all_sessions_and_logs_in_is_logged_in(house: House, order: str, known: bool) -> None:  # noqa: FBT001
+    """As after a new password: the other devices are out, and this one is in."""
+    thief, client = _filled(house, "ada"), _filled(house, "ada") if known else house.client()
+    house.clock.advance(1)
+    session = client.open()
+    house.clock.advance(1)
+    if order == "log in, revoke and keep":
+        session.login("ada")
+    house.manager.revoke_user("ada", keep=session.sid if "keep" in order else None)
+    if order != "log in, revoke and keep":
+        session.login("ada")
+    client.answer(session)
+    if order == "log in, revoke and keep" and not known:  # there was no session to keep yet, so it went with the rest
+        assert client.open().user is None
+    else:
+        assert client.open().user == "ada"
+    assert thief.open().user is None
+
+
+def test_another_request_that_ends_all_sessions_refuses_a_log_in_under_way(house: House) -> None:
+    """Also where the same thread serves both."""
+    late = house.client()
+    session = late.open()
+    assert session.user is None
+    session.login("ada")
+    house.clock.advance(1)
+    house.manager.revoke_user("ada")
+    late.answer(session)
+    assert late.open().user is None
+    house.clock.advance(1)
+    with late.request() as session:
+        session.login("ada")
+    assert late.open().user == "ada"
+
+
+def test_keep_is_no_single_string(house: House) -> None:
+    session = _filled(house).open()
+    with pytest.raises(CoatcheckError, match=r"say keep=\['cart'\]"):
+        session.login("ada", keep="cart")
+    assert session["cart"] == ["hat"]
+
+
+@pytest.mark.parametrize("read_first", [False, True])
+def test_a_log_out_ends_every_session_whose_cookie_came_along(build: Callable[..., House], read_first: bool) -> None:  # noqa: FBT001
+    """A neighbour's cookie that was planted beside one's own does not keep the log-out from happening."""
+    house = build(Policy(domain="example.org"))
+    victim, planted = _filled(house, "victim"), _filled(house)
+    browser = house.client()
+    browser.cookie = f"{planted.cookie}; {victim.cookie}"
+    with browser.request() as session:
+        if read_first:
+            assert session.user is None
+        session.logout()
+    assert "Max-Age=0" in (browser.replies[-1] or "")
+    assert victim.open().user is None
+    assert _all(planted) == {}
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, None, 5, b"ann", "a\0b", "\ud800"])

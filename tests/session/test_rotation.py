@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coatcheck import Kind, Policy
+from coatcheck.session import close_headers
 
 if TYPE_CHECKING:
     from tests.conftest import Client, House
@@ -145,6 +146,19 @@ def test_after_a_lost_reply_the_next_request_brings_another_successor(build: Cal
         stale = client.twin()
         stale.cookie = cookie
         assert stale.read() == {}
+
+
+def test_what_the_same_request_writes_later_does_not_confirm_the_successor(build: Callable[..., House]) -> None:
+    """A body that streams goes on to write after the headers: that does not say that the client has the new token."""
+    house, client = _due(build)
+    session = client.open()
+    assert session["a"] == 1
+    assert house.manager.save(session).set_cookie is not None  # and the client never gets it
+    close_headers(session)
+    session["progress"] = 1
+    assert house.manager.save(session).set_cookie is None
+    house.clock.advance(2 * GRACE)
+    assert client.read() == {"a": 1, "progress": 1}
 
 
 def test_within_the_grace_a_lost_reply_is_not_yet_replaced(build: Callable[..., House]) -> None:

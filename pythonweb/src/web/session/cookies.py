@@ -120,7 +120,7 @@ class Cookies(ABC):
         if state is None or state.dead:
             return None
         if state.token is None:
-            return self.deleteCookieString() if state.ended is not None else None
+            return self.deleteCookieString() if state.ended else None
         if state.record is not None and state.deadline is None:
             return None
         return set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))

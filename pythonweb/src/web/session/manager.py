@@ -183,8 +183,8 @@ class Manager(Saving):
 
     def _was_ended(self, token: Token) -> bool:
         """Tell whether this request destroyed a session, also where that is still to be written."""
-        ended = (opened(each).ended for each in self._sessions())
-        return any(each is not None and each.secret == token.secret for each in ended)
+        ended = (each for session in self._sessions() for each in opened(session).ended)
+        return any(each.secret == token.secret for each in ended)
 
     def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> None:
         """Make a new session with a new identifier; a client's own is never taken over.

@@ -6,11 +6,11 @@ async, only carries them out.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from coatcheck._pause import drawn
 from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
@@ -197,7 +197,7 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
         if tries.merges > _MAX_MERGES:
             raise ConflictError(answer.keys)
         if tries.merges > _PATIENCE:
-            yield Pause(random.uniform(0, min(_MAX_PAUSE, 0.0005 * tries.merges)))  # noqa: S311 (no secret)
+            yield Pause(drawn(min(_MAX_PAUSE, 0.0005 * tries.merges)))
         yield from _merge(state, answer.keys, now)
     elif grace > 0:  # another request just renewed the token: its response brings the successor
         if state.record is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Final
 
+from coatcheck._pause import drawn
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers.sql.dialect import Dialect, Trouble
 from coatcheck.drivers.sql.pool import PoolBusy
@@ -19,8 +19,6 @@ MOST_TRIES: Final = 12
 
 LONGEST_PAUSE: Final = 0.1
 FIRST_PAUSE: Final = 0.002
-
-_random: Final = random.SystemRandom()
 
 
 class TablesMissing(Exception):
@@ -118,7 +116,7 @@ class Attempt:
 
     def _pause(self, error: Exception, said: str) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._tries)
-        pause = _random.uniform(0.0, longest)
+        pause = drawn(longest)
         if self._tries >= MOST_TRIES or time.monotonic() + pause >= self.deadline:
             raise self._unavailable(f"{said}; given up after {self._tries} tries") from error
         return pause

@@ -182,5 +182,5 @@ def test_the_scans_would_find_what_they_look_for() -> None:
 def test_randomness_comes_from_secrets_alone(path: Path) -> None:
     imported = _imported(ast.parse(path.read_text("utf-8")))
     assert "uuid.uuid4" not in imported
-    # The plan draws the length of a pause, which is no secret.
-    assert "random" not in imported or path.name == "plan.py"
+    # The length of a pause is no secret.
+    assert "random" not in imported or path.name == "_pause.py"

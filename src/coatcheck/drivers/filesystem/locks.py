@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
+
+from coatcheck._pause import drawn
 
 __all__ = ["Busy", "Locks"]
 
@@ -102,7 +103,7 @@ class Locks:
         while not _flocked(file):
             if time.monotonic() > until:
                 raise self._busy()
-            time.sleep(random.uniform(0, pause))  # noqa: S311 (no secret)
+            time.sleep(drawn(pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _busy(self) -> Busy:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from typing import Any, Final
 
+from coatcheck._pause import drawn
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._urls import parsed
 from coatcheck.drivers.base import Capability
@@ -139,7 +139,7 @@ class Patience:
             why = f"other writers were first {self._tries} times in a row: too many write to this session at once"
             raise DriverUnavailable(NAME, self._operation, why)
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._tries, 10))
-        return random.uniform(0, longest)  # noqa: S311 (no secret)
+        return drawn(longest)
 
 
 class Attempt:

@@ -73,11 +73,14 @@ _TABLES: Final = ("coatcheck_session", "coatcheck_value", "coatcheck_ended", "co
 
 # The unary plus makes an expression of a column, so that converters which an application registered for the declared
 # types of its own tables leave ours alone on a connection that it lends.
+# The session comes first and its values follow, each in a row that is filled up: a join would make every column of the
+# session anew for each value.
 _LOAD: Final = """
-    SELECT +s.sid, +s.created, +s.seen, +s.deadline, +s.idle, +s.absolute, +s.user, +s.auth_time, +s.rotated,
-           +s.prior_until, +s.ends, +v.app, +v.key, +v.version, +v.data
-    FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v ON v.session = s.id
-    WHERE """
+    SELECT +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated, +prior_until, +ends
+    FROM coatcheck_session WHERE {0}
+    UNION ALL
+    SELECT +app, +key, +version, +data, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM coatcheck_value WHERE session = (SELECT id FROM coatcheck_session WHERE {0})"""
 _FIND: Final = """
     SELECT +id, +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated,
            +prior_until, +ends, +grace, +digest, +prior
@@ -102,9 +105,9 @@ class Statements:
         self.meta = sql("SELECT +key, +value FROM coatcheck_meta")
         self.set_meta = sql("INSERT OR IGNORE INTO coatcheck_meta (key, value) VALUES (?, ?)")
 
-        self.load = sql(_LOAD + "s.digest = ?")
-        self.load_prior = sql(_LOAD + "s.prior = ?")
-        self.load_heir = sql(_LOAD + "s.sid = (SELECT +sid FROM coatcheck_ended WHERE digest = ?)")
+        self.load = sql(_LOAD.format("digest = ?1"))
+        self.load_prior = sql(_LOAD.format("prior = ?1"))
+        self.load_heir = sql(_LOAD.format("sid = (SELECT +sid FROM coatcheck_ended WHERE digest = ?1)"))
         self.find = sql(_FIND + "digest = ?")
         self.find_prior = sql(_FIND + "prior = ?")
         self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = ?")

@@ -387,11 +387,11 @@ def test_rule_11_connections_that_broke_while_nobody_used_them(line: Line) -> No
 def test_rule_11_no_acknowledged_write_is_lost_in_a_storm(line: Line) -> None:
     """Threads count and write while the connections break in all ways: what was acknowledged is there, once."""
     counter = line.started({N: 0})
-    round_trips(line, OPERATIONS["increment"])
+    turns = round_trips(line, OPERATIONS["increment"])
     over = threading.Event()
 
-    def count(number: int) -> tuple[int, int]:
-        acknowledged = unknown = 0
+    def count(number: int) -> tuple[int, int, int]:
+        acknowledged = unknown = failed = 0
         key: Name = ("", f"thread{number}")
         while not over.is_set():
             delta = Delta(increments={N: 1}, puts=puts({key: b"%d" % (acknowledged + unknown)}).puts)
@@ -400,20 +400,21 @@ def test_rule_11_no_acknowledged_write_is_lost_in_a_storm(line: Line) -> None:
                 acknowledged += 1
             else:
                 unknown += tried.error.outcome_unknown
+                failed += 1
                 time.sleep(0.005)
-        return acknowledged, unknown
+        return acknowledged, unknown, failed
 
     with ThreadPoolExecutor(4) as pool:
         counts = [pool.submit(count, number) for number in range(4)]
         for fault in [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.HALF_REPLY, Fault.REFUSE] * 2:
             time.sleep(0.1)
-            line.proxy.inject(fault)
-            time.sleep(0.02)
+            line.proxy.inject(fault, turn=turns)
+            time.sleep(0.05)
             line.proxy.heal()
             line.warm()
         over.set()
-        acknowledged, unknown = (sum(part) for part in zip(*(one.result() for one in counts), strict=True))
+        acknowledged, unknown, failed = (sum(part) for part in zip(*(one.result() for one in counts), strict=True))
     found = int(loaded(line.beside, counter.digest, START).values[N].data)
     assert acknowledged > 0
-    assert unknown > 0, "no fault met a write"
+    assert failed > 0, "no fault met a write"
     assert acknowledged <= found <= acknowledged + unknown

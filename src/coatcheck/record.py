@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "ABSENT",
+    "CLOCK_SKEW",
     "COUNTER_MAX",
     "COUNTER_MIN",
     "NEVER",
@@ -43,6 +44,9 @@ TOMBSTONE: Final = 60.0
 
 USER_FENCE: Final = 3600.0
 """Seconds for which storage remembers that a user was revoked, so that a log-in in flight cannot slip by."""
+
+CLOCK_SKEW: Final = 300.0
+"""Seconds by which the clocks of hosts may differ: what lies further in the future was dated by a wrong clock."""
 
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1

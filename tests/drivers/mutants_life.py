@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from coatcheck.drivers.memory import MemoryDriver, _Held
 from coatcheck.record import (
+    CLOCK_SKEW,
     NEVER,
+    USER_FENCE,
     Answer,
     Committed,
     Conflict,
@@ -312,8 +314,16 @@ class FenceForEver(MemoryDriver):
 
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         ended = super().revoke_user(user, now, keep=keep)
-        self._fences[user] = NEVER
+        self._fences[user] = now + CLOCK_SKEW
         return ended
+
+
+class FenceOfAWrongClock(MemoryDriver):
+    """Takes a revocation that is dated in the far future at its word."""
+
+    def create(self, record: Record, now: float) -> Answer:
+        fence = 0.0 if record.user is None else self._fences.get(record.user, 0.0)
+        return Gone(Reason.REVOKED) if fence > now + USER_FENCE else super().create(record, now)
 
 
 class FenceMovesBack(MemoryDriver):

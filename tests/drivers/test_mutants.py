@@ -78,6 +78,7 @@ FOUND_BY = {
     "NoFence": "rule_07_a_log_in_does_not_slip_by",
     "FenceForCreateOnly": "rule_07_a_log_in_does_not_slip_by",
     "FenceForEver": "rule_07_a_later_log_in_is_welcome",
+    "FenceOfAWrongClock": "rule_07_a_revocation_by_a_wrong_clock_locks_nobody_out",
     "FenceMovesBack": "rule_07_of_two_revocations_the_later_counts",
     "RotationKeepsTheOldToken": "rule_06_without_grace_the_old_token_is_dead_at_once",
     "RotationHasNoGrace": "rule_06_fresh_and_stale",

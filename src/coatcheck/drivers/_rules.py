@@ -9,7 +9,18 @@ import os
 from collections.abc import Callable, Iterable
 
 from coatcheck.errors import CounterOverflow, NotACounter
-from coatcheck.record import COUNTER_MAX, COUNTER_MIN, NEVER, TOMBSTONE, USER_FENCE, Delta, Name, Put, Reason
+from coatcheck.record import (
+    CLOCK_SKEW,
+    COUNTER_MAX,
+    COUNTER_MIN,
+    NEVER,
+    TOMBSTONE,
+    USER_FENCE,
+    Delta,
+    Name,
+    Put,
+    Reason,
+)
 
 __all__ = [
     "added",
@@ -20,6 +31,7 @@ __all__ = [
     "is_fenced",
     "new_version",
     "prior_state",
+    "raised_fence",
     "rotation_refused",
 ]
 
@@ -109,4 +121,15 @@ def is_fenced(fence: float | None, login: float, now: float) -> bool:
         login: The moment of the log-in.
         now: The present moment.
     """
-    return fence is not None and login <= fence and now < fence + USER_FENCE
+    return fence is not None and login <= fence and fence - CLOCK_SKEW <= now < fence + USER_FENCE
+
+
+def raised_fence(fence: float | None, now: float) -> float:
+    """Give when a user was last revoked who is revoked now.
+
+    Args:
+        fence: When that was noted to be so far, or None.
+        now: The present moment.
+    """
+    # A later moment is from a request that was faster, unless a wrong clock dated it.
+    return now if fence is None or fence > now + CLOCK_SKEW else max(fence, now)

@@ -21,6 +21,7 @@ from coatcheck.drivers._rules import (
     failed_bases,
     is_fenced,
     prior_state,
+    raised_fence,
     rotation_refused,
 )
 from coatcheck.drivers.base import Capability, Driver
@@ -200,7 +201,7 @@ class MemoryDriver(Driver):
 
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         with self._lock:
-            self._fences[user] = max(now, self._fences.get(user, now))
+            self._fences[user] = raised_fence(self._fences.get(user), now)
             ended = [held for held in self._sessions.values() if held.info.user == user and held.info.sid != keep]
             for held in ended:
                 self._bury(held, now)

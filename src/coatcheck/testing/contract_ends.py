@@ -306,6 +306,20 @@ class EndRules(Rules):
         assert driver.create(make_record(START + 5, user=who), START + 11) == Gone(Reason.REVOKED)
         committed(driver.create(make_record(START + 11, user=who), START + 11))
 
+    def test_rule_07_a_revocation_by_a_wrong_clock_locks_nobody_out(self, driver: Driver) -> None:
+        """One that is dated far in the future refuses no log-in, and the next one counts as if it had not been."""
+        if not has_user_index(driver):
+            return
+        who = user()
+        driver.revoke_user(who, START + 365 * 86400)
+        committed(driver.create(make_record(START + 1, user=who), START + 1))
+        assert driver.revoke_user(who, START + 10) == 1
+        assert driver.create(make_record(START + 5, user=who), START + 11) == Gone(Reason.REVOKED)
+        committed(driver.create(make_record(START + 11, user=who), START + 11))
+        ahead = user()  # clocks differ a little
+        driver.revoke_user(ahead, START + 30)
+        assert driver.create(make_record(START + 5, user=ahead), START + 5) == Gone(Reason.REVOKED)
+
     def test_rule_07_dead(self, driver: Driver) -> None:
         """Of many sids, those without a live session are named."""
         live = [started(driver).sid for _ in range(3)]

@@ -28,6 +28,7 @@ from coatcheck.drivers._document import (
     session_in,
     values_in,
 )
+from coatcheck.drivers._rules import raised_fence
 from coatcheck.drivers.filesystem.due import Due, Entry, Kind
 from coatcheck.drivers.filesystem.tree import Tree
 from coatcheck.record import USER_FENCE, Name, Value
@@ -136,13 +137,13 @@ class Sessions:
         replacement in the middle counts.
         """
         document = change.document
-        if change.values is not None:
-            document = replace(document, values=self._placed(name, before, document.version, change))
         end = Entry(document.expires, Kind.SESSION, name)
-        if document.user is not None and (before is None or document.user != before.user):
-            self.tree.mark(self._of_user(document.user, name))
         if before is None or before.expires != end.at:
             self.due.file(end)
+        if document.user is not None and (before is None or document.user != before.user):
+            self.tree.mark(self._of_user(document.user, name))
+        if change.values is not None:
+            document = replace(document, values=self._placed(name, before, document.version, change))
         self.tree.replace(self._session(name), encoded(document))
         with suppress(OSError):  # it is done; what is left behind, a sweep or a reader removes
             self._tidy(name, before, document)
@@ -191,22 +192,24 @@ class Sessions:
         self.due.file(Entry(stone.until, Kind.ENDED, name))
         self.tree.replace(self._session(name), encoded(stone))
         with suppress(OSError):  # it is done
-            if isinstance(session, Document):
-                self._leave(name, session)
-
-    def remove(self, name: str, session: Document | Ended) -> None:
-        """Remove what is left of a session, the session itself last: so a sweep that is cut short comes again."""
-        self._remove_digests(session.digests)
-        if isinstance(session, Document):
             self._leave(name, session)
+            if isinstance(session, Document):
+                self.due.drop(Entry(session.expires, Kind.SESSION, name))
+
+    def remove(self, name: str, session: Document | Ended | None) -> None:
+        """Remove what is left of a session, the session itself last: so a sweep that is cut short comes again.
+
+        Where there is none, or one that makes no sense, what a crash may have left of it goes.
+        """
+        self._remove_digests(() if session is None else session.digests)
+        self._leave(name, session)
         self.tree.remove(self._session(name))
 
-    def _leave(self, name: str, session: Document) -> None:
+    def _leave(self, name: str, session: Document | Ended | None) -> None:
         for bit in (0, 1):  # whatever the document says: a crash may have left the other
             self.tree.remove(self._apart(name, bit))
-        if session.user is not None:
+        if isinstance(session, Document) and session.user is not None:
             self.forget_user(session.user, name)
-        self.due.drop(Entry(session.expires, Kind.SESSION, name))
 
     def _remove_digests(self, digests: Iterable[bytes]) -> None:
         for digest in digests:
@@ -250,10 +253,9 @@ class Sessions:
         except ValueError:
             return None
 
-    def set_fence(self, name: str, at: float) -> None:
-        """Refuse a user's log-ins up to the moment *at*."""
-        before = self.fence(name)
-        at = at if before is None else max(at, before)
+    def set_fence(self, name: str, now: float) -> None:
+        """Refuse a user's log-ins up to the moment *now*."""
+        at = raised_fence(self.fence(name), now)
         self.due.file(Entry(at + USER_FENCE, Kind.FENCE, name))
         self.tree.replace(self._fence(name), repr(at).encode())
 

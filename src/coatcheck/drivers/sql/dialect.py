@@ -20,7 +20,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from coatcheck.drivers.sql.statement import Row, Statement
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import Delta, Name
+from coatcheck.record import CLOCK_SKEW, Delta, Name
 
 __all__ = ["SCHEMA_VERSION", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
 
@@ -260,7 +260,11 @@ class Statements:
         )
         self.unguard = sql("DELETE FROM coatcheck_ended WHERE digest = %s AND expires = 0")
         into_fence = "coatcheck_fence (username, moment, expires) VALUES (%s, %s, %s)"
-        later = ("moment = GREATEST(old.moment, new.moment)", "expires = GREATEST(old.expires, new.expires)")
+        wrong = (
+            f"new.moment > 0 AND old.moment > new.moment + {CLOCK_SKEW}"  # 0 comes from a log-in, and raises nothing
+        )
+        moment = f"CASE WHEN {wrong} THEN new.moment ELSE GREATEST(old.moment, new.moment) END"
+        later = (f"moment = {moment}", "expires = GREATEST(old.expires, new.expires)")
         self.raise_fence = sql(dialect.upsert(into_fence, "username", *later))
         self.end = cache(self._end)
         self.put = cache(self._put)

@@ -15,7 +15,7 @@ import sqlite3
 from typing import Final
 
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import NEVER
+from coatcheck.record import CLOCK_SKEW, NEVER
 
 __all__ = ["SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables"]
 
@@ -145,9 +145,10 @@ class Statements:
             DELETE FROM coatcheck_ended
             WHERE digest IN (SELECT digest FROM coatcheck_ended WHERE until <= ? ORDER BY until LIMIT ?)""")
         self.fence = sql("SELECT +at FROM coatcheck_fence WHERE user = ?")
-        self.set_fence = sql("""
+        self.set_fence = sql(f"""
             INSERT INTO coatcheck_fence (user, at) VALUES (?, ?)
-            ON CONFLICT (user) DO UPDATE SET at = max(at, excluded.at)""")
+            ON CONFLICT (user) DO UPDATE SET
+                at = CASE WHEN at > excluded.at + {CLOCK_SKEW} THEN excluded.at ELSE max(at, excluded.at) END""")
         self.forget_fences = sql("""
             DELETE FROM coatcheck_fence
             WHERE user IN (SELECT user FROM coatcheck_fence WHERE at <= ? LIMIT ?)""")

@@ -20,6 +20,7 @@ from typing import ClassVar, Final, TypeVar
 from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers.base import AsyncDriver, Capability
 from coatcheck.drivers.sqlite.driver import SQLiteDriver
+from coatcheck.drivers.sqlite.opened import NotNow
 from coatcheck.drivers.sqlite.trouble import NAME
 from coatcheck.errors import DriverUnavailable
 from coatcheck.record import Missing, Record
@@ -95,7 +96,7 @@ class AsyncSQLiteDriver(_Threaded):
 
     Args:
         driver: The synchronous driver that does the work; `from_url` makes one.
-        hasty: The same without patience for locks, for the reads that are done in the event loop's own thread.
+        hasty: The same without patience, for the reads that are done in the event loop's own thread.
     """
 
     def __init__(self, driver: SQLiteDriver, hasty: SQLiteDriver) -> None:
@@ -119,9 +120,11 @@ class AsyncSQLiteDriver(_Threaded):
                 return self._hasty.load(digest, now)
             except DriverUnavailable as error:
                 code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
-                if code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and not isinstance(
+                    error.__cause__, NotNow
+                ):
                     raise
-        # The first time the file and its tables may have to be made, which can take a while.
+        # The first time, and once it was moved away, the file and its tables may have to be made: that can take a while
         found = await super().load(digest, now)
         self._opened_by = os.getpid()
         return found

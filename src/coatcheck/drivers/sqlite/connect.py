@@ -6,6 +6,9 @@ parent then closes its own, it deletes the write-ahead log from under the child,
 all connections are closed before a fork, after waiting for what they are doing, and opened again when they are needed.
 A fork that runs no hooks (some servers fork in C) is found out by the process id. Nothing can take the phantom locks
 away there, but a connection of the parent is never used, closed or finalized, and `setup` leaves none open.
+
+Before each operation a look at the path tells whether it still leads to the file that the connection has open: what is
+moved away, removed or replaced is not written to any more, nor read; see `opened`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from coatcheck.drivers.sqlite.files import check_place, create_file
+from coatcheck.drivers.sqlite.files import check_place
+from coatcheck.drivers.sqlite.opened import Identity, NotNow, Opened, create_file, identity, opened, take_log_away
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["Connections", "Held", "Settings"]
@@ -31,6 +35,8 @@ Prepare = Callable[[sqlite3.Connection], None]
 _FORK_PATIENCE: Final = 10.0
 """Seconds that a fork waits for each connection to finish what it is doing."""
 
+_ATTEMPTS: Final = 5  # to open a file that somebody moves away while it is opened
+
 _HARMLESS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
 
 _inherited: list[sqlite3.Connection] = []  # connections of a parent process: kept so that nothing finalizes them
@@ -39,15 +45,21 @@ _making = threading.Lock()  # held while a connection is opened, and while the p
 
 
 class Settings:
-    """Where the database is and how to open it."""
+    """Where the database is and how to open it.
 
-    __slots__ = ("network_allowed", "path", "synchronous", "timeout")
+    A *hasty* user leaves it to others to open another file, which may have to be made, and gets `NotNow` meanwhile.
+    """
 
-    def __init__(self, path: str, timeout: float, synchronous: str, *, network_allowed: bool) -> None:
+    __slots__ = ("hasty", "network_allowed", "path", "synchronous", "timeout")
+
+    def __init__(
+        self, path: str, timeout: float, synchronous: str, *, network_allowed: bool, hasty: bool = False
+    ) -> None:
         self.path: Final = path
         self.timeout: Final = timeout
         self.synchronous: Final = synchronous
         self.network_allowed: Final = network_allowed
+        self.hasty: Final = hasty
 
 
 class Turn:
@@ -73,42 +85,83 @@ class Turn:
 class Held:
     """The place of one thread's connection. Entering it gives the connection and keeps a fork and `close` away."""
 
-    __slots__ = ("__weakref__", "_connection", "_lock", "_prepare", "_settings", "_waiting", "pid")
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_file",
+        "_files",
+        "_lock",
+        "_path",
+        "_prepare",
+        "_settings",
+        "_waiting",
+        "pid",
+    )
 
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
         self.pid: Final = os.getpid()
         self._settings: Final = settings
+        self._path: Final = settings.path
         self._prepare: Final = prepare
         self._connection: sqlite3.Connection | None = None
+        self._file: Identity | None = None
+        self._files: Opened | None = None
         self._lock: Final = threading.Lock()
         self._waiting = False
 
     def __enter__(self) -> sqlite3.Connection:
         self._lock.acquire()
-        connection = self._connection
-        if connection is None:
-            try:
-                connection = self._connection = self._open()
-            except BaseException:
-                self._lock.release()
-                raise
-        return connection
+        try:
+            connection = self._connection
+            if connection is not None and self._file == identity(self._path):
+                return connection
+            return self._open()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _open(self) -> sqlite3.Connection:
+        for _ in range(_ATTEMPTS):
+            connection, before = self._connect()
+            try:
+                _configure(connection, self._settings)
+                self._prepare(connection)
+                files = opened(self._path)
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, Exception) and before != identity(self._path):
+                    continue  # the log that it read may have been another file's
+                raise
+            if before is not None and files.database == before:
+                self._file, self._files, self._connection = before, files, connection
+                return connection
+            connection.close()
+        raise NotNow(f"{self._path} is being replaced again and again")
+
+    def _connect(self) -> tuple[sqlite3.Connection, Identity | None]:
+        """Close what was open, if it is another file, and open what is at the path; say which file that is."""
         self._waiting = True  # whoever holds `_making` to fork need not wait for us
         try:
             with _making:
                 self._waiting = False
-                connection = _connect(self._settings)
+                _take_logs_away(self._settings)
+                if self._connection is not None:
+                    self._close()
+                    if self._settings.hasty:
+                        raise NotNow(f"{self._path} is another file now")
+                return _connect(self._settings)
         finally:
             self._waiting = False
-        try:
-            _configure(connection, self._settings)
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+
+    def take_log_away(self, patience: float) -> None:
+        """Remove the log of the file that is open here, if the path leads to another one and its log is in the way.
+
+        Raises:
+            NotNow: Others were at the same for longer than *patience*, in seconds.
+        """
+        connection, files = self._connection, self._files
+        if connection is not None and files is not None and files.database != identity(self._path):
+            take_log_away(files, self._path, lambda: self._connection is connection, patience)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -193,6 +246,11 @@ class Connections:
         self._local = threading.local()
         self.writing = Turn(self._settings)
 
+    @property
+    def path(self) -> str:
+        """The database."""
+        return self._settings.path
+
     def places(self) -> list[Held]:
         """Give the places of all threads. Call it with `_making` held."""
         return list(self._all)
@@ -205,8 +263,16 @@ class Connections:
             held.close(2 * self._settings.timeout + 1)
 
 
-def _connect(settings: Settings) -> sqlite3.Connection:
-    """Open the database, creating the file where it is missing.
+def _take_logs_away(settings: Settings) -> None:
+    """See to it that no log of another file is beside the database, as far as this process has one open."""
+    for pool in list(_pools):
+        if pool.path == settings.path:
+            for held in pool.places():
+                held.take_log_away(settings.timeout)
+
+
+def _connect(settings: Settings) -> tuple[sqlite3.Connection, Identity | None]:
+    """Open the database, creating the file where it is missing, and say which file it is.
 
     Raises:
         ConfigurationError: Something else stands where the database should be.
@@ -214,13 +280,15 @@ def _connect(settings: Settings) -> sqlite3.Connection:
         sqlite3.Error: SQLite cannot open it.
     """
     check_place(settings.path, network_allowed=settings.network_allowed)
-    create_file(settings.path)
-    return sqlite3.connect(
+    create_file(settings.path, settings.timeout)
+    before = identity(settings.path)
+    connection = sqlite3.connect(
         settings.path,
         timeout=settings.timeout,
         isolation_level=None,
         check_same_thread=False,  # a fork and `close` close the connections of other threads
     )
+    return connection, before
 
 
 def _configure(connection: sqlite3.Connection, settings: Settings) -> None:

@@ -120,6 +120,7 @@ class SQLiteDriver(_Common):
             Capability.BORROWED_CONNECTION,
         }
     )
+    _is_hasty: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class SQLiteDriver(_Common):
         self.timeout: Final = timeout
         self._work = Work(Statements(check_prefix(prefix)))
         self._ways: Final[_Ways] = {"synchronous": synchronous, "network_filesystem": network_filesystem}
-        settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem)
+        settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem, hasty=self._is_hasty)
         self._connections: Final = Connections(settings, partial(_see_to_tables, self._work.sql, self.path))
 
     @classmethod
@@ -183,8 +184,8 @@ class SQLiteDriver(_Common):
         )
 
     def hasty(self) -> SQLiteDriver:
-        """Give a driver of the same database that waits for no lock."""
-        return SQLiteDriver(self.path, prefix=self._work.sql.prefix, timeout=0.0, **self._ways)
+        """Give a driver of the same database that waits for no lock, and opens no other file in its place."""
+        return _HastyDriver(self.path, prefix=self._work.sql.prefix, timeout=0.0, **self._ways)
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -273,6 +274,12 @@ class SQLiteDriver(_Common):
             ConfigurationError: It is something else.
         """
         return _BorrowedDriver(lent(connection, NAME, (sqlite3.Connection,), _commits_alone), self._work)
+
+
+class _HastyDriver(SQLiteDriver):
+    """One that fails where it would have to wait, for a lock or for a file to be made."""
+
+    _is_hasty: ClassVar[bool] = True
 
 
 def _commits_alone(connection: sqlite3.Connection) -> bool:

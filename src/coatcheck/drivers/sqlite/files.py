@@ -9,7 +9,7 @@ from pathlib import Path
 from coatcheck.drivers._files import PlaceError, network_file_system
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["check_place", "create_file"]
+__all__ = ["check_place"]
 
 
 def check_place(path: str, *, network_allowed: bool) -> None:
@@ -41,19 +41,3 @@ def check_place(path: str, *, network_allowed: bool) -> None:
             " put it on a local disk, use a server for sessions that several hosts share, or add"
             " network_filesystem=allow to the URL if only one host ever opens it"
         )
-
-
-def create_file(path: str) -> None:
-    """Make an empty file for the owner alone, unless there is one. SQLite gives its log the same permissions.
-
-    Called under a lock: closing a file takes away all locks that the process holds on it.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise PlaceError(
-            f"cannot create the database {path!r}: {error.strerror}: make its folder writable for this program, or name"
-            " a file in another one"
-        ) from error

@@ -1,0 +1,140 @@
+"""Which files a connection has open, and what to do when the path of the database leads to another one.
+
+SQLite finds the log of a database and its index (`-wal`, `-shm`) by name, and takes them for the database's own. Once
+that is moved away or replaced, who has it open goes on with the old three files, while who opens the new one is given
+the old log and index with it, and pages of the one database come out in the other. So the old log is taken away before
+a new file is opened: by whoever has it open and finds out, and by whoever makes a file. They do so one at a time, under
+a lock on the folder, and nobody removes a log that may be the new file's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EWOULDBLOCK
+from typing import Final, NamedTuple
+
+from coatcheck.drivers._files import PlaceError
+
+__all__ = ["Identity", "NotNow", "Opened", "create_file", "identity", "opened", "take_log_away"]
+
+Identity = tuple[int, int]
+"""What names a file whatever it is called, as long as somebody has it open: the inode and the device."""
+
+_BESIDE: Final = ("-wal", "-shm")
+_PAUSE: Final = 0.005
+
+
+class NotNow(OSError):
+    """Opening the database takes longer than one is willing to wait."""
+
+
+class Opened(NamedTuple):
+    """The files that a connection has open."""
+
+    database: Identity | None
+    beside: tuple[tuple[str, Identity | None], ...]  # the log and its index: path and identity
+
+
+def identity(path: str) -> Identity | None:
+    """Say which file *path* leads to; None where it leads to none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (called for each operation: pathlib takes three times as long)
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev
+
+
+def opened(path: str) -> Opened:
+    """Say which files a connection has open that was just made to the database at *path* and has read from it."""
+    real = os.path.realpath(path)  # SQLite keeps the log beside the file, not beside a link to it
+    return Opened(identity(real), tuple((real + end, identity(real + end)) for end in _BESIDE))
+
+
+def take_log_away(files: Opened, path: str, is_open: Callable[[], bool], patience: float) -> None:
+    """Remove the log of a database to which *path* does not lead any more, if that is what still lies there.
+
+    Args:
+        files: What a connection has open. While it is open no other file can have the same identity.
+        path: Where the database was.
+        is_open: Tells whether that connection is still open.
+        patience: Seconds to wait for others who are at the same.
+
+    Raises:
+        NotNow: Others took longer than that.
+    """
+    if not any(_lies_there(name, which) for name, which in files.beside):
+        return
+    with _one_at_a_time(files.beside[0][0], patience):
+        for name, which in files.beside:
+            if identity(path) != files.database and _lies_there(name, which) and is_open():
+                with suppress(FileNotFoundError):
+                    os.unlink(name)  # noqa: PTH108 (as it was made up)
+
+
+def _lies_there(name: str, which: Identity | None) -> bool:
+    return which is not None and identity(name) == which
+
+
+def create_file(path: str, patience: float) -> None:
+    """Make an empty file for the owner alone, unless there is one. SQLite gives its log the same permissions.
+
+    Called under a lock: closing a file takes away all locks that the process holds on it.
+
+    Raises:
+        PlaceError: The file cannot be made.
+        NotNow: Others have been making it for longer than *patience*, in seconds.
+    """
+    if os.path.lexists(path):
+        return
+    try:
+        with _one_at_a_time(path, patience):
+            if os.path.lexists(path):
+                return
+            for end in _BESIDE:  # of a file that is gone: SQLite would take it for this one's
+                with suppress(FileNotFoundError):
+                    os.unlink(path + end)  # noqa: PTH108 (as it was given)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except NotNow:
+        raise
+    except OSError as error:
+        raise PlaceError(
+            f"cannot create the database {path!r}: {error.strerror}: make its folder writable for this program, or name"
+            " a file in another one"
+        ) from error
+
+
+@contextmanager
+def _one_at_a_time(path: str, patience: float) -> Iterator[None]:
+    """Hold the lock on the folder of *path*, which is held for some microseconds only."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120 (as it is)
+    try:
+        _lock(folder, path, patience)
+        yield
+        # Not by closing alone: a child that was forked meanwhile has the folder open as well
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, path: str, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != EWOULDBLOCK:
+                return  # network file systems lock no folders; those are for one host, where nobody else makes files
+            if time.monotonic() >= until:
+                raise NotNow(
+                    f"another program held the lock on the folder of {path!r} for longer than {patience:g} s"
+                ) from error
+        else:
+            return
+        time.sleep(_PAUSE)

@@ -1,0 +1,267 @@
+"""Connections to MariaDB that the application lends: in every mode that they may have, sync and async."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, TypeVar
+
+import aiomysql
+import pymysql
+import pytest
+from pymysql.constants import CLIENT
+from pymysql.cursors import DictCursor, SSDictCursor
+from testservers import MariaDBServer
+
+from coatcheck import SessionManager
+from coatcheck.drivers.base import Driver
+from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
+from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
+from coatcheck.record import Delta, Name
+from coatcheck.testing import Blocking, DriverContract
+from coatcheck.testing.helpers import START, committed, loaded, puts, started
+from coatcheck.testing.wrapped import WrappedDriver
+
+T = TypeVar("T")
+
+A: Name = ("", "a")
+B: Name = ("", "b")
+
+pytestmark = pytest.mark.server
+
+MODES: dict[str, dict[str, Any]] = {
+    "as PyMySQL makes them": {},
+    "READ COMMITTED, autocommit, FOUND_ROWS, rows as dicts": {
+        "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "autocommit": True,
+        "client_flag": CLIENT.FOUND_ROWS,
+        "cursorclass": DictCursor,
+    },
+    "ANSI, not strict, no backslashes, Latin 1, bytes for text": {
+        "sql_mode": "ANSI,NO_BACKSLASH_ESCAPES",
+        "charset": "latin1",
+        "use_unicode": False,
+        "cursorclass": SSDictCursor,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def own(mariadb_server: MariaDBServer) -> Iterator[MariaDBDriver]:
+    """A driver of our own, on a database with tables."""
+    driver = MariaDBDriver.from_url(mariadb_server.create_database("lending"))
+    driver.setup()
+    yield driver
+    driver.close()
+
+
+def connected(server: MariaDBServer, **mode: Any) -> Any:
+    """The connection of an application."""
+    return pymysql.connect(
+        host=server.host, port=server.port, user=server.user, password=server.password, database="lending", **mode
+    )
+
+
+class Ending(WrappedDriver):
+    """Ends the application's transaction before tables are made or removed, as an application has to."""
+
+    def __init__(self, driver: Driver, connection: Any) -> None:
+        super().__init__(driver)
+        self.connection = connection
+
+    def pass_on(self, operation: str, call: Callable[[], T]) -> T:
+        if operation in {"setup", "tear_down"}:
+            self.connection.commit()
+        return call()
+
+
+class AsyncEnding(Blocking):
+    """The same, with a connection of aiomysql's."""
+
+    def __init__(self, server: MariaDBServer, **mode: Any) -> None:
+        asynchronous = AsyncMariaDBDriver.from_url(server.url_of("lending"))
+        super().__init__(asynchronous)
+        where = {"host": server.host, "port": server.port, "db": "lending"}
+        self.connection = self.wait_for(connected_async(**where, user=server.user, password=server.password, **mode))
+        self.driver = self._driver = asynchronous.borrow(self.connection)  # type: ignore[assignment]  # as in `Blocking`
+
+    def pass_on(self, operation: str, call: Callable[[], T]) -> T:
+        if operation in {"setup", "tear_down"}:
+            self.wait_for(self.connection.commit())
+        return super().pass_on(operation, call)
+
+
+async def connected_async(**where: Any) -> Any:
+    return await aiomysql.connect(**where)
+
+
+class TestLent(DriverContract):
+    concurrent = False
+    sequences = 3
+
+    @pytest.fixture(params=MODES)
+    def driver(self, request: pytest.FixtureRequest, mariadb_server: MariaDBServer, own: Driver) -> Iterator[Driver]:
+        with closing(connected(mariadb_server, **MODES[request.param])) as connection:
+            yield Ending(own.borrow(connection), connection)
+            assert connection.open
+            connection.rollback()
+
+
+class TestLentAsync(DriverContract):
+    concurrent = False
+    sequences = 3
+
+    @pytest.fixture
+    def driver(self, mariadb_server: MariaDBServer, own: Driver) -> Iterator[Driver]:
+        mode = "'ANSI,NO_BACKSLASH_ESCAPES'"
+        driver = AsyncEnding(mariadb_server, sql_mode=mode, cursorclass=aiomysql.SSDictCursor)
+        yield driver
+        assert not driver.connection.closed
+        driver.wait_for(driver.connection.rollback())
+        driver.wait_for(driver.connection.ensure_closed())
+        driver.close()
+
+
+def test_tables_are_made_on_a_lent_connection_without_a_transaction(
+    mariadb_server: MariaDBServer, own: MariaDBDriver, namespace: str
+) -> None:
+    lender = MariaDBDriver.from_url(f"{mariadb_server.url_of('lending')}?prefix={namespace}_")
+    with closing(connected(mariadb_server)) as connection, closing(connection.cursor()) as cursor:
+        borrowed = lender.borrow(connection)
+        assert not borrowed.is_set_up()
+        cursor.execute("CREATE TEMPORARY TABLE mine (x INT)")
+        cursor.execute("INSERT INTO mine VALUES (1)")
+        with pytest.raises(ConfigurationError, match="commit it first"):
+            borrowed.setup()
+        connection.rollback()
+        borrowed.setup()
+        record = started(borrowed)
+        connection.commit()
+        assert loaded(borrowed, record.digest, START).sid == record.sid
+        connection.commit()
+        borrowed.tear_down()
+        assert not borrowed.is_set_up()
+    lender.close()
+
+
+def test_a_missing_table_is_told_with_the_remedy(mariadb_server: MariaDBServer, own: Driver, namespace: str) -> None:
+    lender = MariaDBDriver.from_url(f"{mariadb_server.url_of('lending')}?prefix={namespace}_")
+    with (
+        closing(connected(mariadb_server)) as connection,
+        pytest.raises(ConfigurationError, match="coatcheck init URL"),
+    ):
+        started(lender.borrow(connection))
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "READ COMMITTED"])
+def test_a_transaction_that_began_before_another_request_merges_with_it(
+    mariadb_server: MariaDBServer, own: Driver, level: str
+) -> None:
+    """Also where it goes on seeing what was stored when it began."""
+    manager = SessionManager(own)
+    session = manager.open(())
+    session["cart"] = {"hat": 1}
+    cookie = (manager.save(session).set_cookie or "").partition(";")[0]
+    mode = {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
+    with closing(connected(mariadb_server, **mode)) as connection:
+        lent = SessionManager(own.borrow(connection))
+        mine = lent.open([cookie])
+        mine["cart"]["coat"] = 1
+        other = manager.open([cookie])
+        other["cart"]["shoe"] = 1
+        manager.save(other)
+        lent.save(mine)
+        connection.commit()
+    assert manager.open([cookie])["cart"] == {"hat": 1, "coat": 1, "shoe": 1}
+
+
+def test_a_crowd_on_lent_connections_loses_nothing(mariadb_server: MariaDBServer, own: Driver) -> None:
+    """Eight threads, a hundred transactions each, with a row of the application's, at READ COMMITTED."""
+    turns, crowd = 100, 8
+    manager = SessionManager(own)
+    session = manager.open(())
+    session.update(items=[], begun=True)
+    cookie = (manager.save(session).set_cookie or "").partition(";")[0]
+    with closing(connected(mariadb_server)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("CREATE OR REPLACE TABLE orders (thread INT, turn INT)")
+
+    def work(number: int) -> int:
+        again = 0
+        mode = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        with (
+            closing(connected(mariadb_server, init_command=mode)) as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            lent = SessionManager(own.borrow(connection))
+            turn = 0
+            while turn < turns:
+                try:
+                    cursor.execute("INSERT INTO orders VALUES (%s, %s)", (number, turn))
+                    mine = lent.open([cookie])
+                    mine["items"].append(number * 1000 + turn)
+                    time.sleep(0.003)
+                    mine[f"{number}-{turn}"] = turn
+                    mine.increment("count")
+                    assert lent.save(mine).set_cookie is None
+                    connection.commit()
+                except (DriverUnavailable, pymysql.Error):  # as an application does: the transaction from its beginning
+                    connection.rollback()
+                    again += 1
+                else:
+                    turn += 1
+        return again
+
+    with ThreadPoolExecutor(crowd) as pool:
+        again = sum(pool.map(work, range(crowd)))
+    found = dict(manager.open([cookie]))
+    assert found.pop("begun")
+    assert found.pop("count") == crowd * turns
+    assert sorted(found.pop("items")) == [number * 1000 + turn for number in range(crowd) for turn in range(turns)]
+    assert found == {f"{number}-{turn}": turn for number in range(crowd) for turn in range(turns)}
+    assert again == 0
+    with closing(connected(mariadb_server)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("SELECT COUNT(DISTINCT thread, turn), COUNT(*) FROM orders")
+        assert cursor.fetchone() == (crowd * turns, crowd * turns)
+
+
+def test_a_deadlock_is_for_the_application_to_answer(mariadb_server: MariaDBServer, own: Driver) -> None:
+    """Two transactions that write two sessions, each in another order: one is told to begin anew, the other is done."""
+    first, second = started(own), started(own)
+    gate = threading.Barrier(2)
+
+    def work(order: tuple[Any, Any]) -> str:
+        with closing(connected(mariadb_server)) as connection:
+            borrowed = own.borrow(connection)
+            committed(borrowed.commit(order[0].digest, puts({A: b"x"}), START))
+            gate.wait(10)
+            try:
+                committed(borrowed.commit(order[1].digest, puts({B: b"x"}), START))
+            except DriverUnavailable as error:
+                connection.rollback()
+                return str(error)
+            connection.commit()
+            return "done"
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(work, [(first, second), (second, first)]))
+    assert said[0] == "done"
+    assert "a deadlock" in said[1]
+    assert "rolled back and begun anew" in said[1]
+
+
+def test_what_else_cannot_be_lent(mariadb_server: MariaDBServer, own: MariaDBDriver) -> None:
+    asynchronous = AsyncMariaDBDriver.from_url(mariadb_server.url_of("lending"))
+    with closing(connected(mariadb_server)) as connection:
+        with pytest.raises(ConfigurationError, match=r"borrows a aiomysql\.connection\.Connection"):
+            asynchronous.borrow(connection)
+        with pytest.raises(UnsupportedCapability):
+            own.borrow(connection).borrow(connection)
+        connection.close()
+        with pytest.raises(DriverUnavailable, match="the connection is lost"):
+            own.borrow(connection).load(bytes(32), START)
+        with pytest.raises(DriverUnavailable, match="the connection is lost"):
+            own.borrow(connection).commit(bytes(32), Delta(increments={A: 1}), START)
+        connection.connect()

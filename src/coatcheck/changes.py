@@ -16,8 +16,6 @@ __all__ = ["Changes"]
 class Changes(Snapshot):
     """A snapshot of a session's values and the changes made to them."""
 
-    __slots__ = ()
-
     # -- changing -----------------------------------------------------------------------------------------------
 
     def write(self, name: Name, value: Any) -> None:
@@ -94,7 +92,8 @@ class Changes(Snapshot):
     def clear(self, app: str) -> None:
         """Delete all values of *app*."""
         self._forget(lambda name: name[0] == app)
-        self._cleared.add(app)
+        self._cleared |= {app}
+        self._hides = True
         self._spare = frozenset(name for name in self._spare if name[0] != app)
 
     def clear_all(self, spare: Iterable[Name]) -> None:
@@ -102,7 +101,7 @@ class Changes(Snapshot):
         kept = frozenset(spare)
         self._forget(lambda name: name not in kept)
         self._spare = frozenset(name for name in kept if not self._is_blank(name))
-        self._cleared_all = True
+        self._cleared_all = self._hides = True
 
     def _forget(self, concerned: Callable[[Name], bool]) -> None:
         self._entries = {name: entry for name, entry in self._entries.items() if not concerned(name)}
@@ -151,7 +150,7 @@ class Changes(Snapshot):
         return Delta(
             puts=puts,
             drops=drops,
-            clears=frozenset(self._cleared),
+            clears=self._cleared,
             clear_all=self._cleared_all,
             spare=self._spare,
             increments=dict(self._adds),
@@ -198,7 +197,7 @@ class Changes(Snapshot):
             elif entry.value is MISSING:
                 entry.raw = entry.origin = None
                 entry.base = None if entry.base is None else ABSENT
-        self._cleared.clear()
+        self._cleared = frozenset()
         self._cleared_all = False
         if self.values is not None:
             self._spare = frozenset()
@@ -298,7 +297,7 @@ class Changes(Snapshot):
                 entry.raw = entry.base = None
                 entry.dirty = True
         self.values = {}
-        self._cleared.clear()
+        self._cleared = frozenset()
         self._cleared_all = False
         self._spare = frozenset()
 

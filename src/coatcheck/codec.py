@@ -366,6 +366,8 @@ class Codec:
 
     def is_mutable(self, value: object) -> bool:
         """Whether a value can change in place: True also for registered types not said to be immutable."""
+        if type(value) in _SIMPLE:  # most values
+            return False
         left = [value]
         while left:
             item = left.pop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from coatcheck import outcome, plan
@@ -248,7 +247,7 @@ class AsyncSessionManager(ManagerBase):
             driver: A driver on a connection that the application lends; default the manager's own.
         """
         chosen = driver or self.driver
-        return AsyncSession(partial(self._load, chosen), self._state, cookies, channel, chosen, self.clock())
+        return AsyncSession(self._load, self._state, cookies, channel, chosen, self.clock())
 
     async def _load(self, driver: AsyncDriver, state: State) -> None:
         if len(state.candidates) > 1:

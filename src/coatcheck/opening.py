@@ -6,7 +6,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from coatcheck import plan
@@ -74,8 +73,8 @@ class ManagerBase:
             self._warn_of_http()
         state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
         state.revocations = self._revocations
-        if self._loader is not None:
-            state.loader = partial(self._loader, driver)
+        state.loader = self._loader
+        state.driver = driver
         if driver.rotation_bits:
             state.rotation_bits = driver.rotation_bits
         return state

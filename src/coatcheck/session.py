@@ -345,7 +345,7 @@ class AsyncSession(Session):
     __slots__ = ("_loader",)
 
     def __init__(
-        self, loader: Callable[[State], Awaitable[None]], opener: Callable[..., State], *arguments: Any
+        self, loader: Callable[[Any, State], Awaitable[None]], opener: Callable[..., State], *arguments: Any
     ) -> None:
         super().__init__(opener, *arguments)
         self._loader = loader
@@ -363,7 +363,7 @@ class AsyncSession(Session):
         if state.failure is not None:
             raise SessionUnavailable from state.failure
         if not state.loaded:
-            await self._loader(state)
+            await self._loader(state.driver, state)
         return self
 
 

@@ -1,19 +1,20 @@
 """The values of one request's session as it sees them: what is stored, and over it what the request did.
 
-No I/O: whoever makes a `Snapshot` hands in a function that fills in what is stored when a value is first needed.
+No I/O: whoever makes a `Snapshot` is asked for what is stored when a value is first needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import ReferenceType
 
 from coatcheck.codec import Codec, Undecodable, Unencodable
 from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
 from coatcheck.merge import MISSING
 from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name, Value
 
-__all__ = ["Entry", "Rerun", "Settled", "Snapshot"]
+__all__ = ["Entry", "Owner", "Rerun", "Settled", "Snapshot"]
 
 Rerun = tuple[Callable[[Any], Any], Any]
 """A function given to `update_with`, and the default for a missing key."""
@@ -27,19 +28,29 @@ class Settled(NamedTuple):
     reruns: Mapping[Name, tuple[Rerun, ...]]
 
 
+class Owner(Protocol):
+    """Whoever knows where a session is stored."""
+
+    def fetch(self) -> Mapping[Name, Value]:
+        """Give what is stored, and fill it in as the snapshot's `values`; or raise."""
+
+    def unreadable(self, name: Name) -> None:
+        """Take note that a value no longer decodes."""
+
+
 class Entry:
     """What a request knows of one value: as stored when it was read, and as it is now."""
 
-    __slots__ = ("base", "data", "dirty", "origin", "raw", "reruns", "value")
+    # As in State: one is made for every value that is touched, and defaults that stand in the class cost nothing.
+    dirty = False  # assigned or deleted; a change in place is found by comparing
+    data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
+    reruns: tuple[Rerun, ...] = ()
 
-    def __init__(self, value: Any, raw: Value | None, base: int | None) -> None:
+    def __init__(self, value: Any, raw: Value | None, base: int | None, origin: bytes | None = None) -> None:
         self.value = value
         self.raw = raw
         self.base = base  # as in Put.base
-        self.dirty = False  # assigned or deleted; a change in place is found by comparing
-        self.origin: bytes | None = None  # the encoding of a mutable value as it was when read
-        self.data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
-        self.reruns: tuple[Rerun, ...] = ()
+        self.origin = origin  # the encoding of a mutable value as it was when read
 
 
 class Snapshot:
@@ -48,8 +59,8 @@ class Snapshot:
     Args:
         codec: Turns values into bytes and back.
         max_bytes: The largest encoded value.
-        fetch: Called when a stored value is needed and `values` is None; has to set it, or raise.
-        unreadable: Told of each value that no longer decodes.
+        owner: Asked when a stored value is needed and `values` is None. By weak reference: it holds the snapshot, and
+            a cycle would leave every request's values to the garbage collector.
         values: The snapshot, where it is known already.
 
     Attributes:
@@ -57,41 +68,35 @@ class Snapshot:
         journal: Where it is a list, every `settle` is noted in it, for `undo`.
     """
 
-    __slots__ = (
-        "_adds", "_blank", "_blank_all", "_cleared", "_cleared_all", "_codec", "_entries", "_fetch", "_max_bytes",
-        "_scanned", "_spare", "_unreadable", "journal", "values",
-    )  # fmt: skip
+    # One is made for every request, and hardly any changes these.
+    journal: list[Settled] | None = None
+    _hides = False  # True once anything was cleared: before that, all that is stored counts
+    _cleared: frozenset[str] = frozenset()
+    _cleared_all = False
+    _spare: frozenset[Name] = frozenset()
+    _scanned: frozenset[str] = frozenset()  # apps whose keys were listed, so that a key not there was seen not to be
+    _blank: frozenset[str] = frozenset()  # apps cleared by an earlier commit of a request that never read them
+    _blank_all = False
 
     def __init__(
         self,
         codec: Codec,
         max_bytes: int,
-        fetch: Callable[[], None],
-        unreadable: Callable[[Name], None],
+        owner: ReferenceType[Owner],
         values: Mapping[Name, Value] | None = None,
     ) -> None:
         self._codec: Final = codec
         self._max_bytes: Final = max_bytes
-        self._fetch: Final = fetch
-        self._unreadable: Final = unreadable
+        self._owner: Final = owner
         self.values = values
-        self.journal: list[Settled] | None = None
         self._entries: dict[Name, Entry] = {}
         self._adds: dict[Name, int] = {}
-        self._cleared: set[str] = set()
-        self._cleared_all = False
-        self._spare: frozenset[Name] = frozenset()
-        self._scanned: set[str] = set()  # apps whose keys were listed, so that a key not there was seen not to be
-        self._blank: set[str] = set()  # apps cleared by an earlier commit of a request that never read them
-        self._blank_all = False
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def read(self, name: Name) -> Any:
         """Give the value as this request sees it, or `MISSING`."""
-        entry = self._entries.get(name)
-        if entry is None:
-            entry = self._open(name)
+        entry = self._entries.get(name) or self._open(name)
         if name in self._adds:
             return self._sum(name, entry.value, self._adds[name])
         return entry.value
@@ -102,7 +107,7 @@ class Snapshot:
             for name in self._snapshot():
                 if name[0] == app and name not in self._entries and not self._is_blank(name):
                     self._open(name)
-            self._scanned.add(app)
+            self._scanned |= {app}
         present = {
             name[1]: None for name, entry in self._entries.items() if name[0] == app and entry.value is not MISSING
         }
@@ -110,10 +115,12 @@ class Snapshot:
         return list(present)
 
     def _snapshot(self) -> Mapping[Name, Value]:
-        if self.values is None:
-            self._fetch()
-        assert self.values is not None  # noqa: S101 (what fetch promises)
-        return self.values
+        return self._asked().fetch() if self.values is None else self.values
+
+    def _asked(self) -> Owner:
+        owner = self._owner()
+        assert owner is not None  # noqa: S101 (whoever holds its values holds it)
+        return owner
 
     def _is_blank(self, name: Name) -> bool:
         """Tell whether nothing of what is stored under *name* counts for this request any more."""
@@ -130,13 +137,13 @@ class Snapshot:
 
     def _open(self, name: Name) -> Entry:
         """Note that this request read the value, and as what."""
-        if self._is_blank(name):
+        if self._hides and self._is_blank(name):
             entry = Entry(MISSING, None, None)
+        elif (raw := self._snapshot().get(name)) is None:
+            entry = Entry(MISSING, None, ABSENT)
         else:
-            raw = self._snapshot().get(name)
             value, origin = self._decode(name, raw)
-            entry = Entry(value, raw, ABSENT if raw is None else raw.version)
-            entry.origin = origin
+            entry = Entry(value, raw, raw.version, origin)
         self._entries[name] = entry
         return entry
 
@@ -152,7 +159,7 @@ class Snapshot:
             # program, may have written the same value with other bytes.
             return value, self._codec.encode(value) if self._codec.is_mutable(value) else None
         except (Undecodable, Unencodable):  # the latter where a registered decode function gave something unstorable
-            self._unreadable(name)
+            self._asked().unreadable(name)
             return MISSING, None
 
     def _encode(self, name: Name, value: Any) -> bytes | int:

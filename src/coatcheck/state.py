@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -17,6 +16,7 @@ from coatcheck.revoked import Revocations
 if TYPE_CHECKING:
     from coatcheck.codec import Codec
     from coatcheck.cookie import Channel
+    from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.policy import Policy
     from coatcheck.record import Name, Record, Value
     from coatcheck.token import Token
@@ -80,7 +80,8 @@ class State:
     """
 
     # Defaults stand in the class, so that making a State costs no more than what is known of the request.
-    loader: Callable[[State], None] | None = None
+    loader: Callable[[Any, State], None] | None = None
+    driver: Driver | AsyncDriver | None = None
     record: Record | None = None
     reason: Reason | None = None
     heir: Record | None = None
@@ -131,7 +132,7 @@ class State:
         if not self.loaded:
             if self.loader is None:
                 raise SessionNotLoaded
-            self.loader(self)
+            self.loader(self.driver, self)
 
     def check(self) -> None:
         """Note a use of the session.
@@ -218,23 +219,16 @@ class State:
         self.rotate = self.wanted = False
 
     def _new_changes(self, values: Mapping[Name, Value] | None) -> Changes:
-        # By weak reference: a cycle would leave every request's values to the garbage collector.
-        me = ref(self)
-        return Changes(self._codec, self.policy.max_value_bytes, partial(_fetch, me), partial(_unreadable, me), values)
+        return Changes(self._codec, self.policy.max_value_bytes, ref(self), values)
 
+    def fetch(self) -> Mapping[Name, Value]:
+        """Load the snapshot that the changes stand on, and give it."""
+        self.load()
+        if self.changes.values is None:  # written unread, or new
+            self.changes.values = {}
+        return self.changes.values
 
-def _fetch(known: ref[State]) -> None:
-    """Load the snapshot of a state that is still in use."""
-    state = known()
-    assert state is not None  # noqa: S101 (whoever holds its values holds it)
-    state.load()
-    if state.changes.values is None:  # written unread, or new
-        state.changes.values = {}
-
-
-def _unreadable(known: ref[State], name: Name) -> None:
-    """Tell of a value that no longer decodes."""
-    state = known()
-    assert state is not None  # noqa: S101 (likewise)
-    sid = None if state.record is None else state.record.sid
-    state.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))
+    def unreadable(self, name: Name) -> None:
+        """Tell of a value that no longer decodes."""
+        sid = None if self.record is None else self.record.sid
+        self.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))

@@ -48,7 +48,9 @@ class FormPage(base.BaseApplication):
 
 def describe(field: Any) -> str:
     """One value as HTML; of a file its name, its size and how it begins."""
-    if not field.filename:
+    if field.filename == "":  # a browser sends a part for the file also where none was chosen
+        return '<span class="quiet">no file</span>'
+    if field.file is None:
         return escape(field.value) or '<span class="quiet">empty</span>'
     start = field.file.read(EXCERPT)
     size = field.file.seek(0, 2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from testservers.engines import Engine, params
+from testservers.engines import Engine, params, with_options
 
+from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
 
 
@@ -27,3 +28,18 @@ def driver(engine: Engine) -> Driver:
     driver = engine.open()
     driver.setup()
     return driver
+
+
+@pytest.fixture
+def open_at(namespace: str) -> Iterator[Callable[..., Driver]]:
+    """Opens drivers by URL and options, all of them in one namespace, and closes them in the end."""
+    opened: list[Driver] = []
+
+    def open_one(url: str, **options: object) -> Driver:
+        driver = open_driver(with_options(url, **{"prefix": namespace, **options}))
+        opened.append(driver)
+        return driver
+
+    yield open_one
+    for driver in opened:
+        driver.close()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from coatcheck.drivers._breaker import Breaker
-from coatcheck.drivers.redis.connect import REFUSED, connection_failed, lost
+from coatcheck.drivers.redis.connect import connection_failed, is_refused, lost
 from coatcheck.drivers.redis.places import Settings
 from coatcheck.drivers.redis.requests import Address, Exchange
 from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
@@ -83,10 +83,7 @@ class _Pool:
             ) from error
 
     async def _exchange(self, request: Exchange) -> list[Any]:
-        try:
-            self._breaker.check("connect")
-        except DriverUnavailable as error:
-            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
+        self._check()
         connection = await self._taken()
         replies: list[Any] = []
         try:
@@ -99,10 +96,10 @@ class _Pool:
                         replies.append(error)
         except BaseException as error:
             await connection.disconnect(nowait=True)
-            if isinstance(error, REFUSED) and not replies:
-                raise NotSent(refused(error, str(self._address))) from error
             if not isinstance(error, (RedisError, OSError)):
                 raise
+            if is_refused(error) and not replies:
+                raise NotSent(refused(error, str(self._address))) from error
             if isinstance(error, TimeoutError):
                 self._breaker.failed()
             raise lost(error, self._address) from error
@@ -112,6 +109,12 @@ class _Pool:
         else:
             self._idle.append(connection)
         return replies
+
+    def _check(self) -> None:
+        try:
+            self._breaker.check("connect")
+        except DriverUnavailable as error:
+            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
 
     async def _taken(self) -> Any:
         while self._idle:
@@ -127,7 +130,7 @@ class _Pool:
             await connection.disconnect(nowait=True)
             if not isinstance(error, (RedisError, OSError, ValueError)):
                 raise
-            if not isinstance(error, (*REFUSED, ResponseError)):
+            if not is_refused(error):
                 self._breaker.failed()
             raise connection_failed(error, self._address) from error
         return connection

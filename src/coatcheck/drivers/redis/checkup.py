@@ -31,7 +31,7 @@ def first_look(keys: Keys, *, is_writing: bool) -> Steps[str | None]:
         asks.insert(0, ask(b"SETNX", keys.schema, SCHEMA_VERSION, slot=slot, effect=Effect.PREPARES))
     schema_checked((yield asks)[-1])
     for address in (yield Primaries()):
-        risk = _eviction(_fields((yield ask(b"INFO", b"memory", address=address))))
+        risk = _eviction(_fields((yield ask(b"INFO", b"memory", address=address, may_fail=True))))
         if risk is not None:
             return f"{address} {risk}"
     return None
@@ -41,7 +41,7 @@ def advice_for(replicas: int) -> Steps[list[str]]:
     """Give a sentence for each setting that should be mended, and how."""
     told: list[str] = []
     for address in (yield Primaries()):
-        fields = _fields((yield ask(b"INFO", address=address)))
+        fields = _fields((yield ask(b"INFO", address=address, may_fail=True)))
         told += (f"{address} {sentence}" for sentence in _advice(fields, replicas))
     return told
 

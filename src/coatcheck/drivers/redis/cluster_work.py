@@ -37,6 +37,7 @@ from coatcheck.record import (
 __all__ = ["ClusterWork"]
 
 _TRIES: Final = 8  # how many log-ins of others a write sees to before it gives up
+_CROWDED: Final = 2  # the answer of scripts/admit.lua where the list of the user's sessions has grown
 _MOMENT: Final = struct.Struct("<d")
 
 
@@ -112,18 +113,20 @@ class ClusterWork(Work):
         """Take the third step: let a log-in stand that waits, or end its session."""
         login = _login(session)
         last_end = min(login + session.absolute, NEVER)
-        stands = not is_late and bool(
-            (yield self._admit(session.user or "", session.sid, login, last_end, now, is_written=True))
-        )
+        user = session.user or ""
+        told = 0 if is_late else (yield self._admit(user, session.sid, login, last_end, now, is_written=True))
         (base, slot), (sid,) = next(iter(self.keys.by_slot([session.sid]).items()))
-        words = (base, b"", repr(now), sid, waiting, 1 if stands else 0)
-        yield run(self.scripts.settle, base + b"s:" + sid.encode(), slot, Effect.WRITES, *words)
-        return stands
+        words = (base, b"", repr(now), sid, waiting, 1 if told else 0)
+        is_there = yield run(self.scripts.settle, base + b"s:" + sid.encode(), slot, Effect.WRITES, *words)
+        if told == _CROWDED:
+            yield from self.sessions_of(user, now)  # which takes those off the list that have ended
+        return bool(told and is_there)
 
     def _admit(self, user: str, sid: str, login: float, last_end: float, now: float, *, is_written: bool) -> Ask:
         base, slot = self.keys.of_user(user)
         words = (self.keys.base, b"", repr(now), user, sid, repr(login), repr(last_end), b"1" if is_written else b"")
-        return run(self.scripts.admit, base + b"f", slot, Effect.PREPARES, *words)
+        effect = Effect.WRITES if is_written else Effect.PREPARES
+        return run(self.scripts.admit, base + b"f", slot, effect, *words)
 
     def _see_to(self, found: SessionInfo, waiting: bytes, now: float) -> Steps[bool]:
         # Whether there was a revocation is remembered for so long; after that, nobody can tell any more.

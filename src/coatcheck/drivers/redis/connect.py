@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from coatcheck.drivers._breaker import Breaker
@@ -19,10 +19,7 @@ from coatcheck.drivers.redis.requests import Address, Exchange
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["REFUSED", "Servers", "connection_failed", "lost"]
-
-REFUSED: Final = (BusyLoadingError, AuthenticationError)
-"""Errors that the server answers with, which redis-py treats as the end of the connection."""
+__all__ = ["Servers", "connection_failed", "is_refused", "lost"]
 
 
 class Servers:
@@ -113,10 +110,10 @@ class _Pool:
                     replies.append(error)
         except BaseException as error:
             self._drop(line)
-            if isinstance(error, REFUSED) and not replies:
-                raise NotSent(refused(error, str(self._address))) from error
             if not isinstance(error, (RedisError, OSError)):
                 raise
+            if is_refused(error) and not replies:
+                raise NotSent(refused(error, str(self._address))) from error
             if isinstance(error, RedisTimeout):
                 self._breaker.failed()
             raise lost(error, self._address) from error
@@ -127,10 +124,7 @@ class _Pool:
         return replies
 
     def _taken(self) -> _Line:
-        try:
-            self._breaker.check("connect")
-        except DriverUnavailable as error:
-            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
+        self._check()
         while True:
             try:
                 line = self._idle.pop()
@@ -142,6 +136,12 @@ class _Pool:
             if not line.is_over():
                 return line
             self._drop(line)
+
+    def _check(self) -> None:
+        try:
+            self._breaker.check("connect")
+        except DriverUnavailable as error:
+            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
 
     def _made_or_waited_for(self) -> _Line | None:
         """Wait for a connection that somebody gives back; None where there may be another one."""
@@ -161,6 +161,7 @@ class _Pool:
                             f"{self._settings.timeout:g} s: raise max_connections= in the URL",
                             is_timeout=True,
                         )
+                    self._check()  # whoever had the connection may have found out that the server is down
             finally:
                 self._waiting -= 1
 
@@ -171,7 +172,7 @@ class _Pool:
             self._gone()
             if not isinstance(error, (RedisError, OSError, ValueError)):
                 raise
-            if not isinstance(error, (*REFUSED, ResponseError)):
+            if not is_refused(error):
                 self._breaker.failed()
             raise connection_failed(error, self._address) from error
 
@@ -188,7 +189,7 @@ class _Pool:
     def _gone(self) -> None:
         with self._free:
             self._made -= 1
-            self._free.notify()
+            self._free.notify_all()
 
     def close(self) -> None:
         """Close what is not in use, now and later."""
@@ -203,9 +204,14 @@ class _Pool:
                 self._made -= 1
 
 
+def is_refused(error: Exception) -> bool:
+    """Tell whether an error is the server's answer; redis-py takes some of these for the end of the connection."""
+    return getattr(error, "status_code", None) is not None or isinstance(error, ResponseError)
+
+
 def connection_failed(error: Exception, address: Address) -> NotSent:
     """Give the error for a connection that could not be made."""
-    if isinstance(error, (*REFUSED, ResponseError)):
+    if is_refused(error):
         return NotSent(refused(error, str(address)))
     return NotSent(f"{address} cannot be reached: {error}", is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
 

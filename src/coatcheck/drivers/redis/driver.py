@@ -178,6 +178,8 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None or here.pid != os.getpid():
+            for other in [each for each in self._loops if each.is_closed()]:
+                del self._loops[other]  # its connections know it, so it would never be let go
             here = self._loops[loop] = _Loop(self._settings)
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)

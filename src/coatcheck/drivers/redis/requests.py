@@ -50,13 +50,23 @@ class Effect(Enum):
 
 
 class Ask(NamedTuple):
-    """One command. An operation is sent the reply to it; to a list of these, the list of replies."""
+    """One command. An operation is sent the reply to it; to a list of these, the list of replies.
+
+    Attributes:
+        packed: The command as it is sent.
+        slot: The slot of its keys, in a cluster.
+        effect: What it may leave behind.
+        script: The script that it runs.
+        address: Whom it is for; None for whoever has the slot.
+        may_fail: Whether an error is a reply like others.
+    """
 
     packed: bytes
     slot: int
     effect: Effect
     script: Script | None = None
-    address: Address | None = None  # None: whoever has the slot
+    address: Address | None = None
+    may_fail: bool = False
 
 
 class Primaries(NamedTuple):
@@ -85,9 +95,15 @@ def command(*words: Word) -> bytes:
     return sent
 
 
-def ask(*words: Word, slot: int = 0, effect: Effect = Effect.READS, address: Address | None = None) -> Ask:
-    """Give the request for a command."""
-    return Ask(command(*words), slot, effect, None, address)
+def ask(
+    *words: Word,
+    slot: int = 0,
+    effect: Effect = Effect.READS,
+    address: Address | None = None,
+    may_fail: bool = False,
+) -> Ask:
+    """Give the request for a command; see `Ask`."""
+    return Ask(command(*words), slot, effect, None, address, may_fail)
 
 
 def run(script: Script, key: bytes, slot: int, effect: Effect, *words: Word) -> Ask:

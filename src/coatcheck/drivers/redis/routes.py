@@ -38,6 +38,9 @@ __all__ = ["ClusterRoutes", "Routes", "SentinelRoutes", "driven"]
 
 T = TypeVar("T")
 
+_READING: Final = frozenset({"load", "sessions_of", "dead"})
+"""Operations that write at most what another one left unfinished."""
+
 _TRIES: Final = 8  # of one request, each after a refusal or a redirection
 _PAUSE: Final = 0.05  # seconds, while a slot is on the move
 _SPOILT: Final = "WRONGTYPE"
@@ -107,7 +110,7 @@ class Routes:
                 if mended is None and left > 1:
                     todo.append(number)
                 else:
-                    replies[number] = _given(error if mended is None else mended, address)
+                    replies[number] = _given(error if mended is None else mended, asks[number], address)
             failed = []
             if not todo:
                 break
@@ -369,14 +372,14 @@ class ClusterRoutes(Routes):
         self._is_stale = True  # where one slot has moved, others may have
 
 
-def _given(reply: Any, address: Address) -> Any:
+def _given(reply: Any, request: Ask, address: Address) -> Any:
     """Give a reply that an operation makes sense of; raise any other error.
 
     Raises:
         NotSent: The server refused.
         Lost: It gave up in the middle.
     """
-    if not isinstance(reply, RedisError) or str(reply).startswith(_SPOILT):
+    if not isinstance(reply, RedisError) or request.may_fail or str(reply).startswith(_SPOILT):
         return reply
     if _PARTLY in str(reply):
         raise Lost(refused(reply, str(address)))
@@ -405,10 +408,10 @@ def driven(operation: str, steps: Steps[T], routes: Routes) -> Steps[T]:
     except StopIteration as stop:
         done: T = stop.value
         return done
-    except NotSent as error:
-        raise unavailable(operation, str(error), outcome_unknown=wrote) from error.__cause__
-    except Lost as error:
-        raise unavailable(operation, str(error), outcome_unknown=wrote or _is_write(request)) from error.__cause__
+    except (NotSent, Lost) as error:
+        wrote = wrote or (isinstance(error, Lost) and _is_write(request))
+        unknown = wrote and operation not in _READING
+        raise unavailable(operation, str(error), outcome_unknown=unknown) from error.__cause__ or error
 
 
 def _is_write(request: Ask | list[Ask] | Primaries) -> bool:

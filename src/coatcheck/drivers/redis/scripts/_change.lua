@@ -128,7 +128,9 @@ end
 local function logged_in(head, before)
   if INDEXED then
     if before and before ~= head.user then redis.call('ZREM', user_key(before) .. 'u', head.sid) end
-    enlist(user_key(head.user) .. 'u', head.sid, last_end(head))
+    local index = user_key(head.user) .. 'u'
+    enlist(index, head.sid, last_end(head))
+    if is_crowded(index) then thin_out(index) end
   else
     redis.call('HSET', digest_key(head.digest), 'w', struct.pack('<d', now) .. version)
   end

@@ -9,7 +9,7 @@
 -- Field of a mark:     m  kind (g in grace, r rotated away, x revoked), when it ends, the sid
 
 local base, digest, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local NEVER, TOMBSTONE, USER_FENCE, SLACK = 253402300800, 60, 3600, 3600
+local NEVER, TOMBSTONE, USER_FENCE, CLOCK_SKEW, SLACK = 253402300800, 60, 3600, 300, 3600
 local HEAD = '<dddddddddBBc0Bc0'
 local ABSENT = string.rep('\0', 8)
 

@@ -5,7 +5,8 @@ local function is_fenced(fence, login, sid)
   if not said then return false end
   local at, kept = string.match(said, '^(%S+) ?(.*)$')
   at = tonumber(at)
-  return at ~= nil and login <= at and now < at + USER_FENCE and (sid == nil or kept ~= sid)
+  -- what lies further ahead than clocks may differ was dated by a wrong one
+  return at ~= nil and login <= at and at - CLOCK_SKEW <= now and now < at + USER_FENCE and (sid == nil or kept ~= sid)
 end
 
 -- Put a session into the index, until the moment `ends` at least; forget those that can be alive no more.
@@ -22,12 +23,23 @@ local function enlist(index, sid, ends)
   end
 end
 
+-- Whether it is time to look through an index for sessions that have ended: each time that it has grown by so many.
+local function is_crowded(index)
+  return redis.call('ZCARD', index) % 64 == 0
+end
+
+local function thin_out(index)
+  for _, sid in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+    if redis.call('EXISTS', sid_key(sid)) == 0 then redis.call('ZREM', index, sid) end
+  end
+end
+
 local function raise_fence(fence, at, kept)
   local said = redis.call('GET', fence)
   if said then
     local before, other = string.match(said, '^(%S+) ?(.*)$')
     before = tonumber(before)
-    if before and now < before + USER_FENCE then
+    if before and before - CLOCK_SKEW <= now and now < before + USER_FENCE then
       if other ~= kept then kept = '' end  -- whom one of two revocations did not keep, nobody kept
       at = math.max(at, before)
     end

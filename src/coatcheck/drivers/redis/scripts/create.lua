@@ -1,4 +1,4 @@
--- ARGV from 4: the head, whether it is a log-in, its version, then fields and values in turn.
+-- ARGV from 4: the head, its version, then fields and values in turn.
 local reason = in_the_way(digest)
 if reason == 'taken' then return {'conflict'} end
 if reason then return {'gone', reason} end
@@ -14,7 +14,9 @@ for at = 6, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
 redis.call('SET', sid_key(head.sid), digest)
 if head.user then
   if INDEXED then
-    enlist(user_key(head.user) .. 'u', head.sid, last_end(head))
+    local index = user_key(head.user) .. 'u'
+    enlist(index, head.sid, last_end(head))
+    if is_crowded(index) then thin_out(index) end
   else
     redis.call('HSET', key, 'w', struct.pack('<d', now) .. ARGV[5])
   end

@@ -66,21 +66,18 @@ class Figures(NamedTuple):
 
     engine: Engine
     seconds: dict[Key, float]  # the median of the rounds
+    best: dict[Key, float]  # the best round
     counted: dict[Key, Counted]
     rounds: int
     versions: dict[str, str]
 
-    def unit(self, mode: str, case: str) -> float | None:
-        """Give the seconds that a case is measured in, or None where there is no unit."""
-        mode = mode if (RAW, mode, "get") in self.seconds else SYNC
-        if (RAW, mode, "get") not in self.seconds:
+    def ratio(self, who: str, mode: str, case: str, *, best: bool = False) -> float | None:
+        """Give the multiple of the unit, by the median or the best of the rounds; None where there is no unit."""
+        seconds = self.best if best else self.seconds
+        unit_mode = mode if (RAW, mode, "get") in seconds else SYNC
+        if (RAW, unit_mode, "get") not in seconds:
             return None
-        return sum(self.seconds[RAW, mode, name] for name in cases.UNITS[case])
-
-    def ratio(self, who: str, mode: str, case: str) -> float | None:
-        """Give the multiple of the unit."""
-        unit = self.unit(mode, case)
-        return None if unit is None else self.seconds[who, mode, case] / unit
+        return seconds[who, mode, case] / sum(seconds[RAW, unit_mode, name] for name in cases.UNITS[case])
 
 
 class Contestants:
@@ -154,9 +151,10 @@ def measure(engine: Engine, rounds: int, folder: Path) -> Figures:
                     series[key].append(timed[key].batch())
                 done += 1
             gc.unfreeze()
-        seconds = {key: median(found) for key, found in series.items()}
+        middle = {key: median(found) for key, found in series.items()}
+        best = {key: min(found) for key, found in series.items()}
         counted = {} if place.port is None else count(engine, place)
-    return Figures(engine, seconds, counted, done, versions(engine.key))
+    return Figures(engine, middle, best, counted, done, versions(engine.key))
 
 
 def count(engine: Engine, place: Place) -> dict[Key, Counted]:
@@ -262,6 +260,7 @@ def traffic(found: list[Figures]) -> str:
 _AIMS: Final = (
     ("read: times GET", "read", 1.1),
     ("read and write: times GET + SET", "write", 1.1),
+    ("one of 100 KB unread: times HSET", "assign_big", 2.5),
     ("save one of 100 KB: times HSET", "save_big", 2.5),
 )
 
@@ -270,10 +269,11 @@ def aims(figures: Figures) -> str:
     """Say what was aimed at on single Redis, and what came out."""
     rows = []
     for what, case, most in _AIMS:
-        ratios = [figures.ratio(who, SYNC, case) for who in (DRIVER, MANAGER)]
+        ratios = [figures.ratio(who, SYNC, case, best=best) for who in (DRIVER, MANAGER) for best in (False, True)]
         cells = [f"{_short(ratio)}×, {'yes' if ratio <= most else 'no'}" for ratio in ratios if ratio is not None]
         rows.append([what, f"{most:g}×", *cells])
-    return table(["aim", "at most", "the driver alone: reached?", "through a manager: reached?"], rows)
+    head = ["the driver alone", "the same, best round", "through a manager", "the same, best round"]
+    return table(["aim", "at most", *head], rows)
 
 
 def report(found: list[Figures]) -> str:
@@ -304,6 +304,7 @@ def as_json(found: list[Figures]) -> list[dict[str, Any]]:
             "rounds": figures.rounds,
             "versions": figures.versions,
             "microseconds": {" ".join(key): round(seconds * 1e6, 2) for key, seconds in figures.seconds.items()},
+            "best_microseconds": {" ".join(key): round(seconds * 1e6, 2) for key, seconds in figures.best.items()},
             "wire": {" ".join(key): counted._asdict() for key, counted in figures.counted.items()},
         }
         for figures in found

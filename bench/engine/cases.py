@@ -1,4 +1,4 @@
-"""What is measured of coatcheck: five cases, each through a manager and by the driver alone, sync and async.
+"""What is measured of coatcheck: six cases, each through a manager and by the driver alone, sync and async.
 
 The asynchronous ones are the synchronous ones with `await`. They are written twice, since anything that would share
 them would be measured too.
@@ -7,6 +7,7 @@ them would be measured too.
 from __future__ import annotations
 
 import time
+from itertools import cycle
 from typing import Any, Final
 
 from rivals.common import SMALL, big_values
@@ -22,6 +23,7 @@ CASES: Final = {
     "write": "read and write",
     "count": "count unread",
     "create": "create",
+    "assign_big": "one of 100 KB unread",
     "save_big": "save one of 100 KB",
 }
 UNITS: Final = {
@@ -29,12 +31,14 @@ UNITS: Final = {
     "write": ("get", "set"),
     "count": ("set",),
     "create": ("set",),
+    "assign_big": ("set_big",),
     "save_big": ("set_big",),
 }
 """The raw operations that a case is measured in."""
 
 _NAME: Final[Name] = ("", "name")
 _BIG: Final[Name] = ("", "key050")
+_UNREAD: Final[Name] = ("", "key049")
 _VISITS: Final[Name] = ("", "visits")
 _STORED: Final = 200  # sessions that are there before anything is measured
 _IDLE: Final = 7 * 86400.0
@@ -60,6 +64,9 @@ def _record(values: dict[Name, Value], bits: int) -> Record:
     return Record(
         sid=sid, created=now, seen=now, idle=_IDLE, absolute=_ABSOLUTE, digest=digest, values=values, rotated=now
     )
+
+
+_OTHER: Final = (big_values()["key001"], big_values()["key002"])
 
 
 def _two(values: dict[Name, Value], name: Name) -> tuple[bytes, bytes]:
@@ -94,12 +101,18 @@ def manager_actions(manager: SessionManager) -> dict[str, Action]:
         session.increment("visits")
         manager.save(session)
 
+    def assign_big() -> None:
+        session = manager.open([big])
+        session["key049"] = next(texts)
+        manager.save(session)
+
     def create() -> None:
         session = manager.open([])
         session.update(SMALL)
         manager.save(session)
 
     pending: Any = None
+    texts = cycle(_OTHER)
 
     def change_big() -> None:
         nonlocal pending
@@ -113,6 +126,7 @@ def manager_actions(manager: SessionManager) -> dict[str, Action]:
         "write": Action(write),
         "count": Action(count),
         "create": Action(create),
+        "assign_big": Action(assign_big),
         "save_big": Action(lambda: manager.save(pending), change_big),
     }
     assert read() == SMALL["name"]
@@ -121,7 +135,11 @@ def manager_actions(manager: SessionManager) -> dict[str, Action]:
             action.prepare()
         action.run()
     assert dict(manager.open([small])) == {**SMALL, "name": _turned(SMALL["name"]), "visits": 1}
-    assert dict(manager.open([big])) == {**big_values(), "key050": _turned(big_values()["key050"])}
+    assert dict(manager.open([big])) == {
+        **big_values(),
+        "key049": _OTHER[0],
+        "key050": _turned(big_values()["key050"]),
+    }
     return actions
 
 
@@ -151,12 +169,18 @@ async def async_manager_actions(manager: AsyncSessionManager) -> dict[str, Async
         session.increment("visits")
         await manager.save(session)
 
+    async def assign_big() -> None:
+        session = manager.open([big])
+        session["key049"] = next(texts)
+        await manager.save(session)
+
     async def create() -> None:
         session = manager.open([])
         session.update(SMALL)
         await manager.save(session)
 
     pending: Any = None
+    texts = cycle(_OTHER)
 
     async def change_big() -> None:
         nonlocal pending
@@ -170,6 +194,7 @@ async def async_manager_actions(manager: AsyncSessionManager) -> dict[str, Async
         "write": AsyncAction(write),
         "count": AsyncAction(count),
         "create": AsyncAction(create),
+        "assign_big": AsyncAction(assign_big),
         "save_big": AsyncAction(lambda: manager.save(pending), change_big),
     }
     assert await read() == SMALL["name"]
@@ -189,10 +214,18 @@ class _Made:
         self._two = {_NAME: _two(_SMALL_RECORD, _NAME), _BIG: _two(_BIG_RECORD, _BIG)}
         self.small = _record(_SMALL_RECORD, bits)
         self.big = _record(_BIG_RECORD, bits)
-        self.count = Delta(increments={_VISITS: 1})
+        self._texts = cycle(text.encode() for text in _OTHER)
 
     def new(self) -> Record:
         return _record(_SMALL_RECORD, self._bits)
+
+    @staticmethod
+    def count() -> Delta:
+        # as a manager says it that has not loaded the session: it cannot tell whether the activity is worth a note
+        return Delta(increments={_VISITS: 1}, touch=time.time())
+
+    def assign(self) -> Delta:
+        return Delta(puts={_UNREAD: Put(next(self._texts))}, touch=time.time())
 
     def put(self, record: object, name: Name) -> Delta:
         assert isinstance(record, Record)
@@ -219,7 +252,7 @@ def driver_actions(driver: Driver) -> dict[str, Action]:
         _done(driver.commit(small, made.put(driver.load(small, time.time()), _NAME), time.time()))
 
     def count() -> None:
-        _done(driver.commit(small, made.count, time.time()))
+        _done(driver.commit(small, made.count(), time.time()))
 
     record, delta = made.new(), Delta()
 
@@ -236,6 +269,7 @@ def driver_actions(driver: Driver) -> dict[str, Action]:
         "write": Action(write),
         "count": Action(count),
         "create": Action(lambda: _done(driver.create(record, time.time())), new_record),
+        "assign_big": Action(lambda: _done(driver.commit(big, made.assign(), time.time()))),
         "save_big": Action(lambda: _done(driver.commit(big, delta, time.time())), new_delta),
     }
 
@@ -254,7 +288,7 @@ async def async_driver_actions(driver: AsyncDriver) -> dict[str, AsyncAction]:
         _done(await driver.commit(small, made.put(await driver.load(small, time.time()), _NAME), time.time()))
 
     async def count() -> None:
-        _done(await driver.commit(small, made.count, time.time()))
+        _done(await driver.commit(small, made.count(), time.time()))
 
     record, delta = made.new(), Delta()
 
@@ -269,6 +303,9 @@ async def async_driver_actions(driver: AsyncDriver) -> dict[str, AsyncAction]:
     async def create() -> None:
         _done(await driver.create(record, time.time()))
 
+    async def assign_big() -> None:
+        _done(await driver.commit(big, made.assign(), time.time()))
+
     async def save_big() -> None:
         _done(await driver.commit(big, delta, time.time()))
 
@@ -277,5 +314,6 @@ async def async_driver_actions(driver: AsyncDriver) -> dict[str, AsyncAction]:
         "write": AsyncAction(write),
         "count": AsyncAction(count),
         "create": AsyncAction(create, new_record),
+        "assign_big": AsyncAction(assign_big),
         "save_big": AsyncAction(save_big, new_delta),
     }

@@ -195,7 +195,10 @@ def mariadb_sync(url: str) -> Raw:
 
 
 async def mariadb_async(url: str) -> Raw:
-    """The same with aiomysql, on the tables that `mariadb_sync` made."""
+    """The same with aiomysql, on the tables that `mariadb_sync` made.
+
+    aiomysql 0.3 cannot send bytes with PyMySQL 1.2, so it is given text.
+    """
     import aiomysql  # type: ignore[import-untyped]  # noqa: PLC0415
 
     connection = await aiomysql.connect(**_mariadb_place(url), db=urlsplit(url).path[1:])
@@ -203,7 +206,7 @@ async def mariadb_async(url: str) -> Raw:
 
     async def get() -> object:
         async with connection.cursor() as cursor:
-            await cursor.execute(_SELECT, (_WANTED,))
+            await cursor.execute(_SELECT.replace("%s", "UNHEX(%s)"), (_WANTED.hex(),))
             return await cursor.fetchone()
 
     async def update(text: str, *parameters: object) -> object:
@@ -216,8 +219,8 @@ async def mariadb_async(url: str) -> Raw:
     return Raw(
         asynchronous=True,
         get=get,
-        set=lambda: update(_UPDATE, small(), _WANTED),
-        set_big=lambda: update(_UPDATE_BIG, big(), 1, "key050"),
+        set=lambda: update(_UPDATE.replace("id = %s", "id = UNHEX(%s)"), small().decode(), _WANTED.hex()),
+        set_big=lambda: update(_UPDATE_BIG, big().decode(), 1, "key050"),
         close=close,
     )
 

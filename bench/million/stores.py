@@ -199,16 +199,18 @@ class RedisStore(Store):
         """Let the keys of the sessions that expire end at *moment* on the server's clock; give how many they are."""
         import redis  # noqa: PLC0415
 
+        base = f"{population.prefix}:".encode()
         told = 0
         with redis.Redis(unix_socket_path=str(self.server.socket)) as client:
+            tell = client.register_script(
+                "local n = 0; for _, k in ipairs(KEYS) do n = n + redis.call('PEXPIREAT', k, ARGV[1]) end; return n"
+            )
             for numbers in _slices(number for number in range(population.size) if population.expires(number)):
-                pipe = client.pipeline(transaction=False)
-                for number in numbers:
-                    digest = population.digest(number)
-                    base = f"{population.prefix}:".encode()
-                    pipe.pexpireat(base + b"d:" + digest, round(moment * 1000))
-                    pipe.pexpireat(base + b"s:" + digest[:16].hex().encode(), round(moment * 1000))
-                told += sum(pipe.execute())
+                digests = [population.digest(number) for number in numbers]
+                for start in range(0, len(digests), 500):
+                    some = digests[start : start + 500]
+                    keys = [key for one in some for key in (base + b"d:" + one, base + b"s:" + one[:16].hex().encode())]
+                    told += tell(keys=keys, args=[round(moment * 1000)])
         return told
 
     def busy(self) -> float:

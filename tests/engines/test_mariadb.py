@@ -69,10 +69,12 @@ def asked(server: MariaDBServer, query: str) -> str:
     return server.sql(query).strip()
 
 
-def waiting(server: MariaDBServer, count: int = 1) -> None:
-    """Wait until so many transactions wait for a lock."""
-    query = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-    wait_until(lambda: asked(server, query) == str(count), "a transaction that waits for a lock", 10)
+def waiting(server: MariaDBServer, work: Future[Any]) -> None:
+    """Wait until *work* waits for a lock."""
+    query = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    with rooted(server) as cursor:
+        wait_until(lambda: work.done() or cursor.execute(query), "a transaction that waits for a lock", 10)
+    assert not work.done(), f"it did not wait for a lock, and gave {work.result()}"
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_a_change_in_one_statement_waits_for_a_revocation_under_way(
         cursor.execute("SELECT id FROM coatcheck_session WHERE digest = %s FOR UPDATE", (record.digest,))
         ((ident,),) = cursor.fetchall()
         late = aside(lambda: driver.commit(record.digest, delta, START))
-        waiting(mariadb_server)
+        waiting(mariadb_server, late)
         cursor.execute("DELETE FROM coatcheck_value WHERE session = %s", (ident,))
         cursor.execute("DELETE FROM coatcheck_session WHERE id = %s", (ident,))
         cursor.connection.commit()
@@ -144,7 +146,7 @@ def test_a_deadlock_of_our_own_is_begun_anew(mariadb_server: MariaDBServer, driv
         cursor.executemany("INSERT INTO ballast VALUES (%s)", [(n,) for n in range(200)])
         cursor.execute("SELECT v.version FROM coatcheck_value v FORCE INDEX (PRIMARY) WHERE v.name = 'b' FOR UPDATE")
         done = aside(lambda: driver.commit(record.digest, puts({A: b"2", B: b"2"}), START))
-        waiting(mariadb_server)
+        waiting(mariadb_server, done)
         cursor.execute("UPDATE coatcheck_session SET seen = seen WHERE digest = %s", (record.digest,))
         cursor.connection.commit()
         assert isinstance(done.result(), Committed)

@@ -157,7 +157,7 @@ class MariaDBDialect(Dialect):
     name: ClassVar[str] = NAME
     title: ClassVar[str] = "MariaDB"
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMySQLError, MySQLdbError)
-    current: ClassVar[str] = " LOCK IN SHARE MODE"
+    current: ClassVar[str] = ""  # READ COMMITTED, which our own connections have, looks anew for each statement
     deadlock_ends_transaction: ClassVar[bool] = True
     ddl_is_transactional: ClassVar[bool] = False
     settings: ClassVar[Statement | None] = Statement(

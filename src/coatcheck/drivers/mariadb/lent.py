@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import aiomysql  # type: ignore[import-untyped]
 from pymysql.connections import Connection as PyMySQLConnection
@@ -34,12 +34,14 @@ class LentDialect(MariaDBDialect):
 
     Args:
         prefix: What the names of the tables start with.
-        current: True to load what is stored now, and to lock it; False to load what the transaction sees.
+        newest: True to load what is stored now, and to lock it; False to load what the transaction sees.
     """
 
-    def __init__(self, prefix: str, *, current: bool = False) -> None:
+    current: ClassVar[str] = " LOCK IN SHARE MODE"
+
+    def __init__(self, prefix: str, *, newest: bool = False) -> None:
         super().__init__(prefix)
-        if current:
+        if newest:
             self.sql.load += self.lock
             self.sql.load_prior += self.lock
 
@@ -165,4 +167,4 @@ def _for_what_is_current(prefix: str) -> SQLOperations:
 
     Whoever merges loads once more; under REPEATABLE READ, the server's default, the same would be found for ever.
     """
-    return SQLOperations(LentDialect(prefix, current=True))
+    return SQLOperations(LentDialect(prefix, newest=True))

@@ -1,4 +1,4 @@
-"""web.error.info and the Error middleware: pages, references, the log, and what never appears on them."""
+"""The Error middleware: pages, references, the log, and what never appears on them."""
 
 # ruff: noqa: ANN001, ANN201, ANN202, ANN204, ARG005, FBT001, FBT002 -- the rules of all tests, and applications here need no types
 
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -14,12 +13,12 @@ from wsgiref.validate import validator
 
 import pytest
 
-from web.error import cookieSecrets, info
+from web.error import info
 from web.wsgi.base import BaseApplication, BaseMiddleware
 from web.wsgi.error import Error
 
 SECRET = "s3cr3t-cookie-value"
-LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000"}
+LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1"}
 PLAIN = [("Content-Type", "text/plain")]
 
 
@@ -31,123 +30,6 @@ def fail(text: str = "<b>broken</b>") -> None:
     local_secret = "value-of-a-variable"
     assert local_secret
     raise Broken(text)
-
-
-def caught(text: str = "<b>broken</b>") -> Broken:
-    try:
-        fail(text)
-    except Broken as error:
-        return error
-    raise AssertionError
-
-
-# The report.
-
-
-@pytest.mark.parametrize("form", ["html", "text"])
-@pytest.mark.parametrize("output", ["debug", "traceback", "code"])
-def test_each_report(output: str, form: str) -> None:
-    report = info(output, form, caught())
-    assert "raise Broken(text)" in report
-    assert "value-of-a-variable" not in report.replace('local_secret = "value-of-a-variable"', "").replace(
-        "local_secret = &quot;value-of-a-variable&quot;", ""
-    )
-    if output != "code":
-        assert ("&lt;b&gt;broken&lt;/b&gt;" if form == "html" else "<b>broken</b>") in report
-    if form == "html":
-        assert "<b>broken" not in report
-        assert report.startswith("<!doctype html>" if output == "debug" else "<pre>")
-    if output == "debug":
-        assert "local_secret: str" in report
-        assert 'local_secret = "value' in report or "local_secret = &quot;value" in report
-    if output == "traceback" and form == "text":
-        assert report.startswith("Traceback (most recent call last):\n  File ")
-        assert report.endswith(f"    raise Broken(text)\n{__name__}.Broken: <b>broken</b>\n")
-
-
-def test_the_exception_may_be_given_in_three_ways() -> None:
-    error = caught("three ways")
-    given = info("traceback", "text", error)
-    assert info("traceback", "text", (type(error), error, error.__traceback__)) == given
-    try:
-        raise error.with_traceback(error.__traceback__)
-    except Broken:
-        assert "three ways" in info("traceback", "text")
-        assert "three ways" in info()
-        assert "three ways" in info(error=sys.exc_info())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"output": "nothing"}, r"info\(output='nothing'\): use one of 'debug', 'traceback', 'code'"),
-        ({"format": "pdf"}, r"info\(format='pdf'\): use one of 'html', 'text'"),
-        ({"context": -1}, r"info\(context=-1\)"),
-        ({}, "no exception to report"),
-        ({"error": (None, None, None)}, "no exception to report"),
-    ],
-)
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        info(**arguments)
-
-
-@pytest.mark.parametrize(("context", "lines"), [(0, 0), (1, 1), (5, 5)])
-def test_context_counts_lines(context: int, lines: int) -> None:
-    report = info("code", "text", caught(), context=context)
-    assert len(report.splitlines()) == lines
-    assert lines == 0 or "->" in report
-
-
-def test_chains_groups_notes_and_recursion() -> None:
-    def recurse(depth: int) -> None:
-        recurse(depth + 1)
-
-    try:
-        try:
-            recurse(0)
-        except RecursionError as error:
-            error.add_note("a note")
-            raise ExceptionGroup("some", [Broken("first"), ValueError("second")]) from error
-    except ExceptionGroup as group:
-        for report in (info("traceback", "text", group), info("debug", "html", group)):
-            for text in ("a note", "Broken: first", "ValueError: second", "direct cause", "more frames"):
-                assert text in report
-            assert len(report) < 200_000
-    with pytest.raises(KeyError) as raised:  # noqa: PT012 -- the two errors belong together
-        try:
-            fail("one")
-        except Broken:
-            raise KeyError("two")  # noqa: B904 -- the context is what is tested
-    assert "During handling of the above exception" in info("traceback", "text", raised.value)
-    raised.value.__context__ = raised.value
-    assert "two" in info("traceback", "text", raised.value)
-
-
-def test_an_exception_that_cannot_be_printed() -> None:
-    class Silent(Exception):
-        def __str__(self) -> str:
-            raise LookupError
-
-    assert "Silent" in info("debug", "html", Silent())
-
-
-@pytest.mark.parametrize(
-    ("header", "message", "expected"),
-    [
-        (f"sid={SECRET}", f"bad {SECRET}", "bad [hidden]"),
-        (f'a=1; sid="{SECRET}"', f"bad {SECRET}1 x1 1", "bad [hidden]1 x1 [hidden]"),
-        ("sid=a%20b%20c", "bad a b c and a%20b%20c", "bad [hidden] and [hidden]"),
-        ("sid=ab\\cd", "bad 'ab\\\\cd'", "bad '[hidden]'"),
-        ("", "nothing", "nothing"),
-        ("a=;b", "nothing", "nothing"),
-    ],
-)
-def test_cookies_are_hidden(header: str, message: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for output in ("debug", "traceback"):
-        assert f"Broken: {expected}\n" in info(output, "text", caught(message), redact=cookieSecrets(header))
-    monkeypatch.setenv("HTTP_COOKIE", header)
-    assert f"Broken: {expected}\n" in info("traceback", "text", caught(message))
 
 
 # The middleware.
@@ -270,6 +152,25 @@ def test_a_stranger_gets_a_plain_page_whose_reference_is_in_the_log(application,
         (LOCAL | {"HTTP_X_FORWARDED_PROTO": "https"}, None, False),
         (LOCAL | {"HTTP_X_REAL_IP": "1.2.3.4"}, None, False),
         (LOCAL | {"HTTP_VIA": "1.1 proxy"}, None, False),
+        (LOCAL | {"HTTP_CF_CONNECTING_IP": "1.2.3.4"}, None, False),
+        (LOCAL | {"HTTP_X_REQUEST_ID": "1"}, None, False),
+        (LOCAL | {"HTTP_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS": "1"}, None, False),
+        # nginx with `proxy_pass http://127.0.0.1:8000;` and no more: its own Host, and HTTP/1.0
+        (
+            LOCAL | {"HTTP_HOST": "127.0.0.1:8000", "SERVER_PROTOCOL": "HTTP/1.0", "HTTP_CONNECTION": "close"},
+            None,
+            False,
+        ),
+        (LOCAL | {"SERVER_PROTOCOL": "HTTP/1.0"}, True, True),
+        # what a browser tells through any proxy: the page that it comes from
+        (LOCAL | {"HTTP_REFERER": "https://shop.example/cart"}, None, False),
+        (LOCAL | {"HTTP_ORIGIN": "https://shop.example"}, None, False),
+        (LOCAL | {"HTTP_ORIGIN": "null"}, None, False),
+        (LOCAL | {"HTTP_REFERER": "http://["}, None, False),
+        (LOCAL | {"HTTP_SEC_FETCH_SITE": "cross-site"}, None, False),
+        (LOCAL | {"HTTP_REFERER": "http://localhost:8000/a", "HTTP_ORIGIN": "http://127.0.0.1:8000"}, None, True),
+        (LOCAL | {"HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_REFERER": ""}, None, True),
+        (LOCAL | {"HTTP_SEC_FETCH_SITE": "none"}, None, True),
     ],
 )
 def test_who_sees_the_traceback(application, over: dict[str, str], debug: bool | None, shown: bool) -> None:

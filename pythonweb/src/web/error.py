@@ -10,10 +10,9 @@ from __future__ import annotations
 import html
 import linecache
 import os
-import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -26,6 +25,13 @@ _FORMATS = ("html", "text")
 _HIDDEN = "[hidden]"
 # A shorter secret is hidden only where it stands as a word: replacing each "1" makes a report useless.
 _SHORT = 4
+# Characters of all secrets together, and of a message for each secret, that are worth looking through: what a client
+# sends must not buy much time. Beyond them a message is hidden as a whole.
+_MOST = 64 * 1024
+_MOST_WORK = 20_000_000
+_TOO_MUCH = f"{_HIDDEN}: what must not be shown of this request is too long to be looked for in the message"
+# Stands for what is hidden until all is: a private character, so that no secret is found in it.
+_MARK = "\U0010fffd"
 # A report of a recursion that ran away keeps so many of its first and of its last frames.
 _FRAMES = 25
 _CHAIN = 20
@@ -76,7 +82,8 @@ def info(
         error: The exception, or a tuple as `sys.exc_info` gives it; without it, the exception being handled.
         context: How many lines of source to show around each line of the traceback.
         redact: Texts that the report must not hold. The values of the cookies in the environment of the process,
-            where a CGI script finds them, are never in it.
+            where a CGI script finds them, are never in it. Where they are too long or too many to be looked for, the
+            messages of the exceptions are left out.
 
     Returns:
         The report.
@@ -108,10 +115,13 @@ def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, 
         header: The value of the header, None where the request has none.
 
     Returns:
-        The texts, for the *redact* of `info`.
+        The texts, for the *redact* of `info`; of a header that is longer than any browser's, the header alone, which
+        has `info` leave out the messages.
     """
     if not header:
         return []
+    if len(header) > _MOST:
+        return [header]
     found = [header]
     for pair in header.split(";"):
         value = pair.partition("=")[2].strip()
@@ -120,14 +130,40 @@ def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, 
     return [*dict.fromkeys(text for text in found if text)]
 
 
-def _redacted(text: str, secrets: Iterable[str]) -> str:
-    # Longest first, so that no part of a secret is left beside a shorter one.
-    patterns = [
-        re.escape(secret) if len(secret) >= _SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
-        for secret in sorted(set(secrets), key=len, reverse=True)
-        if secret
-    ]
-    return re.sub("|".join(patterns), _HIDDEN, text) if patterns else text
+def _redacted(text: str, secrets: Sequence[str]) -> str | None:
+    """Give *text* without the secrets, None where that takes too long."""
+    if sum(map(len, secrets)) > _MOST or len(text) * len(secrets) > _MOST_WORK:
+        return None
+    # No pattern of them all: to compile one takes long, and `re` keeps hundreds. Longest first, so that no part of a
+    # secret is left beside a shorter one.
+    found = sorted({secret for secret in secrets if secret and secret in text}, key=len, reverse=True)
+    for secret in found:
+        if len(secret) >= _SHORT:
+            text = text.replace(secret, _MARK)
+    return _without_words(text, {secret for secret in found if len(secret) < _SHORT}).replace(_MARK, _HIDDEN)
+
+
+def _without_words(text: str, words: set[str]) -> str:
+    """Put the mark for each of some short texts, where no letter or digit is beside it."""
+    if not words:
+        return text
+    made: list[str] = []
+    position = 0
+    while position < len(text):
+        for length in range(_SHORT - 1, 0, -1):
+            end = position + length
+            if text[position:end] in words and not _is_in_word(text, position - 1) and not _is_in_word(text, end):
+                made.append(_MARK)
+                position = end
+                break
+        else:
+            made.append(text[position])
+            position += 1
+    return "".join(made)
+
+
+def _is_in_word(text: str, position: int) -> bool:
+    return 0 <= position < len(text) and (text[position].isalnum() or text[position] in ("_", _MARK))
 
 
 def _exception(error: BaseException | tuple[Any, Any, Any] | None) -> tuple[BaseException, TracebackType | None]:
@@ -154,6 +190,8 @@ def _chain(
         # Only messages can hold what a client sent: the source is on the disk, and no values are shown. To hide
         # words of a cookie in the source too would let a client spoil the log.
         message = _redacted(_message(exception), secrets)
+        if message is None:
+            message = f"{type(exception).__qualname__}: {_TOO_MUCH}"
         parts.append(_Part(message, frames, skipped, relation))
         cause = exception.__cause__
         relation = "The above exception was the direct cause of the following exception:"

@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication
 
 from web.error import cookieSecrets, info
@@ -20,6 +21,16 @@ __all__ = ["Error"]
 _log = logging.getLogger("web.error")
 
 _END: Any = object()
+
+# How the headers begin that proxies add, and browsers do not.
+_OF_PROXIES = tuple(
+    f"HTTP_{name}"
+    for name in (
+        "FORWARDED", "VIA", "X_FORWARDED", "X_REAL_IP", "X_ORIGINAL", "X_CLIENT_IP", "X_CLUSTER_CLIENT_IP",
+        "X_REQUEST_ID", "X_SCHEME", "X_PROXY", "X_ENVOY", "X_AMZN", "X_AZURE", "X_CLOUD_TRACE", "X_NGINX", "X_VARNISH",
+        "TRUE_CLIENT_IP", "CF_", "FASTLY_", "CLIENT_IP", "PROXY_",
+    )
+)  # fmt: skip
 
 _PLAIN = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Internal Server Error</title></head>
@@ -42,9 +53,11 @@ class Error(BaseMiddleware):
 
     Args:
         application: The WSGI application.
-        debug: True shows the traceback to every client, False to none. None shows it to a client on this machine: its
-            address is a loopback address, it asked for a loopback host, and no header tells of a proxy. Set it to
-            False behind a proxy on this machine that sends none of ``Forwarded``, ``X-Forwarded-For``, ``X-Real-IP``.
+        debug: True shows the traceback to every client, False to none: set False wherever strangers can come. None
+            shows it to a client on this machine, as far as a request shows that: its address is a loopback address, it
+            asked for a loopback host in HTTP/1.1 or newer, and nothing tells of a proxy or of a page elsewhere. A proxy
+            on this machine that asks for a loopback host in HTTP/1.1 and adds no header at all cannot be told from a
+            browser here: behind that one, None would show tracebacks to everybody.
 
     Attributes:
         request: The WSGI environment of the request; there while `error` runs.
@@ -237,14 +250,33 @@ def _printable(line: str) -> str:
 
 
 def _is_local(environ: dict[str, Any]) -> bool:
-    forwarded = ("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
-    if any(key.startswith(forwarded) for key in environ):
+    """Tell whether the client is on this machine, as far as a request shows."""
+    if any(key.startswith(_OF_PROXIES) for key in environ):
+        return False
+    # nginx asks in HTTP/1.0 where it is not told otherwise, and no browser does.
+    if environ.get("SERVER_PROTOCOL", "") in ("", "HTTP/0.9", "HTTP/1.0"):
+        return False
+    # A browser that came through a proxy tells the page that it came from.
+    if environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
+        return False
+    pages = (environ.get("HTTP_ORIGIN"), environ.get("HTTP_REFERER"))
+    if not all(_is_loopback_name(_host_of(page)) for page in pages if page):
         return False
     # The Host header stops a web site whose name was made to point at this machine (DNS rebinding).
-    host = re.sub(r":[0-9]*$", "", environ.get("HTTP_HOST") or "localhost").strip("[]").lower()
-    return _is_loopback(environ.get("REMOTE_ADDR") or "") and (
-        host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
-    )
+    host = re.sub(r":[0-9]*$", "", environ.get("HTTP_HOST") or "localhost").strip("[]")
+    return _is_loopback(environ.get("REMOTE_ADDR") or "") and _is_loopback_name(host)
+
+
+def _host_of(page: str) -> str:
+    try:
+        return urlsplit(page).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback_name(host: str) -> bool:
+    host = host.lower()
+    return host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
 
 
 def _is_loopback(text: str) -> bool:

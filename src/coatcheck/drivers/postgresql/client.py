@@ -21,7 +21,6 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from coatcheck.drivers.postgresql.dialect import statement_limit
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
 
 __all__ = ["AsyncBorrower", "AsyncClient", "Borrower", "Client", "Settings", "commits_alone"]
@@ -53,7 +52,6 @@ class Settings:
     """
 
     def __init__(self, parameters: Parameters, timeout: float, hosts: int) -> None:
-        self._timeout: Final = timeout
         self._hosts: Final = max(1, hosts)
         self._parameters: Final = {
             **parameters,
@@ -63,10 +61,6 @@ class Settings:
             "autocommit": True,
             "prepare_threshold": None,  # until it is known who is at the other end
         }
-        limit = statement_limit(timeout)
-        # for statements outside our transactions, which set the same for themselves
-        self._options: Final = f"-c statement_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
-        self._takes_options = True
 
     def until(self, deadline: float) -> float:
         """Give the moment at which to leave a host for the next one, or give up."""
@@ -76,15 +70,7 @@ class Settings:
     def given(self, deadline: float) -> Parameters:
         """Give the parameters for a connection that has to be there at the moment *deadline*."""
         seconds = max(_SHORTEST, math.ceil(self.until(deadline) - time.monotonic()))
-        more = {"options": self._options} if self._takes_options else {}
-        return {**self._parameters, "connect_timeout": seconds, **more}
-
-    def can_do_without(self, given: Parameters, error: psycopg.Error) -> bool:
-        """Tell whether to try once more without options: PgBouncer refuses what it cannot pass on."""
-        is_refused = "options" in given and "unsupported startup parameter" in str(error)
-        if is_refused:
-            self._takes_options = False
-        return is_refused
+        return {**self._parameters, "connect_timeout": seconds}
 
 
 class _Connecting(threading.local):
@@ -216,14 +202,8 @@ class Client(_Manners):
     def connect(self, deadline: float) -> Connection:
         """See `coatcheck.drivers.sql.pool.Client`."""
         _connecting.until = self._settings.until(deadline)
-        given = self._settings.given(deadline)
         try:
-            try:
-                connection = Connection.connect(**given, cursor_factory=_Cursor)
-            except psycopg.OperationalError as error:
-                if not self._settings.can_do_without(given, error):
-                    raise
-                connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
+            connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
         finally:
             _connecting.until = math.inf
         try:
@@ -250,13 +230,7 @@ class AsyncClient(_Manners):
 
     async def connect(self, deadline: float) -> AsyncConnection:
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
-        given = self._settings.given(deadline)
-        try:
-            connection = await AsyncConnection.connect(**given, cursor_factory=_AsyncCursor)
-        except psycopg.OperationalError as error:
-            if not self._settings.can_do_without(given, error):
-                raise
-            connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+        connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
         try:
             _prepare_where_possible(connection, await self.run(connection, _WHO, deadline))
         except BaseException:

@@ -99,7 +99,7 @@ class PostgreSQL(Dialect):
 
     Args:
         prefix: What the names of the tables start with.
-        timeout: Seconds that an operation may take in all.
+        timeout: Seconds that an operation may take in all; None on a connection of the application's.
     """
 
     name: ClassVar[str] = "postgresql"
@@ -114,15 +114,17 @@ class PostgreSQL(Dialect):
         " current_setting('server_encoding')"
     )
 
-    def __init__(self, prefix: str, timeout: float) -> None:
+    def __init__(self, prefix: str, timeout: float | None) -> None:
         super().__init__(prefix)
-        # One message. A client that vanishes does not keep its locks, and one that gave up leaves nothing running.
-        limit = statement_limit(timeout)
-        self.begin = Statement(
-            "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            f" SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
-        )
-        self._fast: Final = Fast(self.named)
+        # A little less than ours: the server can say that nothing was done, and we could not know.
+        limit = None if timeout is None else max(1, int(timeout * 800))
+        if limit is not None:
+            # One message. A client that vanishes does not keep its locks, and one that gave up leaves nothing running.
+            self.begin = Statement(
+                "BEGIN ISOLATION LEVEL READ COMMITTED;"
+                f" SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
+            )
+        self._fast: Final = Fast(self.named, limit)
 
     @property
     def ddl(self) -> tuple[str, ...]:
@@ -183,8 +185,3 @@ class PostgreSQL(Dialect):
         text = getattr(getattr(error, "diag", None), "message_primary", None) or str(error).partition("\n")[0]
         remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
         return text if remedy is None else f"{text}: {remedy}"
-
-
-def statement_limit(timeout: float) -> int:
-    """Give the milliseconds after which the server itself ends a statement: a little before we give up."""
-    return max(1, int(timeout * 800))

@@ -127,7 +127,7 @@ class PostgreSQLDriver(SQLDriver[Connection]):
             ConfigurationError: It is something else.
         """
         found = lent(connection, self.name, (psycopg.Connection,), commits_alone)
-        return LentDriver(self._dialect, Borrower(), found)
+        return LentDriver(PostgreSQL(self._dialect.prefix, None), Borrower(), found)
 
 
 class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncConnection]):
@@ -162,4 +162,4 @@ class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncConnection]):
             ConfigurationError: It is something else.
         """
         found = lent(connection, self.name, (psycopg.AsyncConnection,), commits_alone)
-        return AsyncLentDriver(self._dialect, AsyncBorrower(), found)
+        return AsyncLentDriver(PostgreSQL(self._dialect.prefix, None), AsyncBorrower(), found)

@@ -5,6 +5,9 @@ waited for when it is locked or written, and judged anew as it is then; but a ro
 statement here locks the session's row first (in the part named `s`), from which all else follows, and compares a
 version nowhere but in the row that it writes. Several base versions could not be compared so without writing some and
 not others: those take the general path, as does what a statement here found nothing to do for.
+
+Such a statement is not to wait for a lock without end, which the limit of a transaction does not cover, and what a
+client sets when it connects does not pass PgBouncer. So it sets its own limit, in the condition that finds the row.
 """
 
 # ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
@@ -26,7 +29,8 @@ MOST: Final = 100
 """Values of one statement."""
 
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
-_LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}"
+_LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}/*limit*/"
+_LIMIT: Final = " AND set_config('lock_timeout', '{}', TRUE) <> ''"
 _LOCK: Final = f"WITH s AS (SELECT id FROM coatcheck_session WHERE {_LIVE} FOR UPDATE)"
 _SEEN: Final = "seen = GREATEST(seen, COALESCE(%s::float8, seen)), deadline = COALESCE(%s::float8, deadline)"
 _TOUCH: Final = f"UPDATE coatcheck_session SET {_SEEN} WHERE {_LIVE} RETURNING id"
@@ -50,11 +54,18 @@ class Fast:
 
     Args:
         named: Puts the prefix before the names of the tables.
+        limit: The milliseconds that a statement may wait for a lock. None for the application's own limit, in its
+            transaction, which ours would change until its end.
     """
 
-    def __init__(self, named: Callable[[str], str]) -> None:
-        self._named: Final = named
-        self._touch: Final = named(_TOUCH)
+    def __init__(self, named: Callable[[str], str], limit: int | None) -> None:
+        bound = "" if limit is None else _LIMIT.format(limit)
+
+        def with_limit(text: str) -> str:
+            return named(text.replace("/*limit*/", bound))
+
+        self._named: Final = with_limit
+        self._touch: Final = self._named(_TOUCH)
         self._puts: Final = cache(self._puts_text)
         self._work: Final = cache(self._work_text)
 

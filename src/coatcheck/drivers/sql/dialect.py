@@ -26,7 +26,7 @@ __all__ = ["SCHEMA_VERSION", "Dialect", "Single", "Statements", "Trouble", "chec
 
 SCHEMA_VERSION: Final = "1"
 
-_LONGEST_PREFIX: Final = 32  # the servers cut names of tables and indexes at 63 or 64
+_LONGEST_PREFIX: Final = 40  # the servers cut names of tables and indexes at 63 or 64, and ours take 23
 _TABLE: Final = re.compile(r"\bcoatcheck_\w+")
 
 
@@ -217,7 +217,8 @@ class Statements:
         self.find_successor = sql(_FIND + _BY_ENDED + lock)
         self.lock_user = sql(_FIND + "username = %s ORDER BY id" + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
-        self.taken = sql(_FIND + "digest = %s OR prior = %s" + current)
+        # not with OR: where that is no use of two indexes, all rows would be locked
+        self.taken = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
         self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
         self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)

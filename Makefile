@@ -16,7 +16,7 @@ CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 .PHONY: help demo test test-fast test-matrix check bench bench-engines bench-capacity clean
 
 help:
-	@echo "make demo            serve the demo programs at http://localhost:8000 (PORT=8001 for another port)"
+	@echo "make demo            serve the demo programs at http://127.0.0.1:8000 (PORT=8001 for another port)"
 	@echo "make test            the whole suite against the built wheels, with a real browser"
 	@echo "make test-fast       the tests that take no time, no browser and no servers, on the sources as they are"
 	@echo "make test-matrix     the same tests against the wheels, on the newest Python of this machine"

@@ -180,7 +180,7 @@ class Site:
     def _list(self) -> str:
         rows = (
             f'<tr><td><a href="{html.escape(mount.path)}">{html.escape(mount.path)}</a></td>'
-            f'<td>{html.escape(mount.title)}</td><td class="quiet">{html.escape(str(mount.file))}</td></tr>'
+            f'<td>{html.escape(mount.title)}</td><td class="quiet">{html.escape(mount.file.name)}</td></tr>'
             for mount in sorted(self.mounts.values(), key=lambda mount: mount.path)
         )
         return "<table>\n<tr><th>Path</th><th>Program</th><th>File</th></tr>\n" + "\n".join(rows) + "\n</table>"

@@ -31,6 +31,8 @@ def application(environ, start_response):
 '''
 
 # Sends the first part at once and the rest when the test has made a file, and notes that it was closed.
+DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo"
+
 SLOW = """import pathlib, time
 class Body:
     def __iter__(self):
@@ -115,8 +117,19 @@ def test_the_index_lists_what_is_mounted_and_escapes_it(start_server: Servers, p
     for path in ("/cgi", "/echo", "/environment", "/error", "/session"):
         assert f'<a href="{path}">{path}</a>' in page
     assert "Echo &lt;b&gt;bold&lt;/b&gt; &amp; co" in page
-    assert "a &amp; &lt;b&gt;.py" in page
+    assert '<td class="quiet">a &amp; &lt;b&gt;.py</td>' in page
     assert "<b>" not in page
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 (for a moment)
+def test_no_page_of_the_server_tells_where_its_files_lie(start_server: Servers, program: Program, host: str) -> None:
+    server = start_server("--host", host, "--mount", f"/echo={program('echo.py', ECHO)}")
+    for path in ("", "nowhere"):
+        _, page = get(f"http://127.0.0.1:{server.port}/{path}")
+        assert '<td class="quiet">echo.py</td>' in page
+        assert '<td class="quiet">session.py</td>' in page
+        assert str(server.folder.parent) not in page
+        assert str(DEMO) not in page
 
 
 @pytest.mark.parametrize("path", ["/session", "/cgi", "/environment", "/error"])

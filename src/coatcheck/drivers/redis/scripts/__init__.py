@@ -38,7 +38,8 @@ class Scripts:
         start = f"local INDEXED = {'true' if indexed else 'false'}\n"
 
         def script(name: str, *shared: str) -> Script:
-            parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("_session", *shared, name)]
+            names = ("_constants", *(["_fast"] if name == "commit" else []), "_session", *shared, name)
+            parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in names]
             return Script(name, start + "\n".join(parts))
 
         self.create: Final = script("create", "_users")

@@ -1,4 +1,4 @@
--- What all scripts of a session share. INDEXED is set in front of this: true where the index by user is in reach.
+-- What all scripts of a session share. INDEXED is set in front of all: true where the index by user is in reach.
 -- Every script reads and decides first and writes last: the server undoes nothing of a script that fails.
 --
 -- Keys, after `base`:  d:<digest>  the session (a hash), or what is left of one: a mark
@@ -7,11 +7,6 @@
 --                      {u:<user>}:f  the fence: when the user was last revoked, and the sid that was kept
 -- Fields of a session: h  the head;  w  a log-in that waits for its confirmation;  <n>:<app><key>  a value
 -- Field of a mark:     m  kind (g in grace, r rotated away, x revoked), when it ends, the sid
-
-local base, digest, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local NEVER, TOMBSTONE, USER_FENCE, CLOCK_SKEW, SLACK = 253402300800, 60, 3600, 300, 3600
-local HEAD = '<dddddddddBBc0Bc0'
-local ABSENT = string.rep('\0', 8)
 
 local function digest_key(of) return base .. 'd:' .. of end
 local function sid_key(sid) return base .. 's:' .. sid end

@@ -321,7 +321,7 @@ class Work:
         for entry in self._sessions.due.entries(now) if limit > 0 else ():
             if entry.kind is Kind.SESSION:
                 if removed < limit and entry.at >= since:
-                    removed += self._sweep_session(entry, now)
+                    removed += self._sweep_session(entry)
             elif others < limit:
                 others += 1
                 self._sweep_other(entry, now)
@@ -331,12 +331,12 @@ class Work:
             self._sessions.tree.remove_leftovers(limit)
         return removed
 
-    def _sweep_session(self, entry: Entry, now: float) -> bool:
+    def _sweep_session(self, entry: Entry) -> bool:
         """Remove a session that has expired; tell whether it had."""
         with self._locks.held(SESSION, entry.name):
             session = self._peek(entry.name)
-            is_over = isinstance(session, Document) and session.expires == entry.at and session.expires <= now
-            if isinstance(session, Document) and is_over:
+            is_over = isinstance(session, Document) and session.expires == entry.at
+            if is_over or session is None:
                 self._sessions.remove(entry.name, session)
             self._sessions.due.drop(entry)
             return is_over

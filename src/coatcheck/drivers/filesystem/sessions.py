@@ -28,6 +28,7 @@ from coatcheck.drivers._document import (
     session_in,
     values_in,
 )
+from coatcheck.drivers._rules import raised_fence
 from coatcheck.drivers.filesystem.due import Due, Entry, Kind
 from coatcheck.drivers.filesystem.tree import Tree
 from coatcheck.record import USER_FENCE, Name, Value
@@ -252,10 +253,9 @@ class Sessions:
         except ValueError:
             return None
 
-    def set_fence(self, name: str, at: float) -> None:
-        """Refuse a user's log-ins up to the moment *at*."""
-        before = self.fence(name)
-        at = at if before is None else max(at, before)
+    def set_fence(self, name: str, now: float) -> None:
+        """Refuse a user's log-ins up to the moment *now*."""
+        at = raised_fence(self.fence(name), now)
         self.due.file(Entry(at + USER_FENCE, Kind.FENCE, name))
         self.tree.replace(self._fence(name), repr(at).encode())
 

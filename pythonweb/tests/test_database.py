@@ -7,8 +7,10 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -115,15 +117,33 @@ def test_a_file_that_cannot_be_a_database(make, path: str, message: str, tmp_pat
     assert (raised.value.adapter, raised.value.database) == ("sqlite", whole)
 
 
-def test_a_database_on_a_read_only_file_system(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test can mount one, so SQLite is told that it is."""
-    base = sqlite3.connect(file)
-    base.execute("CREATE TABLE t (a)")
-    base.close()
-    real = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda path, **o: real(f"file:{path}?mode=ro&immutable=1", uri=True, **o))
-    with pytest.raises(database.ConnectionFailed, match="readonly database; let this process write to the file and"):
-        database.connect("sqlite", file)
+ON_READ_ONLY = """
+import subprocess, sys
+from web import database
+
+def mount(*options):
+    subprocess.run(["mount", *options, sys.argv[1]], check=True)
+
+mount("-t", "tmpfs", "-o", "size=16m", "tmpfs")
+database.connect("sqlite", sys.argv[1] + "/shop.db", autoCreate=True).close()
+mount("-o", "remount,ro")
+for name in ("shop.db", "new.db"):
+    try:
+        database.connect("sqlite", f"{sys.argv[1]}/{name}", autoCreate=True)
+    except database.ConnectionFailed as error:
+        print(error)
+"""
+
+
+def test_a_database_on_a_read_only_file_system(tmp_path: Path) -> None:
+    """A real one, in a mount namespace of the child's own: root may make one, and most others one of their own."""
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody mount anything")
+    command = [*namespace, sys.executable, "-c", ON_READ_ONLY, str(tmp_path)]
+    there, new = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "shop.db' cannot be written: let this process write to it" in there
+    assert "the file cannot be created: Read-only file system; let this process write to the folder" in new
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -279,3 +280,49 @@ def test_places_that_are_not_writable() -> None:
             assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
         wait(in_child(unreadable))
+
+
+ON_READ_ONLY = """
+import subprocess, sys
+from coatcheck.drivers.sqlite import SQLiteDriver
+from coatcheck.errors import DriverUnavailable
+from coatcheck.record import Delta
+from coatcheck.testing.helpers import START, loaded, started
+
+def mount(*options):
+    subprocess.run(["mount", *options, sys.argv[1]], check=True)
+
+mount("-t", "tmpfs", "-o", "size=16m", "tmpfs")
+driver, new = (SQLiteDriver(f"{sys.argv[1]}/{name}") for name in ("s.db", "new.db"))
+record = started(driver)
+driver.close()
+mount("-o", "remount,ro")
+for work in (
+    lambda: driver.load(record.digest, START),
+    lambda: driver.commit(record.digest, Delta(increments={("", "n"): 1}), START),
+    lambda: new.setup(),
+):
+    try:
+        work()
+    except DriverUnavailable as error:
+        print(error.outcome_unknown, error)
+mount("-o", "remount,rw")
+print(len(loaded(driver, record.digest, START).values))
+driver.close()
+"""
+
+
+def test_a_file_system_that_is_mounted_read_only(tmp_path: Path) -> None:
+    """A real one, in a mount namespace of the child's own: root may make one, and most others one of their own."""
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody mount anything")
+    command = [*namespace, sys.executable, "-c", ON_READ_ONLY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *refused, at_last = done.stdout.splitlines()
+    assert len(refused) == 3, done.stdout
+    for line in refused:
+        assert line.startswith("False ")
+        assert f"the folder {str(tmp_path)!r} of the database" in line
+        assert "on a file system that is mounted read-only: mount it for writing, or name a file in another" in line
+    assert at_last == "0"

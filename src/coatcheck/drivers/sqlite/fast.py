@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from coatcheck.drivers._rules import checked
-from coatcheck.drivers.sqlite.schema import Statements
+from coatcheck.drivers.sqlite.schema import NO_TOUCH, Statements
 from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name
 
 __all__ = ["Single", "single"]
@@ -42,32 +42,33 @@ def single(sql: Statements, digest: bytes, delta: Delta, now: float, version: in
         or delta.deadline is not None
     ):
         return None
-    parts = len(delta.puts) + len(delta.drops) + len(delta.increments) + (delta.touch is not None)
-    if parts != 1:
+    values = len(delta.puts) + len(delta.drops) + len(delta.increments)
+    if values + (delta.touch is not None and not delta.if_due) != 1:
         return None
+    if not values:
+        return Single(sql.fast_touch, (delta.touch, digest, now, NO_TOUCH))
+    live = (digest, now, NO_TOUCH if delta.touch is None else delta.touch)
     if delta.puts:
-        return _put(sql, digest, delta, now, version)
+        return _put(sql, live, delta, version)
     if delta.increments:
-        return _increment(sql, digest, delta, now, version)
-    if delta.drops:
-        ((name, base),) = delta.drops.items()
-        return Single(sql.fast_drop, (digest, now, *name, base)) if base else None
-    return Single(sql.fast_touch, (delta.touch, digest, now))
+        return _increment(sql, live, delta, version)
+    ((name, base),) = delta.drops.items()
+    return Single(sql.fast_drop, (*live, *name, base)) if base else None
 
 
-def _put(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single:
+def _put(sql: Statements, live: Sequence[object], delta: Delta, version: int) -> Single:
     ((name, put),) = delta.puts.items()
     data = checked(name, put)
     if put.base is not None and put.base != ABSENT:
-        return Single(sql.fast_put_based, (version, data, digest, now, *name, put.base))
+        return Single(sql.fast_put_based, (version, data, *live, *name, put.base))
     text = sql.fast_put if put.base is None else sql.fast_put_absent
-    return Single(text, (*name, version, data, digest, now))
+    return Single(text, (*name, version, data, *live))
 
 
-def _increment(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
+def _increment(sql: Statements, live: Sequence[object], delta: Delta, version: int) -> Single | None:
     ((name, amount),) = delta.increments.items()
     if not _HAS_RETURNING or not COUNTER_MIN <= amount <= COUNTER_MAX:
         return None
     # SQLite turns a sum that overflows into a float without a word: only what cannot overflow is added there
     lowest, highest = max(COUNTER_MIN, COUNTER_MIN - amount), min(COUNTER_MAX, COUNTER_MAX - amount)
-    return Single(sql.fast_increment, (*name, version, amount, digest, now, lowest, highest), name)
+    return Single(sql.fast_increment, (*name, version, amount, *live, lowest, highest), name)

@@ -17,11 +17,16 @@ def check_place(path: str, *, network_allowed: bool) -> None:
 
     Raises:
         ConfigurationError: Something that is no file is there, or the folder is on a network file system.
-        PlaceError: The folder is missing or is not writable.
+        PlaceError: The folder is missing, is not writable, or is on a file system that is not.
     """
     folder = Path(path).parent
     if not folder.is_dir():
         raise PlaceError(f"the folder {str(folder)!r} of the database {path!r} does not exist: create it")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise PlaceError(
+            f"the folder {str(folder)!r} of the database {path!r} is on a file system that is mounted read-only:"
+            " mount it for writing, or name a file in another folder"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PlaceError(
             f"the folder {str(folder)!r} of the database {path!r} is not writable for uid {os.geteuid()}, and SQLite"

@@ -15,9 +15,12 @@ import sqlite3
 from typing import Final
 
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import CLOCK_SKEW, NEVER
+from coatcheck.record import CLOCK_SKEW, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE
 
-__all__ = ["SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables"]
+__all__ = ["NO_TOUCH", "SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables"]
+
+NO_TOUCH: Final = -1.0
+"""The moment of no activity at all: it is never due to be recorded."""
 
 SCHEMA_VERSION: Final = "1"
 OLDEST_SQLITE: Final = (3, 31, 0)  # generated columns
@@ -86,7 +89,9 @@ _FIND: Final = """
            +prior_until, +ends, +grace, +digest, +prior
     FROM coatcheck_session WHERE """
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
-_LIVE: Final = "FROM coatcheck_session WHERE digest = ? AND ends > ? AND prior_until < " + repr(NEVER)
+# So does a change with activity that is due to be recorded: the last parameter is its moment.
+_TOUCHED: Final = f"seen + min({MAX_TOUCH_INTERVAL}, idle / {TOUCHES_PER_IDLE}) > ?"
+_LIVE: Final = f"FROM coatcheck_session WHERE digest = ? AND ends > ? AND prior_until < {NEVER!r} AND {_TOUCHED}"
 _INSERT_VALUE: Final = "INSERT INTO coatcheck_value (session, app, key, version, data) SELECT id, ?, ?, ?, ? " + _LIVE
 _ON_CONFLICT: Final = " ON CONFLICT (session, app, key) DO "
 _ONE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = ? AND key = ? AND version = ?"

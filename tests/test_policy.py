@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from coatcheck import CoatcheckError, ConfigurationError, Policy
-from coatcheck.policy import touch_interval
-from coatcheck.record import NEVER
+from coatcheck.record import NEVER, touch_interval
 
 NAN, INF = float("nan"), float("inf")
 SECONDS = "a number of seconds, at least"

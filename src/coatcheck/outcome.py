@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from coatcheck.cookie import set_cookie
 from coatcheck.errors import DriverUnavailable
 from coatcheck.events import Event, Kind
-from coatcheck.policy import touch_interval
-from coatcheck.record import NEVER, Committed, Delta, Missing, Reason, Record
+from coatcheck.record import NEVER, Committed, Delta, Missing, Reason, Record, touch_interval
 from coatcheck.state import State
 from coatcheck.token import Token
 

@@ -15,8 +15,20 @@ from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
 from coatcheck.outcome import Saved, committed, failed, fulfilled, issue, lost, missing
-from coatcheck.policy import touch_interval
-from coatcheck.record import NEVER, Answer, Committed, Conflict, Delta, Gone, Missing, Name, Reason, Record, Value
+from coatcheck.record import (
+    NEVER,
+    Answer,
+    Committed,
+    Conflict,
+    Delta,
+    Gone,
+    Missing,
+    Name,
+    Reason,
+    Record,
+    Value,
+    touch_interval,
+)
 from coatcheck.state import State
 from coatcheck.token import Token, new_sid
 
@@ -233,7 +245,9 @@ def _delta(state: State, now: float) -> Delta:
     # Of a session that was not read it is not known when activity was last recorded.
     due = _wants_write(state) if record is None else _touch_due(record, state, now)
     basis = None if record is None else record.basis
-    return state.changes.delta(now if due else None, state.deadline, state.login, basis)
+    delta = state.changes.delta(now if due else None, state.deadline, state.login, basis)
+    delta.if_due = due and record is None
+    return delta
 
 
 def _touch_due(record: Record, state: State, now: float) -> bool:

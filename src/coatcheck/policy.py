@@ -17,7 +17,6 @@ Length = float | Literal["never"]
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
-_MAX_TOUCH: Final = 15 * _MINUTE
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)  # RFC 9110 token
 _PATH: Final = re.compile(r"/[\x21-\x3a\x3c-\x7e]*", re.ASCII)  # no control character, space or semicolon
 _DOMAIN: Final = re.compile(
@@ -127,11 +126,6 @@ class Policy:
     def absolute_seconds(self) -> float:
         """`absolute` as a number, `NEVER` for no limit."""
         return NEVER if self.absolute == "never" else float(self.absolute)
-
-
-def touch_interval(idle: float) -> float:
-    """Give the seconds between two recordings of activity, for a session with that idle limit."""
-    return min(_MAX_TOUCH, idle / 20)
 
 
 def _check_length(name: str, value: object) -> None:

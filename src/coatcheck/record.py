@@ -16,8 +16,10 @@ __all__ = [
     "CLOCK_SKEW",
     "COUNTER_MAX",
     "COUNTER_MIN",
+    "MAX_TOUCH_INTERVAL",
     "NEVER",
     "TOMBSTONE",
+    "TOUCHES_PER_IDLE",
     "USER_FENCE",
     "Answer",
     "Committed",
@@ -31,6 +33,7 @@ __all__ = [
     "Record",
     "SessionInfo",
     "Value",
+    "touch_interval",
 ]
 
 NEVER: Final = 253402300800.0
@@ -50,6 +53,12 @@ CLOCK_SKEW: Final = 300.0
 
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
+
+MAX_TOUCH_INTERVAL: Final = 900.0
+"""Seconds after which activity is recorded again at the latest; see `touch_interval`."""
+
+TOUCHES_PER_IDLE: Final = 20
+"""How often activity is recorded within the idle limit of a session in constant use; see `touch_interval`."""
 
 Name = tuple[str, str]
 """A value's place: (app, key). The app of a session's default store is the empty string."""
@@ -159,6 +168,8 @@ class Delta:
         spare: Values that a clear leaves alone.
         increments: Amounts to add to counters, atomically; a missing counter starts at 0.
         touch: Activity at that moment: `seen` becomes the later of the two. None for no activity.
+        if_due: True where the activity has to be recorded only once the session's touch interval has gone by since
+            `seen`. The driver may record it earlier.
         deadline: The new `deadline`, or None to keep it.
         user: The user to set, together with `auth_time`; None for no change.
         auth_time: The moment of the log-in, or None for no change.
@@ -172,6 +183,7 @@ class Delta:
     spare: frozenset[Name] = frozenset()
     increments: Mapping[Name, int] = field(default_factory=dict)
     touch: float | None = None
+    if_due: bool = False
     deadline: float | None = None
     user: str | None = None
     auth_time: float | None = None
@@ -239,3 +251,8 @@ class Gone:
 
 
 Answer = Committed | Conflict | Gone
+
+
+def touch_interval(idle: float) -> float:
+    """Give the seconds between two recordings of activity, for a session with the limit *idle*."""
+    return min(MAX_TOUCH_INTERVAL, idle / TOUCHES_PER_IDLE)

@@ -209,6 +209,13 @@ class TouchGoesBackwards(MemoryDriver):
         return done
 
 
+class ActivityIsNeverDue(MemoryDriver):
+    """Takes `if_due` for a reason to record nothing."""
+
+    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
+        return super().commit(digest, replace(delta, touch=None) if delta.if_due else delta, now)
+
+
 class EveryWriteIsActivity(MemoryDriver):
     """Records activity that nobody reported."""
 

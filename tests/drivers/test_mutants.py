@@ -68,6 +68,7 @@ FOUND_BY = {
     "ExpiresLate": "rule_08_idle_boundary",
     "AbsoluteFromCreation": "rule_08_absolute_counts_from_creation_or_log_in",
     "TouchGoesBackwards": "rule_08_touch_never_goes_backwards",
+    "ActivityIsNeverDue": "rule_08_activity_with_a_change_is_recorded_once_it_is_due",
     "EveryWriteIsActivity": "rule_08_only_a_touch_is_activity",
     "ListsTheExpired": "rule_08_the_expired_are_in_no_list",
     "LateIndex": "rule_07_the_index_follows_a_log_in",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coatcheck import Policy, Session
-from coatcheck.policy import touch_interval
+from coatcheck.record import touch_interval
 
 if TYPE_CHECKING:
     from tests.conftest import Client, House

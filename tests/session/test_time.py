@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coatcheck import Kind, Policy
-from coatcheck.policy import touch_interval
-from coatcheck.record import NEVER
+from coatcheck.record import NEVER, touch_interval
 
 if TYPE_CHECKING:
     from tests.conftest import House

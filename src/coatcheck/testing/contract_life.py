@@ -5,9 +5,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from coatcheck.drivers.base import Capability, Driver
-from coatcheck.record import COUNTER_MAX, COUNTER_MIN, NEVER, Conflict, Delta, Gone, Missing, Name, Reason
+from coatcheck.record import (
+    COUNTER_MAX,
+    COUNTER_MIN,
+    NEVER,
+    Conflict,
+    Delta,
+    Gone,
+    Missing,
+    Name,
+    Put,
+    Reason,
+    touch_interval,
+)
 from coatcheck.testing.helpers import (
     START,
     Rules,
@@ -164,6 +177,24 @@ class LifeRules(Rules):
             assert loaded(driver, record.digest, START + 51).seen == seen
             committed(driver.commit(record.digest, Delta(puts=puts({A: b"x"}).puts, touch=touch), START + 51))
             assert loaded(driver, record.digest, START + 51).seen == seen
+
+    def test_rule_08_activity_with_a_change_is_recorded_once_it_is_due(self, driver: Driver) -> None:
+        """With `if_due`, `seen` moves at the latest when the touch interval has gone by, and never past the moment."""
+        for number, idle in enumerate((600.0, 200_000.0, NEVER)):
+            record, interval = started(driver, idle=idle, absolute=NEVER), touch_interval(idle)
+            name = ("", str(number))
+            for change in (
+                Delta(puts={name: Put(b"x")}),
+                Delta(increments={B: 1}),
+                Delta(drops={name: None}),
+                Delta(puts={name: Put(b"x"), A: Put(b"y")}, increments={B: 1}),
+            ):
+                seen = loaded(driver, record.digest, START).seen
+                for moment in (seen + interval / 2, seen + interval, seen + 1.5 * interval):
+                    committed(driver.commit(record.digest, replace(change, touch=moment, if_due=True), moment))
+                    found = loaded(driver, record.digest, moment).seen
+                    assert moment - interval < found <= moment
+                    assert found in (seen, moment, seen + interval / 2, seen + interval)
 
     def test_rule_08_only_a_touch_is_activity(self, driver: Driver) -> None:
         """A change without `touch` leaves `seen` alone."""

@@ -17,7 +17,7 @@ from pymysql.err import Error as PyMySQLError
 from coatcheck.drivers._rules import checked
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble, marks
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, NEVER, Delta
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE, Delta
 
 try:
     from MySQLdb import Error as MySQLdbError  # type: ignore[import-untyped]  # of mysqlclient, which may be lent
@@ -249,8 +249,13 @@ def number_of(error: Exception) -> int | None:
 
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it. The session is
 # locked, shared with other writers: otherwise READ COMMITTED would look at it without, and a value could be written
-# after the session was removed.
-_LIVE: Final = f"FROM coatcheck_session WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r} LOCK IN SHARE MODE"
+# after the session was removed. A change with activity that is due to be recorded takes the general path, too.
+_TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
+_LIVE: Final = (
+    f"FROM coatcheck_session WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r} AND {_TOUCHED}"
+    " LOCK IN SHARE MODE"
+)
+_NO_TOUCH: Final = -1.0  # the moment of no activity at all: it is never due
 _INSERT: Final = f"INSERT INTO coatcheck_value (session, app, name, version, data, number) SELECT id, {{}} {_LIVE}"
 _THE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = %s AND name = %s AND version = %s"
 
@@ -291,9 +296,12 @@ class _Small:
             or delta.deadline is not None
         ):
             return None
-        if len(delta.puts) + len(delta.drops) + len(delta.increments) + (delta.touch is not None) != 1:
+        values = len(delta.puts) + len(delta.drops) + len(delta.increments)
+        if values + (delta.touch is not None and not delta.if_due) != 1:
             return None
-        live = (digest, now)
+        if not values:
+            return Single(Statement(self.touch, (delta.touch, digest, now)))
+        live = (digest, now, _NO_TOUCH if delta.touch is None else delta.touch)
         if delta.increments:
             ((name, amount),) = delta.increments.items()
             if not COUNTER_MIN <= amount <= COUNTER_MAX:
@@ -302,8 +310,6 @@ class _Small:
         if delta.drops:
             ((name, base),) = delta.drops.items()
             return Single(Statement(self.drop, (*live, *name, base))) if base else None
-        if not delta.puts:
-            return Single(Statement(self.touch, (delta.touch, *live)))
         ((name, put),) = delta.puts.items()
         data = checked(name, put)
         content = (None, data) if isinstance(data, int) else (data, None)

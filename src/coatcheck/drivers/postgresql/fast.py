@@ -21,7 +21,17 @@ from typing import Final, NamedTuple
 from coatcheck.drivers._rules import checked
 from coatcheck.drivers.sql.dialect import Single
 from coatcheck.drivers.sql.statement import Statement
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, NEVER, Delta, Name, Put
+from coatcheck.record import (
+    ABSENT,
+    COUNTER_MAX,
+    COUNTER_MIN,
+    MAX_TOUCH_INTERVAL,
+    NEVER,
+    TOUCHES_PER_IDLE,
+    Delta,
+    Name,
+    Put,
+)
 
 __all__ = ["Fast"]
 
@@ -31,7 +41,11 @@ MOST: Final = 100
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
 _LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}/*limit*/"
 _LIMIT: Final = " AND set_config('lock_timeout', '{}', TRUE) <> ''"
-_LOCK: Final = f"WITH s AS (SELECT id FROM coatcheck_session WHERE {_LIVE} FOR UPDATE)"
+# So does activity that is due to be recorded with a change. Where it is not, the session's row is left as it is, which
+# spares the server a new version of it and of the index by its end.
+_TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
+_NO_TOUCH: Final = -1.0  # the moment of no activity at all: it is never due
+_LOCK: Final = f"WITH s AS (SELECT id FROM coatcheck_session WHERE {_LIVE} AND {_TOUCHED} FOR UPDATE)"
 _SEEN: Final = "seen = GREATEST(seen, COALESCE(%s::float8, seen)), deadline = COALESCE(%s::float8, deadline)"
 _TOUCH: Final = f"UPDATE coatcheck_session SET {_SEEN} WHERE {_LIVE} RETURNING id"
 _INTO: Final = "INSERT INTO coatcheck_value AS v (session, app, name, version, data, number)"
@@ -87,9 +101,10 @@ class Fast:
         """See `Dialect.single`."""
         if delta.clears or delta.clear_all or delta.user is not None or delta.auth_time is not None:
             return None
-        touches = delta.touch is not None or delta.deadline is not None
+        touches = delta.deadline is not None or (delta.touch is not None and not delta.if_due)
         seen = (delta.touch, delta.deadline) if touches else ()
         live = (digest, now)
+        lock = (*live, _NO_TOUCH if touches or delta.touch is None else delta.touch)
         kinds = bool(delta.puts) + bool(delta.drops) + bool(delta.increments)
         if kinds == 0:
             return Single(Statement(self._touch, (*seen, *live))) if touches else None
@@ -98,14 +113,14 @@ class Fast:
         if delta.puts and all(put.base is None for put in delta.puts.values()):
             text = self._puts(len(delta.puts), touches=touches)
             rows = (part for name, put in delta.puts.items() for part in (*name, version, *_columns(name, put)))
-            return Single(Statement(text, (*seen, *live, *rows)))
+            return Single(Statement(text, (*seen, *live, *rows) if touches else (*lock, *rows)))
         if len(delta.puts) > 1:
             return None
         work = _work_of(delta, version)
         if work is None:
             return None
         text = self._work(work.text, touches=touches)
-        return Single(Statement(text, (*live, *work.parameters, *seen)), work.counter)
+        return Single(Statement(text, (*lock, *work.parameters, *seen)), work.counter)
 
 
 class _Work(NamedTuple):

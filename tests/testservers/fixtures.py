@@ -37,14 +37,21 @@ SERVERS: Final = frozenset(
     }
 )
 
+_BEHIND: Final = {"pgbouncer": "postgresql_server"}
+
 _random = random.SystemRandom()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SERVERS.intersection(getattr(item, "fixturenames", ())):
+        used = sorted(SERVERS.intersection(getattr(item, "fixturenames", ())))
+        if used:
             item.add_marker("server")
+        row = item.callspec.params.get("engine") if hasattr(item, "callspec") else None
+        used += [row.server] if getattr(row, "server", None) else []
+        if used:  # those with the same server run in the same process, so that it is started once
+            item.add_marker(pytest.mark.xdist_group(_BEHIND.get(used[0], used[0])))
 
 
 def need(kind: type[Server | Group], programs: Mapping[str, str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
+import web.session
 import web.wsgi.session
 from coatcheck.testing import Clock
 from web import database as web_database
@@ -123,6 +125,20 @@ class Site:
         **session: Any,
     ) -> None:
         self.path = folder / file
+        self.where = self.place(timeout)
+        self.make_tables()
+        settings = {"app": "testApp", "expire": 100, "setupEnvironment": True, "cleanupProbability": 0} | session
+        self.session = web.wsgi.session.Session(inner(self._app), **settings)
+        stack: Any = Environment(middle(self.session), name=name, storage=storage)
+        self.database = Database(stack, **self.where)
+        self.stack: Any = Error(self.database, debug=True) if error else self.database
+
+    def place(self, timeout: float) -> dict[str, Any]:
+        """Give the parameters of the database."""
+        return {"adapter": "sqlite", "database": str(self.path), "autoCreate": True, "timeout": timeout}
+
+    def make_tables(self) -> None:
+        """Make the application's own tables."""
         with sqlite3.connect(self.path) as base:
             base.execute("PRAGMA journal_mode=WAL")
             base.execute("PRAGMA synchronous=OFF")
@@ -130,15 +146,14 @@ class Site:
             # A row here that names no note makes the database refuse the commit, and not before.
             base.execute("CREATE TABLE IF NOT EXISTS child (note REFERENCES note DEFERRABLE INITIALLY DEFERRED)")
         base.close()
-        settings = {"app": "testApp", "expire": 100, "setupEnvironment": True, "cleanupProbability": 0} | session
-        self.session = web.wsgi.session.Session(inner(self._app), **settings)
-        stack: Any = Environment(middle(self.session), name=name, storage=storage)
-        self.database = Database(stack, adapter="sqlite", database=str(self.path), autoCreate=True, timeout=timeout)
-        self.stack: Any = Error(self.database, debug=True) if error else self.database
+
+    def prepare(self, cursor: Any) -> None:
+        """Set the connection of a request."""
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA synchronous=OFF")  # no power fails here, and it takes time
 
     def _app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        environ["web.database.cursor"].execute("PRAGMA foreign_keys=ON")
-        environ["web.database.cursor"].execute("PRAGMA synchronous=OFF")  # no power fails here, and it takes time
+        self.prepare(environ["web.database.cursor"])
         request = Request(environ)
         raw = environ["test.raw"]
         if raw is not None:
@@ -214,6 +229,80 @@ class Site:
 
     def close(self) -> None:
         self.database.close()
+
+
+class ServerSite(Site):
+    """The same on the database of a server.
+
+    Args:
+        folder: Unused.
+        server: The parameters of the database.
+    """
+
+    def __init__(self, folder: Path, server: dict[str, Any], **settings: Any) -> None:
+        self.server = server
+        super().__init__(folder, **settings)
+
+    def place(self, timeout: float) -> dict[str, Any]:
+        return self.server
+
+    def make_tables(self) -> None:
+        key = "SERIAL PRIMARY KEY" if self.server["adapter"] == "postgresql" else "INTEGER AUTO_INCREMENT PRIMARY KEY"
+        self.sql(f"CREATE TABLE IF NOT EXISTS note (id {key}, text VARCHAR(100))")
+        self.sql("DELETE FROM note")
+
+    def prepare(self, cursor: Any) -> None:
+        """Leave the connection as it is."""
+
+    def values(self) -> int:
+        """How many values are stored in all sessions."""
+        mark = '"' if self.server["adapter"] == "postgresql" else "`"
+        return int(self.sql(f"SELECT count(*) FROM {mark}testEnv_coatcheck_value{mark}")[0][0])  # noqa: S608 (ours)
+
+    def sql(self, statement: str, *parameters: Any) -> list[Any]:
+        with closing(web_database.connect(**self.server)) as connection:
+            cursor = connection.cursor().execute(statement, parameters)
+            found = cursor.fetchall() if cursor.description else []
+            connection.commit()
+        return found
+
+
+@pytest.fixture(scope="module")
+def postgresql(postgresql_server: Any) -> dict[str, Any]:
+    """The parameters of a database on PostgreSQL."""
+    postgresql_server.create_database("web")
+    return _parameters("postgresql", postgresql_server)
+
+
+@pytest.fixture(scope="module")
+def mysql(mariadb_server: Any) -> dict[str, Any]:
+    """The parameters of a database on MariaDB."""
+    mariadb_server.create_database("web")
+    return _parameters("mysql", mariadb_server)
+
+
+def _parameters(adapter: str, server: Any) -> dict[str, Any]:
+    login = {"user": server.user, "password": server.password}
+    return {"adapter": adapter, "database": "web", "host": server.host, "port": server.port, **login}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.server) for name in ("postgresql", "mysql")])
+def server(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The parameters of a server's database, for each of the servers."""
+    found: dict[str, Any] = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def server_site(tmp_path: Path, server: dict[str, Any]) -> Iterator[ServerSite]:
+    """A site on a server's database, without a session environment in the beginning."""
+    driver = web.session.driver("database", "testEnv", cursor=(connection := web_database.connect(**server)).cursor())
+    driver.removeSessionEnvironment(ignoreErrors=True)
+    connection.commit()
+    connection.close()
+    site = ServerSite(tmp_path, server)
+    yield site
+    site.close()
 
 
 @pytest.fixture

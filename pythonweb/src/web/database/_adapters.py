@@ -19,6 +19,10 @@ __all__ = ["Adapter", "adapter_for"]
 # Seconds to wait for a lock of SQLite, and for a server to accept a connection.
 _LOCK_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 10
+# The savepoint that marks a transaction.
+_MARK = "web_session"
+# PostgreSQL's status of a transaction in which a statement failed.
+_FAILED = 3
 # A connection that was idle for longer is asked whether it still works before it is used again.
 _TRUSTED_IDLE = 5.0
 
@@ -31,10 +35,12 @@ class Adapter(ABC):
         database: The database; for a file its whole path.
         quote: The character that quotes the name of a table or column.
         table_query: A statement with one placeholder, which gives a row where a table of that name exists.
+        no_savepoint: What the package raises where a savepoint is not there.
     """
 
     quote = '"'
     table_query: str
+    no_savepoint: type[Exception]
 
     def __init__(self, name: str, database: str) -> None:
         self.name = name
@@ -52,6 +58,25 @@ class Adapter(ABC):
     @abstractmethod
     def in_transaction(self, base: Any) -> bool:
         """Tell whether a transaction is open."""
+
+    def mark(self, base: Any) -> object:
+        """Leave a mark in the open transaction, by which `holds` knows it again."""
+        with contextlib.closing(base.cursor()) as cursor:
+            cursor.execute(f"SAVEPOINT {_MARK}")
+        return _MARK
+
+    def holds(self, base: Any, mark: object) -> bool:  # noqa: ARG002 -- a savepoint is its own mark
+        """Tell whether the transaction of a mark is still open, and can still be committed; it takes the mark away."""
+        with contextlib.closing(base.cursor()) as cursor:
+            try:
+                cursor.execute(f"RELEASE SAVEPOINT {_MARK}")
+            except self.no_savepoint:
+                return False
+        return True
+
+    @abstractmethod
+    def identity(self, base: Any) -> object:
+        """Tell which database a connection is to."""
 
     @abstractmethod
     def usable(self, base: Any, idle: float) -> bool:
@@ -91,6 +116,7 @@ class SQLite(Adapter):
         "SELECT 1 FROM (SELECT name, type FROM sqlite_master UNION ALL SELECT name, type FROM sqlite_temp_master) "
         "WHERE type = 'table' AND name = ? COLLATE NOCASE"
     )
+    no_savepoint = sqlite3.OperationalError
     _options = ("timeout", "detect_types", "cached_statements")
 
     def __init__(
@@ -137,6 +163,10 @@ class SQLite(Adapter):
 
     def in_transaction(self, base: Any) -> bool:
         return bool(base.in_transaction)
+
+    def identity(self, base: Any) -> object:
+        known = getattr(base, "identity", None)
+        return known if known is not None else next(iter(base.execute("PRAGMA database_list")))[2]
 
     def usable(self, base: Any, idle: float) -> bool:  # noqa: ARG002 -- a file does not grow old
         # Where the file was deleted or replaced, the connection goes on with one that nobody else sees.
@@ -248,6 +278,7 @@ class Server(Adapter):
             raise MissingPackage(
                 f"adapter {name!r} needs the package {self.package!r}, which is missing: pip install {self.install}"
             ) from None
+        self.no_savepoint = self._module.OperationalError
 
     @abstractmethod
     def _arguments(self, server: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +301,9 @@ class Server(Adapter):
                 f"{self._scrubbed(error)}; check that the server runs at {self._where or 'its default address'} "
                 "and lets this user in",
             ) from None
+
+    def identity(self, base: Any) -> object:  # noqa: ARG002 -- all connections of an adapter lead there
+        return (self._where, self.database)
 
     def usable(self, base: Any, idle: float) -> bool:
         if idle < _TRUSTED_IDLE:
@@ -317,6 +351,14 @@ class PostgreSQL(Server):
     def in_transaction(self, base: Any) -> bool:
         return bool(base.info.transaction_status != 0)  # 0: idle
 
+    def mark(self, base: Any) -> object:
+        # Not a savepoint: to release one that is not there spoils the transaction.
+        return base.execute("SELECT txid_current_if_assigned()").fetchone()[0]
+
+    def holds(self, base: Any, mark: object) -> bool:
+        # One that failed is still open, and nothing of it lasts, even if it is "committed".
+        return base.info.transaction_status != _FAILED and self.mark(base) == mark
+
     def usable(self, base: Any, idle: float) -> bool:
         return not base.closed and super().usable(base, idle)
 
@@ -351,7 +393,15 @@ class MySQL(Server):
         }
         # FOUND_ROWS (2): rowcount counts the rows that an UPDATE found, as with every other adapter, not only those
         # that it changed.
-        fixed = {"charset": "utf8mb4", "client_flag": 2, "connect_timeout": _CONNECT_TIMEOUT}
+        # READ COMMITTED, as PostgreSQL has it: under the server's own default a transaction locks the gaps between rows
+        # too, and two requests that begin a session at the same moment may end in a deadlock.
+        isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        fixed = {
+            "charset": "utf8mb4",
+            "client_flag": 2,
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "init_command": isolation,
+        }
         return fixed | {key: value for key, value in given.items() if value}
 
     def in_transaction(self, base: Any) -> bool:

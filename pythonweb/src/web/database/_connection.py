@@ -72,6 +72,23 @@ class Connection:
         """Whether a transaction is open: something was done that neither a commit nor a rollback has ended."""
         return self._adapter.in_transaction(self.baseConnection)
 
+    @property
+    def identity(self) -> object:
+        """What tells this connection's database from others: equal for two connections to the same one."""
+        return self._adapter.identity(self.baseConnection)
+
+    def mark(self) -> object:
+        """Mark the open transaction, for `holds`. There is one mark at a time."""
+        return self._adapter.mark(self.baseConnection)
+
+    def holds(self, mark: object) -> bool:
+        """Tell whether the transaction that was marked is still open and can be committed; it takes the mark away.
+
+        A database undoes a transaction by itself where its disk is full, and an application may say ROLLBACK in SQL:
+        another one may be open since.
+        """
+        return self.inTransaction and self._adapter.holds(self.baseConnection, mark)
+
     def cursor(self) -> Cursor:
         """Give a new cursor.
 

@@ -4,23 +4,25 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import coatcheck
 from coatcheck import CoatcheckError
-from coatcheck.drivers.sqlite import SQLiteDriver
+from web.database import Connection
 from web.environment import checkName
 from web.session.errors import SessionError
+from web.session.lent import on_connection
 
 __all__ = ["Driver", "driver"]
 
 _opened: Final[dict[tuple[str, str], coatcheck.Driver]] = {}
 """The storage of this process by URL and environment: pools and open files serve many requests."""
 _lock: Final = threading.Lock()
+
+_OTHER_NAMES: Final = {"mariadb": "mysql", "redis": "valkey"}
+"""Engines that one driver serves: the name of the driver, and the other name."""
 
 
 class Driver:
@@ -58,6 +60,8 @@ class Driver:
     def createSessionEnvironment(self) -> list[str]:
         """Create what is missing; drops nothing. On a lent connection it is part of the open transaction.
 
+        MariaDB and MySQL cannot do that: there, no transaction may be open.
+
         Returns:
             What went wrong, in words; empty where all is well.
         """
@@ -89,7 +93,8 @@ def driver(driver: str, environment: str, **params: Any) -> Driver:
     """Give the storage of an environment's sessions.
 
     Args:
-        driver: ``"database"``, or the name of a coatcheck driver such as ``"sqlite"`` or ``"memory"``.
+        driver: ``"database"``, or the name of a coatcheck driver: ``"filesystem"``, ``"mariadb"``, ``"memcached"``,
+            ``"memory"``, ``"mysql"``, ``"postgresql"``, ``"redis"``, ``"sqlite"``, ``"valkey"``.
         environment: The environment's name: it becomes part of the names of tables and keys, and names the cookie.
         **params: For ``"database"`` either ``cursor``, a `web.database` cursor whose transaction the sessions join, or
             ``url``, a database of the sessions' own such as ``"sqlite:///sessions.db"``. For the others ``url``.
@@ -113,28 +118,17 @@ def driver(driver: str, environment: str, **params: Any) -> Driver:
         url = "memory:"
     if not isinstance(url, str):
         raise SessionError(f"web.session.driver({driver!r}, ...) needs url=, such as url='sqlite:///sessions.db'")
-    if driver not in ("database", urlsplit(url).scheme):
+    core = _own(url, environment)
+    if driver not in ("database", urlsplit(url).scheme, core.name, _OTHER_NAMES.get(core.name)):
         raise SessionError(f"web.session.driver({driver!r}, ...): its url must start with {driver}:")
-    return Driver(environment, _own(url, environment))
+    return Driver(environment, core)
 
 
 def _on_cursor(environment: str, cursor: Any) -> Driver:
     connection = getattr(cursor, "connection", None)
-    base = getattr(connection, "baseConnection", None)
-    if connection is None or base is None:
+    if not isinstance(connection, Connection):
         raise SessionError("web.session.driver('database', cursor=...): that is no cursor of web.database")
-    if not isinstance(base, sqlite3.Connection):
-        raise SessionError(
-            f"sessions can join a transaction on SQLite only, not yet on {type(base).__module__}:"
-            " give the sessions storage of their own with url='sqlite:///sessions.db'"
-        )
-    return Driver(environment, _lender(environment).borrow(base), connection)
-
-
-@lru_cache(maxsize=64)
-def _lender(environment: str) -> coatcheck.Driver:
-    # It is for its statements only: the path is that of the connection, and nothing is ever opened under this one.
-    return SQLiteDriver("the application's database", prefix=f"{environment}_")
+    return Driver(environment, on_connection(connection, environment), connection)
 
 
 def _own(url: str, environment: str) -> coatcheck.Driver:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -24,7 +24,6 @@ Task = Callable[[coatcheck.Driver, float], Any]
 """Something done to another session, which has to be done again where the transaction it was in did not last."""
 
 _SWEEP: Final = 100
-_SAVEPOINT: Final = "web_session"
 _log: Final = logging.getLogger("web.session")
 
 
@@ -52,6 +51,7 @@ class Saving(Cookies):
         self._saved = Saved()
         self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
         self._before = Saved()  # what `_saved` was before that
+        self._mark: object = None  # by which that transaction is known again
         self._marks: list[tuple[State, Mark]] = []
         self._tasks: list[Task] = []
         self._done: list[Task] = []  # tasks in a transaction that is still open
@@ -78,17 +78,16 @@ class Saving(Cookies):
         if connection is not None:
             self._done.append(task)
             self._note_flush()
-            self._leave_savepoint(connection)
+            self._mark_transaction(connection)
             self._changed()
 
     def _note_flush(self) -> None:
         if not self._flushed:
             self._flushed, self._before = True, self._saved
 
-    @staticmethod
-    def _leave_savepoint(connection: Any) -> None:
+    def _mark_transaction(self, connection: Any) -> None:
         if connection.inTransaction:
-            connection.baseConnection.execute(f"SAVEPOINT {_SAVEPOINT}")
+            self._mark = connection.mark()
 
     def _changed(self) -> None:
         """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
@@ -136,8 +135,11 @@ class Saving(Cookies):
             while self._tasks:
                 self._tasks[0](self.driver.core, self._core.clock())
                 self._done.append(self._tasks.pop(0))
-        finally:
-            self._leave_savepoint(connection)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self._mark_transaction(connection)
+            raise
+        self._mark_transaction(connection)
 
     def after_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
         """Take note that the transaction lasts."""
@@ -158,21 +160,13 @@ class Saving(Cookies):
         self._done.clear()
 
     def _recover(self, connection: Any) -> None:
-        """Find out whether a transaction that nobody told the end of is over, and with it what was written in it.
-
-        SQLite undoes a transaction by itself where the disk is full, and an application may say ROLLBACK in SQL. A
-        new transaction may be open since; the savepoint that was left in the old one is in the new one no more.
-        """
-        if self._flushed:
-            if connection.inTransaction:
-                try:
-                    connection.baseConnection.execute(f"RELEASE {_SAVEPOINT}")
-                except sqlite3.OperationalError:
-                    self.after_rollback(connection)
-                else:
-                    self._leave_savepoint(connection)
-            else:
-                self.after_rollback(connection)
+        """Find out whether a transaction that nobody told the end of is over, and with it what was written in it."""
+        if not self._flushed:
+            return
+        if connection.holds(self._mark):
+            self._mark_transaction(connection)
+        else:
+            self.after_rollback(connection)
 
     def finish(self, *, finished: bool) -> Saved:
         """Save what no commit covered, for the middleware.
@@ -215,6 +209,7 @@ class Saving(Cookies):
             try:
                 self.driver.core.sweep(self._core.clock(), _SWEEP)
                 base.commit()
-            except (CoatcheckError, sqlite3.Error):
+            except Exception:  # noqa: BLE001 (each database has errors of its own)
                 _log.warning("could not sweep expired sessions", exc_info=True)
-                base.rollback()
+                with contextlib.suppress(Exception):  # where that fails too, the pool sees it
+                    base.rollback()

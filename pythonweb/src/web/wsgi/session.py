@@ -88,16 +88,10 @@ class Session:
         return driver(storage, environ["web.environment.name"], **params)
 
     def _prepare(self, chosen: Driver) -> None:
-        place = (chosen.environment, None if chosen.connection is None else _identity(chosen.connection.baseConnection))
+        place = (chosen.environment, None if chosen.connection is None else chosen.connection.identity)
         if place not in self._ready:
             prepare(chosen, create=self._setup)
             self._ready.add(place)
-
-
-def _identity(base: Any) -> object:
-    """Tell which database a connection is to; without a statement where it knows its file, as nearly all do."""
-    known = getattr(base, "identity", None)
-    return known if known is not None else next(iter(base.execute("PRAGMA database_list")))[2]
 
 
 def _settings(

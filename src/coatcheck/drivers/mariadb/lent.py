@@ -26,6 +26,7 @@ __all__ = ["AsyncLentMariaDBDriver", "LentMariaDBDriver", "async_kinds", "commit
 
 T = TypeVar("T")
 
+_DEADLOCK: Final = 1213
 _DDL: Final = frozenset({"setup", "tear_down"})
 
 
@@ -48,6 +49,11 @@ class LentDialect(MariaDBDialect):
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002
         """Give None: in a mode that is not strict, the server cuts a number that is out of range without a word."""
         return None
+
+    def said(self, error: Exception) -> str:
+        """See `Dialect.said`."""
+        said = super().said(error)
+        return f"{said}, which are rare at READ COMMITTED" if number_of(error) == _DEADLOCK else said
 
 
 def kinds() -> tuple[type, ...]:

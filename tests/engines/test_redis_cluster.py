@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import pytest
-from testservers import RedisCluster, RedisServer
+from testservers import RedisCluster, RedisServer, wait_until
 
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis import RedisDriver
+from coatcheck.drivers.redis.carried import driven
 from coatcheck.drivers.redis.cluster_work import ClusterWork
-from coatcheck.drivers.redis.routes import driven
+from coatcheck.errors import DriverUnavailable
 from coatcheck.record import USER_FENCE, Committed, Delta, Gone, Missing, Name, Reason, Record
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
@@ -332,3 +334,32 @@ def moved_back(
     moved(source, target, slot)
     settle(cluster, slot, ids[target.port])
     time.sleep(0.1)
+
+
+def test_a_server_that_is_down_is_no_matter_to_the_sessions_of_another(
+    driver: RedisDriver, redis_cluster: RedisCluster, open_at: Callable[..., RedisDriver]
+) -> None:
+    """Also for a program that begins in that moment."""
+    by_server: dict[int, Record] = {}
+    while len(by_server) < 2:
+        record = started(driver)
+        key = driver._operations.keys.of_digest(record.digest)[0] + b"d:" + record.digest
+        by_server.setdefault(redis_cluster.primary_of(key).port, record)
+    down, up = by_server
+    server = next(node for node in redis_cluster.nodes if node.port == down)
+    server.pause()
+    try:
+        other = open_at(redis_cluster.url, timeout=0.2)
+        for _ in range(20):
+            with suppress(DriverUnavailable):
+                other.load(by_server[down].digest, START)
+            with suppress(DriverUnavailable):  # whoever was asked first who has which slot may have been the one
+                loaded(other, by_server[up].digest, START)
+                break
+        began = time.monotonic()
+        for _ in range(5):
+            loaded(other, by_server[up].digest, START)
+        assert time.monotonic() - began < 1.2
+    finally:
+        server.resume()
+    wait_until(redis_cluster.ready, "the cluster")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_a_user_with_few_rights(redis_server: RedisServer, driver: RedisDriver, 
     assert "closed" not in str(caught.value)
     assert not caught.value.outcome_unknown
     redis_server.command("ACL", "DELUSER", namespace)
+
+
+def test_an_error_repeats_nothing_of_the_command(server_folder: Path, namespace: str, open_at: Open) -> None:
+    with RedisServer(server_folder / namespace, extra=("--rename-command", "EVALSHA", "")) as server:
+        record = make_record(values={A: b"treasure"})
+        with pytest.raises(DriverUnavailable, match="unknown command") as caught:
+            open_at(server.url).create(record, START)
+        assert not caught.value.outcome_unknown
+        said = "".join(traceback.format_exception(caught.value))
+        assert "with args beginning" not in said
+        assert repr(record.digest)[2:10] not in said
+        assert "treasure" not in said
 
 
 def test_tls_wants_the_right_authority(redis_tls_server: RedisServer, open_at: Open) -> None:

@@ -56,6 +56,7 @@ class _Pool:
         self._settings: Final = settings
         self._address: Final = address
         self._breaker: Final = Breaker(NAME, str(address))
+        self._why = ""  # it was down the last time
         self._idle: Final[deque[Any]] = deque()
         self._free: Final = asyncio.Semaphore(settings.max_connections)
         self._is_closed = False
@@ -100,9 +101,10 @@ class _Pool:
                 raise
             if is_refused(error) and not replies:
                 raise NotSent(refused(error, str(self._address))) from error
-            if isinstance(error, TimeoutError):
-                self._breaker.failed()
-            raise lost(error, self._address) from error
+            failure = lost(error, self._address)
+            if failure.is_timeout:
+                self._went_down(failure)
+            raise failure from error
         self._breaker.worked()
         if self._is_closed:
             await connection.disconnect(nowait=True)
@@ -110,11 +112,15 @@ class _Pool:
             self._idle.append(connection)
         return replies
 
+    def _went_down(self, failure: Exception) -> None:
+        self._why = str(failure)
+        self._breaker.failed()
+
     def _check(self) -> None:
         try:
             self._breaker.check("connect")
         except DriverUnavailable as error:
-            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
+            raise NotSent(f"a moment ago, and it is not asked again yet: {self._why}") from error
 
     async def _taken(self) -> Any:
         while self._idle:
@@ -130,9 +136,10 @@ class _Pool:
             await connection.disconnect(nowait=True)
             if not isinstance(error, (RedisError, OSError, ValueError)):
                 raise
+            failure = connection_failed(error, self._address)
             if not is_refused(error):
-                self._breaker.failed()
-            raise connection_failed(error, self._address) from error
+                self._went_down(failure)
+            raise failure from error
         return connection
 
     async def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.redis.keys import Keys
 from coatcheck.drivers.redis.requests import Effect, Primaries, ask
+from coatcheck.drivers.redis.trouble import Lost, NotSent
 from coatcheck.drivers.redis.work import SCHEMA_VERSION, schema_checked
 
 __all__ = ["advice_for", "first_look"]
@@ -15,8 +16,22 @@ _OLDEST: Final = (6, 2)
 _KEEPS_ALL: Final = "noeviction"
 
 
-def first_look(keys: Keys, *, is_writing: bool) -> Steps[str | None]:
-    """Check the schema version, and say what puts sessions at risk; None where nothing is known against it.
+class Look(NamedTuple):
+    """What was seen at the first look.
+
+    Attributes:
+        risk: What puts sessions at risk; None where nothing is known against the servers.
+        is_whole: False where a server did not answer, so that it is worth while to look again.
+    """
+
+    risk: str | None
+    is_whole: bool
+
+
+def first_look(keys: Keys, *, is_writing: bool) -> Steps[Look]:
+    """Check the schema version, and look at the settings of all servers together.
+
+    A server that does not answer is none of the business of an operation that goes to another one.
 
     Args:
         keys: The names of the keys.
@@ -26,15 +41,23 @@ def first_look(keys: Keys, *, is_writing: bool) -> Steps[str | None]:
         ConfigurationError: Another version of coatcheck stored sessions under this prefix.
     """
     slot = keys.slot(keys.schema)
-    asks = [ask(b"GET", keys.schema, slot=slot)]
-    if is_writing:
-        asks.insert(0, ask(b"SETNX", keys.schema, SCHEMA_VERSION, slot=slot, effect=Effect.PREPARES))
-    schema_checked((yield asks)[-1])
-    for address in (yield Primaries()):
-        risk = _eviction(_fields((yield ask(b"INFO", b"memory", address=address, may_fail=True))))
-        if risk is not None:
-            return f"{address} {risk}"
-    return None
+    addresses = yield Primaries()
+    written = [ask(b"SETNX", keys.schema, SCHEMA_VERSION, slot=slot, effect=Effect.PREPARES, may_fail=True)]
+    replies = yield [
+        *(ask(b"INFO", b"memory", address=address, may_fail=True) for address in addresses),
+        *(written if is_writing else []),
+        ask(b"GET", keys.schema, slot=slot, may_fail=True),
+    ]
+    infos, version = replies[: len(addresses)], replies[-1]
+    if not isinstance(version, Exception):
+        schema_checked(version)
+    risks = [
+        f"{address} {risk}"
+        for address, info in zip(addresses, infos, strict=True)
+        if (risk := _eviction(_fields(info))) is not None
+    ]
+    is_whole = not any(isinstance(reply, (NotSent, Lost)) for reply in (version, *infos))
+    return Look(risks[0] if risks else None, is_whole)
 
 
 def advice_for(replicas: int) -> Steps[list[str]]:

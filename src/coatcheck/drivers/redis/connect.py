@@ -89,6 +89,7 @@ class _Pool:
         self._settings: Final = settings
         self._address: Final = address
         self._breaker: Final = Breaker(NAME, str(address))
+        self._why = ""  # it was down the last time
         self._idle: Final[deque[_Line]] = deque()
         self._free: Final = threading.Condition()
         self._made = 0
@@ -114,9 +115,10 @@ class _Pool:
                 raise
             if is_refused(error) and not replies:
                 raise NotSent(refused(error, str(self._address))) from error
-            if isinstance(error, RedisTimeout):
-                self._breaker.failed()
-            raise lost(error, self._address) from error
+            failure = lost(error, self._address)
+            if failure.is_timeout:
+                self._went_down(failure)
+            raise failure from error
         self._breaker.worked()
         self._idle.append(line)
         if self._waiting or self._is_closed:
@@ -137,11 +139,15 @@ class _Pool:
                 return line
             self._drop(line)
 
+    def _went_down(self, failure: Exception) -> None:
+        self._why = str(failure)
+        self._breaker.failed()
+
     def _check(self) -> None:
         try:
             self._breaker.check("connect")
         except DriverUnavailable as error:
-            raise NotSent(f"{self._address} was down a moment ago and is not asked again yet") from error
+            raise NotSent(f"a moment ago, and it is not asked again yet: {self._why}") from error
 
     def _made_or_waited_for(self) -> _Line | None:
         """Wait for a connection that somebody gives back; None where there may be another one."""
@@ -172,9 +178,10 @@ class _Pool:
             self._gone()
             if not isinstance(error, (RedisError, OSError, ValueError)):
                 raise
+            failure = connection_failed(error, self._address)
             if not is_refused(error):
-                self._breaker.failed()
-            raise connection_failed(error, self._address) from error
+                self._went_down(failure)
+            raise failure from error
 
     def _given_back(self) -> None:
         with self._free:

@@ -12,13 +12,14 @@ from weakref import WeakKeyDictionary
 from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis.async_connect import AsyncServers
+from coatcheck.drivers.redis.carried import driven
 from coatcheck.drivers.redis.checkup import advice_for, first_look
 from coatcheck.drivers.redis.cluster_work import ClusterWork
 from coatcheck.drivers.redis.connect import Servers
 from coatcheck.drivers.redis.keys import Keys
 from coatcheck.drivers.redis.places import Settings, settings_from
 from coatcheck.drivers.redis.requests import Pause
-from coatcheck.drivers.redis.routes import Routes, driven
+from coatcheck.drivers.redis.routes import Routes
 from coatcheck.drivers.redis.scripts import Scripts
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent
 from coatcheck.drivers.redis.work import Work
@@ -106,8 +107,7 @@ class RedisDriver(SteppedDriver):
             here = self._process = _Process(self._settings)
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk = self._run(here, operation, look)
-            here.has_looked = True
+            self.at_risk, here.has_looked = self._run(here, operation, look)
         return self._run(here, operation, begin())
 
     def _run(self, here: _Process, operation: str, steps: Steps[T]) -> T:
@@ -183,8 +183,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
             here = self._loops[loop] = _Loop(self._settings)
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk = await self._run(here, operation, look)
-            here.has_looked = True
+            self.at_risk, here.has_looked = await self._run(here, operation, look)
         return await self._run(here, operation, begin())
 
     async def _run(self, here: _Loop, operation: str, steps: Steps[T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ __all__ = [
     "is_refusal",
     "loading",
     "run",
+    "writes",
 ]
 
 Word = bytes | str | int
@@ -119,3 +120,8 @@ def loading(script: Script) -> Ask:
 def is_refusal(reply: Any) -> bool:
     """Tell whether a script answered that it wrote nothing."""
     return isinstance(reply, list) and bool(reply) and isinstance(reply[0], bytes) and reply[0] in _REFUSALS
+
+
+def writes(asks: Iterable[Ask]) -> bool:
+    """Tell whether any of several commands may leave something behind."""
+    return any(each.effect is Effect.WRITES for each in asks)

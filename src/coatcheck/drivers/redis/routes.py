@@ -30,16 +30,14 @@ from coatcheck.drivers.redis.requests import (
     command,
     is_refusal,
     loading,
+    writes,
 )
-from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, unavailable
+from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, said
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["ClusterRoutes", "Routes", "SentinelRoutes", "driven"]
+__all__ = ["ClusterRoutes", "Routes", "SentinelRoutes"]
 
 T = TypeVar("T")
-
-_READING: Final = frozenset({"load", "sessions_of", "dead"})
-"""Operations that write at most what another one left unfinished."""
 
 _TRIES: Final = 8  # of one request, each after a refusal or a redirection
 _PAUSE: Final = 0.05  # seconds, while a slot is on the move
@@ -75,6 +73,7 @@ class Routes:
         self._seeds: Final = tuple(seeds)
         self._replicas: Final = replicas
         self._wait: Final = command(b"WAIT", replicas, max(1, int(patience * 1000)))
+        self._why = ""  # nobody knew the primary the last time
         self._lookout: Final = Breaker(NAME, "the primary")
         self._fixed: Final = None if self.can_move or replicas else self._seeds[0]
 
@@ -129,17 +128,13 @@ class Routes:
         for address, numbers in groups.items():
             try:
                 found = yield from self._exchanged(address, [asks[number] for number in numbers])
-            except NotSent as error:
-                if any(
-                    reply is not None and each.effect is Effect.WRITES
-                    for each, reply in zip(asks, replies, strict=True)
-                ):
-                    raise Lost(f"a part was written, and then: {error}") from error.__cause__
-                self._forget(address)
-                if is_last or error.is_timeout or not (yield from self._is_elsewhere(address)):
-                    raise
-                again += numbers
-                continue
+            except (NotSent, Lost) as error:
+                if not all(asks[number].may_fail for number in numbers):
+                    wrote = writes(each for each, reply in zip(asks, replies, strict=True) if reply is not None)
+                    yield from self._found_elsewhere(error, address, wrote=wrote, is_last=is_last)
+                    again += numbers
+                    continue
+                found = [error] * len(numbers)
             for number, reply in zip(numbers, found, strict=True):
                 if isinstance(reply, RedisError):
                     failed.append(_Failed(number, address, reply))
@@ -147,10 +142,20 @@ class Routes:
                     replies[number] = reply
         return failed, again
 
+    def _found_elsewhere(self, error: NotSent | Lost, address: Address, *, wrote: bool, is_last: bool) -> Steps[None]:
+        """Come back if another server has taken the place of one that failed; else raise the error."""
+        if isinstance(error, Lost):
+            raise error
+        if wrote:
+            raise Lost(f"a part was written, and then: {error}") from error.__cause__
+        self._forget(address)
+        if is_last or error.is_timeout or not (yield from self._is_elsewhere(address)):
+            raise error
+
     def _exchanged(self, address: Address, asks: Sequence[Ask]) -> Steps[list[Any]]:
         """Send commands to one server together."""
         packed = [each.packed for each in asks]
-        if self._replicas and _writes(asks):
+        if self._replicas and writes(asks):
             packed.append(self._wait)
         try:
             replies: list[Any] = yield Exchange(address, packed)
@@ -165,7 +170,7 @@ class Routes:
     ) -> Steps[list[Any]]:
         """Send reads once more whose connection broke; what may have written is never sent again."""
         self._forget(address)
-        if _writes(asks):
+        if writes(asks):
             raise error
         if not error.is_reset or any(each.effect is not Effect.READS for each in asks):
             raise NotSent(str(error), is_timeout=error.is_timeout) from error.__cause__
@@ -218,7 +223,7 @@ class Routes:
         try:
             self._lookout.check("connect")
         except DriverUnavailable as error:
-            raise NotSent("nobody knew a moment ago who is the primary, and nobody is asked again yet") from error
+            raise NotSent(f"a moment ago, and nobody is asked again yet: {self._why}") from error
         problem: NotSent | None = None
         for address in addresses:
             try:
@@ -231,6 +236,7 @@ class Routes:
             else:
                 self._lookout.worked()
                 return told
+        self._why = str(problem)
         self._lookout.failed()
         if problem is not None:
             raise problem
@@ -383,38 +389,4 @@ def _given(reply: Any, request: Ask, address: Address) -> Any:
         return reply
     if _PARTLY in str(reply):
         raise Lost(refused(reply, str(address)))
-    raise NotSent(refused(reply, str(address))) from reply
-
-
-def _writes(asks: Sequence[Ask]) -> bool:
-    return any(each.effect is Effect.WRITES for each in asks)
-
-
-def driven(operation: str, steps: Steps[T], routes: Routes) -> Steps[T]:
-    """Carry out an operation: yields nothing but exchanges with servers and pauses.
-
-    Raises:
-        DriverUnavailable: It could not be carried out.
-    """
-    wrote = False
-    request: Any = None
-    try:
-        request = steps.send(None)
-        while True:
-            reply = yield from routes.carry(request)
-            following = steps.send(reply)
-            wrote = wrote or _is_write(request)
-            request = following
-    except StopIteration as stop:
-        done: T = stop.value
-        return done
-    except (NotSent, Lost) as error:
-        wrote = wrote or (isinstance(error, Lost) and _is_write(request))
-        unknown = wrote and operation not in _READING
-        raise unavailable(operation, str(error), outcome_unknown=unknown) from error.__cause__ or error
-
-
-def _is_write(request: Ask | list[Ask] | Primaries) -> bool:
-    if isinstance(request, Primaries):
-        return False
-    return _writes([request] if isinstance(request, Ask) else request)
+    raise NotSent(refused(reply, str(address))) from RedisError(said(reply))  # its own text may repeat the command

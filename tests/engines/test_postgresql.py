@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,11 +97,14 @@ def test_ordinary_operations_take_one_round_trip(engine: Engine) -> None:
 
 
 @ways
-def test_several_hosts_are_tried_in_turn(engine: Engine) -> None:
-    url = engine.url.replace(engine.server.address, f"127.0.0.1:{free_port()},{engine.server.address}")
-    driver = engine.open(url)
-    driver.setup()
-    started(driver)
+@pytest.mark.parametrize("first", ["refuses", "is silent"])
+def test_several_hosts_are_tried_in_turn(engine: Engine, first: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # whoever connects never hears anything
+        port = free_port() if first == "refuses" else silent.getsockname()[1]
+        url = engine.url.replace(engine.server.address, f"127.0.0.1:{port},{engine.server.address}")
+        driver = engine.open(url, timeout=1)
+        driver.setup()
+        started(driver)
 
 
 def test_a_unix_socket(postgresql_server: PostgreSQLServer, namespace: str) -> None:
@@ -451,7 +455,7 @@ def test_urls() -> None:
     parts = {"user": "ann", "password": "s/cret", "host": "db.example", "port": "5433", "dbname": "shop"}
     assert parts.items() <= given.items()
     assert given["sslmode"] == "require"
-    for bad in ("?timeout=0", "?timeout=x", "?max_connections=0", "?colour=red", "?prefix=a-b", f"?prefix={'x' * 40}"):
+    for bad in ("?timeout=0", "?timeout=x", "?max_connections=0", "?colour=red", "?prefix=a-b", f"?prefix={'x' * 41}"):
         with pytest.raises(ConfigurationError) as caught:
             PostgreSQLDriver.from_url(f"postgresql://ann:s3cret@db.example/shop{bad}")
         assert "s3cret" not in str(caught.value)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import select
-import threading
 import time
 from asyncio import CancelledError
 from collections.abc import Generator, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -62,24 +62,18 @@ class Settings:
             "prepare_threshold": None,  # until it is known who is at the other end
         }
 
-    def until(self, deadline: float) -> float:
-        """Give the moment at which to leave a host for the next one, or give up."""
-        now = time.monotonic()
-        return now + max(0.0, deadline - now) / self._hosts
+    def limits(self, deadline: float) -> tuple[float, float]:
+        """Give the seconds for each host, and the moment at which to give up."""
+        return max(0.0, deadline - time.monotonic()) / self._hosts, deadline
 
     def given(self, deadline: float) -> Parameters:
         """Give the parameters for a connection that has to be there at the moment *deadline*."""
-        seconds = max(_SHORTEST, math.ceil(self.until(deadline) - time.monotonic()))
-        return {**self._parameters, "connect_timeout": seconds}
+        seconds, _ = self.limits(deadline)
+        return {**self._parameters, "connect_timeout": max(_SHORTEST, math.ceil(seconds))}
 
 
-class _Connecting(threading.local):
-    """When the connection that this thread is opening has to be there."""
-
-    until = math.inf
-
-
-_connecting: Final = _Connecting()
+_limits: Final[ContextVar[tuple[float, float]]] = ContextVar("_limits", default=(math.inf, math.inf))
+"""The limits of the connection that is being opened."""
 
 
 def _bounded(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
@@ -112,15 +106,21 @@ class _AsyncCursor(psycopg.AsyncCursor[Any]):
         return _ADAPTERS
 
 
-class Connection(psycopg.Connection[Any]):
-    """A connection that waits until its `deadline`."""
-
-    deadline = math.inf
+class _Hasty(psycopg.BaseConnection[Any]):
+    """A connection that takes no longer to open than it may, also where that is less than psycopg's two seconds."""
 
     @classmethod
     def _connect_gen(cls, *arguments: Any, **more: Any) -> Any:
-        # Where psycopg has no such method, its own limit, in whole seconds, is all that holds.
-        return (yield from _bounded(super()._connect_gen(*arguments, **more), _connecting.until))
+        # Once for each host. Where psycopg has no such method, its own limit, in whole seconds, is all that holds.
+        seconds, deadline = _limits.get()
+        until = min(deadline, time.monotonic() + seconds)
+        return (yield from _bounded(super()._connect_gen(*arguments, **more), until))
+
+
+class Connection(_Hasty, psycopg.Connection[Any]):
+    """A connection that waits until its `deadline`."""
+
+    deadline = math.inf
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Wait for an answer, not past the deadline. An interrupt leaves the connection as it is: it is closed then."""
@@ -128,7 +128,7 @@ class Connection(psycopg.Connection[Any]):
         return waiting.wait(_bounded(gen, self.deadline), self.pgconn.socket, interval=interval)
 
 
-class AsyncConnection(psycopg.AsyncConnection[Any]):
+class AsyncConnection(_Hasty, psycopg.AsyncConnection[Any]):
     """A connection that is closed when the task that waits on it is cancelled."""
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
@@ -201,11 +201,11 @@ class Client(_Manners):
 
     def connect(self, deadline: float) -> Connection:
         """See `coatcheck.drivers.sql.pool.Client`."""
-        _connecting.until = self._settings.until(deadline)
+        before = _limits.set(self._settings.limits(deadline))
         try:
             connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
         finally:
-            _connecting.until = math.inf
+            _limits.reset(before)
         try:
             _prepare_where_possible(connection, self.run(connection, _WHO, deadline))
         except BaseException:
@@ -230,7 +230,11 @@ class AsyncClient(_Manners):
 
     async def connect(self, deadline: float) -> AsyncConnection:
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
-        connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+        before = _limits.set(self._settings.limits(deadline))
+        try:
+            connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
+        finally:
+            _limits.reset(before)
         try:
             _prepare_where_possible(connection, await self.run(connection, _WHO, deadline))
         except BaseException:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers._rules import new_version
 from coatcheck.drivers.base import Capability, Driver
+from coatcheck.drivers.sqlite.common import Common, despite_text, is_of_text
 from coatcheck.drivers.sqlite.connect import Connections, Settings
 from coatcheck.drivers.sqlite.fast import Single, single
+from coatcheck.drivers.sqlite.rows import record_in
 from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables
 from coatcheck.drivers.sqlite.trouble import NAME, translated
 from coatcheck.drivers.sqlite.work import Run, Work
 from coatcheck.errors import ConfigurationError, UnsupportedCapability
-from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Record, SessionInfo
+from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Record
 
 __all__ = ["SQLiteDriver"]
 
@@ -40,54 +41,7 @@ class _Ways(TypedDict):
     network_filesystem: bool
 
 
-class _Common(Driver):
-    """The contract's operations, each as one call of `_read` or `_write`."""
-
-    name: ClassVar[str] = NAME
-    _work: Work
-
-    @abstractmethod
-    def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run *work* outside a write transaction."""
-
-    @abstractmethod
-    def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run *work* in a write transaction, and undo it where the answer is a refusal."""
-
-    def load(self, digest: bytes, now: float) -> Record | Missing:
-        return self._read("load", self._work.load, digest, now)
-
-    def create(self, record: Record, now: float) -> Answer:
-        return self._write("create", self._work.create, record, now)
-
-    def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
-        return self._write("commit", self._work.commit, digest, delta, now)
-
-    def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
-        return self._write("rotate", self._work.rotate, old, new, delta, grace, now)
-
-    def revoke(self, digest: bytes, now: float) -> bool:
-        return self._write("revoke", self._work.revoke, digest, now)
-
-    def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
-        return self._write("revoke_user", self._work.revoke_user, user, now, keep)
-
-    def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
-        return self._read("sessions_of", self._work.sessions_of, user, now)
-
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self._read("dead", self._work.dead, sids, now)
-
-    def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
-        if limit <= 0 or not self._read("sweep", self._work.is_dirty, now):
-            return 0  # the usual case takes no writer's time
-        return self._write("sweep", self._work.sweep, now, limit, since)
-
-    def tear_down(self) -> None:
-        self._write("tear_down", self._work.tear_down)
-
-
-class SQLiteDriver(_Common):
+class SQLiteDriver(Common):
     """Sessions in an SQLite file, for the processes of one host.
 
     Nothing is opened before the first use, which makes the file (readable for its owner alone) and its tables.
@@ -190,7 +144,7 @@ class SQLiteDriver(_Common):
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             with self._connections.held() as connection:
-                return _despite_text(connection, partial(work, connection.execute, *args, **kwargs))
+                return despite_text(connection, partial(work, connection.execute, *args, **kwargs))
         except (sqlite3.Error, OSError) as error:
             raise translated(error, operation, self.path, self.timeout) from error
 
@@ -215,9 +169,20 @@ class SQLiteDriver(_Common):
 
         try:
             with self._connections.held() as connection, self._connections.writing:
-                return _despite_text(connection, transaction)
+                return despite_text(connection, transaction)
         except (sqlite3.Error, OSError) as error:
             raise translated(error, operation, self.path, self.timeout, committing=committing) from error
+
+    def load(self, digest: bytes, now: float) -> Record | Missing:
+        # What nearly every request does, and as few calls as it takes. The general way knows all other cases.
+        try:
+            with self._connections.held() as connection:
+                rows = connection.execute(self._work.sql.load, (digest,)).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            if not is_of_text(error):
+                raise translated(error, "load", self.path, self.timeout) from error
+            rows = []
+        return record_in(rows, digest, now, stale=False) if rows else super().load(digest, now)
 
     def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
         version = new_version()
@@ -300,30 +265,6 @@ def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -
     check_schema(connection, sql, path)
 
 
-def _despite_text(connection: sqlite3.Connection, attempt: Callable[[], T]) -> T:
-    """Make an attempt, and another where a row has text that is no UTF-8, which then has a type that nothing has.
-
-    Only a spoilt row costs the slower decoding. The first attempt has to undo what it did.
-    """
-    try:
-        return attempt()
-    except sqlite3.OperationalError as error:
-        if "Could not decode" not in str(error):
-            raise
-    connection.text_factory = _decoded
-    try:
-        return attempt()
-    finally:
-        connection.text_factory = str
-
-
-def _decoded(data: bytes) -> str | bytearray:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return bytearray(data)  # neither text nor the bytes of a value
-
-
 def _nothing(run: Run) -> None:
     """Do nothing, on a connection that is open by then."""
 
@@ -334,7 +275,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-class _BorrowedDriver(_Common):
+class _BorrowedDriver(Common):
     """Sessions inside the transaction of a connection that belongs to the application."""
 
     capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
@@ -362,7 +303,7 @@ class _BorrowedDriver(_Common):
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._running(operation, to_write=False) as (connection, run):
-            return _despite_text(connection, partial(work, run, *args, **kwargs))
+            return despite_text(connection, partial(work, run, *args, **kwargs))
 
     def _write(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         def savepoint() -> T:
@@ -381,7 +322,7 @@ class _BorrowedDriver(_Common):
         with self._running(operation, to_write=True) as (connection, run):
             if not connection.in_transaction:
                 run("BEGIN IMMEDIATE")
-            return _despite_text(connection, savepoint)
+            return despite_text(connection, savepoint)
 
     def setup(self) -> None:
         """Create the tables that are missing in this connection's database, inside its transaction."""

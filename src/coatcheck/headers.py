@@ -29,9 +29,12 @@ def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str
 
 
 def _with_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    said = [value for name, value in headers if name.lower() == "vary"]
-    if not said:
+    for name, _ in headers:
+        if len(name) == len("vary") and name.lower() == "vary":
+            break
+    else:
         return [*headers, ("Vary", "Cookie")]
+    said = [value for name, value in headers if name.lower() == "vary"]
     fields = [field.strip() for value in said for field in value.split(",") if field.strip()]
     if "*" in fields or "cookie" in (field.lower() for field in fields):
         return headers

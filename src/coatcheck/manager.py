@@ -15,7 +15,7 @@ from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.errors import DriverUnavailable
+from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, Kind, Listener
 from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
@@ -109,8 +109,10 @@ class SessionManager(ManagerBase):
         state = state_of(session)
         if state is None:
             return UNTOUCHED
+        if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
+            raise SessionUnavailable from state.failure
         now = self.clock()
-        if not self._is_pending(state, now):
+        if not plan.is_pending(state, now):
             return READ if state.used else UNTOUCHED
         driver = driver or self.driver
         try:
@@ -271,8 +273,10 @@ class AsyncSessionManager(ManagerBase):
         state = state_of(session)
         if state is None:
             return UNTOUCHED
+        if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
+            raise SessionUnavailable from state.failure
         now = self.clock()
-        if not self._is_pending(state, now):
+        if not plan.is_pending(state, now):
             return READ if state.used else UNTOUCHED
         driver = driver or self.driver
         try:

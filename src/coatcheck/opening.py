@@ -8,22 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from coatcheck import plan
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.errors import SessionUnavailable
 from coatcheck.events import Event, Kind, Listener, emit
-from coatcheck.outcome import Saved
+from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
 from coatcheck.revoked import Revocations
 from coatcheck.state import State
 from coatcheck.token import Token
 
 __all__ = ["READ", "UNTOUCHED", "ManagerBase"]
-
-READ: Final = Saved(vary=True)
-"""A session that was read, and nothing to write."""
 
 UNTOUCHED: Final = Saved()
 """A session that nobody used."""
@@ -109,15 +104,3 @@ class ManagerBase:
         if not self._warned_risk:
             self._warned_risk = True
             self.emit(Event(kind=Kind.AT_RISK, why=why))
-
-    @staticmethod
-    def _is_pending(state: State, now: float) -> bool:
-        """Tell whether there is something to write.
-
-        Raises:
-            SessionUnavailable: An earlier save of this session ended with its outcome unknown.
-            UnstorableValue: A value was changed in place into something that cannot be stored.
-        """
-        if state.over and state.failure is not None:
-            raise SessionUnavailable from state.failure
-        return plan.is_pending(state, now)

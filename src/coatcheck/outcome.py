@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from coatcheck.cookie import set_cookie
 from coatcheck.errors import DriverUnavailable
@@ -12,6 +13,7 @@ from coatcheck.state import State
 from coatcheck.token import Token
 
 __all__ = [
+    "READ",
     "Saved",
     "committed",
     "failed",
@@ -37,6 +39,10 @@ class Saved:
 
     set_cookie: str | None = field(default=None, repr=False)
     vary: bool = False
+
+
+READ: Final = Saved(vary=True)
+"""A session that was used, and no cookie to send."""
 
 
 def loaded(state: State, answer: Record | Missing) -> None:
@@ -81,6 +87,9 @@ def missing(state: State, reason: Reason) -> None:
 
 def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
     """Take note that a `plain_change` was committed."""
+    if not state.policy.persistent:  # then no cookie tells when the session ends
+        _note(state, delta, done, None, now)
+        return READ
     cookie = committed(state, delta, done, None, now)
     return Saved(None if state.closed_headers else cookie, vary=True)
 
@@ -98,20 +107,18 @@ def committed(
         now: The present moment.
         grace: For how long the old token works once the new one was used.
     """
-    if not state.over:
-        state.changes.settle(delta, done)
     record = state.record
     if record is None:  # then the cookie says nothing of lifetimes: see _needs_record
+        _note(state, delta, done, successor, now)
         sid, expires, is_news = None, NEVER, False
     else:
         sid, before = record.sid, record.expires
         was_stale = record.stale  # then the client may have the successor by now
-        _note(record, delta, successor, now)
+        _note(state, delta, done, successor, now)
         expires = record.expires
         # A touch moves the end by an interval at least; or not at all, where another limit rules.
         moved = expires - before > touch_interval(record.idle) / 2
         is_news = (moved or delta.deadline is not None) and not was_stale
-    fulfilled(state)
     if successor is not None:
         if grace > 0 and record is not None:
             # The rest of the request goes on under the old one: whoever writes under the new one has received it.
@@ -128,8 +135,14 @@ def committed(
     return issue(state, token, expires, now)
 
 
-def _note(record: Record, delta: Delta, successor: Token | None, now: float) -> None:
-    """Bring the record in hand up to what was written."""
+def _note(state: State, delta: Delta, done: Committed, successor: Token | None, now: float) -> None:
+    """Bring what is known up to what was written."""
+    if not state.over:
+        state.changes.settle(delta, done)
+    fulfilled(state)
+    record = state.record
+    if record is None:
+        return
     record.fresh = False
     if delta.touch is not None:
         record.seen = max(record.seen, delta.touch)

@@ -128,7 +128,7 @@ class _Values(MutableMapping[str, Any]):
         if type(key) is not str:
             why = f"a key must be a str, not {type(key).__qualname__}"
             raise UnstorableValue(self.app, repr(key), type(key).__qualname__, why)
-        if not 0 < len(key) <= _MAX_KEY or "\0" in key or not _is_unicode(key):
+        if not 0 < len(key) <= _MAX_KEY or "\0" in key or not (key.isascii() or _is_unicode(key)):
             why = f"a key must be 1 to {_MAX_KEY} characters, without NUL or lone surrogates"
             raise UnstorableValue(self.app, key, "str", why)
         return (self.app, key)
@@ -186,7 +186,7 @@ class Session(_Values):
         return state
 
     def _changes(self) -> Changes:
-        state = self._state()
+        state = self._opened or self._state()
         state.check()
         return state.changes
 
@@ -195,10 +195,8 @@ class Session(_Values):
         state.load()
         return state
 
-    @property
-    def app(self) -> str:
-        """The name of the default store: the empty string."""
-        return _DEFAULT_APP
+    app = _DEFAULT_APP
+    """The name of the default store: the empty string."""
 
     def __repr__(self) -> str:
         state = self._opened
@@ -391,7 +389,7 @@ def state_of(session: Session) -> State | None:
 def close_headers(session: Session) -> None:
     """Note that the response's headers are out: from here on no cookie can be set."""
     session._headers_sent = True  # noqa: SLF001 (the one door for the rest of the package)
-    if (state := state_of(session)) is not None:
+    if (state := session._opened) is not None:  # noqa: SLF001 (likewise)
         state.closed_headers = True
 
 

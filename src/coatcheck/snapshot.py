@@ -139,7 +139,7 @@ class Snapshot:
         """Note that this request read the value, and as what."""
         if self._hides and self._is_blank(name):
             entry = Entry(MISSING, None, None)
-        elif (raw := self._snapshot().get(name)) is None:
+        elif (raw := (self._snapshot() if self.values is None else self.values).get(name)) is None:
             entry = Entry(MISSING, None, ABSENT)
         else:
             value, origin = self._decode(name, raw)

@@ -118,7 +118,7 @@ class State:
         self.emit = emit
         self.token = candidates[0] if len(candidates) == 1 else None
         self.loaded = not candidates
-        self.changes = self._new_changes(None if candidates else {})
+        self.changes = Changes(codec, policy.max_value_bytes, ref(self), None if candidates else {})
 
     def load(self) -> None:
         """Make sure that it is known whether there is a session.
@@ -168,7 +168,7 @@ class State:
         self.loaded = True
         self.token = self.record = self.login = self.deadline = None
         self.rotate = self.wanted = False
-        self.changes = self._new_changes({})
+        self.changes = self._no_changes()
 
     def mark(self) -> Mark:
         """Remember everything that a save changes, before a save in a transaction that may not last."""
@@ -214,12 +214,12 @@ class State:
 
     def drop_changes(self) -> None:
         """Give up what was to be written."""
-        self.changes = self._new_changes({})
+        self.changes = self._no_changes()
         self.login = self.deadline = None
         self.rotate = self.wanted = False
 
-    def _new_changes(self, values: Mapping[Name, Value] | None) -> Changes:
-        return Changes(self._codec, self.policy.max_value_bytes, ref(self), values)
+    def _no_changes(self) -> Changes:
+        return Changes(self._codec, self.policy.max_value_bytes, ref(self), {})
 
     def fetch(self) -> Mapping[Name, Value]:
         """Load the snapshot that the changes stand on, and give it."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck.cookie import Origin
+from coatcheck.cookie import Channel, Origin
 from coatcheck.errors import DriverUnavailable, SessionUnavailable
 from coatcheck.headers import UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Response", "SessionMiddleware", "request_origin", "respond"]
 
+_SECURE: Final = Channel.SECURE
+_NOTHING: Final = Saved()
+
 _PROXY_HEADERS: Final = frozenset(
     {"HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP"}
 )
@@ -38,9 +41,6 @@ def request_origin(environ: WSGIEnvironment) -> Origin:
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
         not _PROXY_HEADERS.isdisjoint(environ),
     )
-
-
-_NOTHING: Final = Saved()
 
 
 class SessionMiddleware:
@@ -73,7 +73,8 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         manager = self.manager
         cookies = environ.get("HTTP_COOKIE")
-        session = manager.open(() if cookies is None else (cookies,), request_origin(environ))
+        channel = _SECURE if environ.get("wsgi.url_scheme") == "https" else request_origin(environ)
+        session = manager.open(() if cookies is None else (cookies,), channel)
         environ["coatcheck.session"] = session
         return respond(self.app, environ, _SessionResponse(manager, session, start_response))
 
@@ -105,16 +106,17 @@ class Response(ABC):
         refused: True where they were those of 503, so that nothing of the application's answer may follow.
     """
 
-    __slots__ = ("_exc_info", "_headers", "_saved", "_server_write", "_start_response", "_status", "refused", "sent")
+    # One is made for every request, so defaults stand in the class.
+    sent = False
+    refused = False
+    _status: str | None = None
+    _headers: list[tuple[str, str]]  # once there is a status
+    _exc_info: ExcInfo | None = None
+    _server_write: Any = None
+    _saved = _NOTHING
 
     def __init__(self, start_response: StartResponse) -> None:
         self._start_response = start_response
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._exc_info: ExcInfo | None = None
-        self._server_write: Any = None
-        self._saved = _NOTHING
-        self.sent = self.refused = False
 
     @abstractmethod
     def state(self) -> State | None:
@@ -239,8 +241,6 @@ class Response(ABC):
 
 class _SessionResponse(Response):
     """The response of a request whose session a `SessionManager` opened."""
-
-    __slots__ = ("_manager", "_session")
 
     def __init__(self, manager: SessionManager, session: Session, start_response: StartResponse) -> None:
         super().__init__(start_response)

@@ -34,8 +34,8 @@ N: Final[Name] = ("", "n")
 CROWD: Final = 8
 TURNS: Final = 100
 
-MODES: Final = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "autocommit")
-LEVELS: Final = {mode: psycopg.IsolationLevel[mode.replace(" ", "_")] for mode in MODES[:3]}
+LEVELS: Final = {level.name.replace("_", " "): level for level in psycopg.IsolationLevel}
+MODES: Final = ("READ COMMITTED", "SERIALIZABLE", "autocommit", "through PgBouncer")
 
 
 class Converted(TextLoader):
@@ -63,12 +63,12 @@ class TestLent(DriverContract):
     concurrent = False
     sequences = 5
 
-    @pytest.fixture(params=[*MODES, "pgbouncer"])
+    @pytest.fixture(params=MODES)
     def driver(
         self, request: pytest.FixtureRequest, postgresql_server: PostgreSQLServer, pgbouncer: PgBouncer, namespace: str
     ) -> Iterator[Driver]:
         mode = request.param
-        url = pgbouncer.url if mode == "pgbouncer" else postgresql_server.url
+        url = pgbouncer.url if mode == "through PgBouncer" else postgresql_server.url
         connection = psycopg.connect(url, prepare_threshold=None)
         spoil(connection)
         connection.autocommit = mode == "autocommit"

@@ -74,6 +74,7 @@ class Routes:
         self._replicas: Final = replicas
         self._wait: Final = command(b"WAIT", replicas, max(1, int(patience * 1000)))
         self._why = ""  # nobody knew the primary the last time
+        self._doubtful: Final[set[Address]] = set()  # those who failed the last time: they are asked last
         self._lookout: Final = Breaker(NAME, "the primary")
         self._fixed: Final = None if self.can_move or replicas else self._seeds[0]
 
@@ -225,16 +226,18 @@ class Routes:
         except DriverUnavailable as error:
             raise NotSent(f"a moment ago, and nobody is asked again yet: {self._why}") from error
         problem: NotSent | None = None
-        for address in addresses:
+        for address in sorted(addresses, key=self._doubtful.__contains__):
             try:
                 told = yield from told_by(address)
             except (NotSent, Lost) as error:
+                self._doubtful.add(address)
                 problem = NotSent(f"nobody says who is the primary: {error}")
                 problem.__cause__ = error.__cause__ or error
                 if error.is_timeout:
                     break
             else:
                 self._lookout.worked()
+                self._doubtful.discard(address)
                 return told
         self._why = str(problem)
         self._lookout.failed()
@@ -364,8 +367,9 @@ class ClusterRoutes(Routes):
             slots[first : last + 1] = [owner] * (last + 1 - first)
         return slots
 
-    def _forget(self, address: Address) -> None:  # noqa: ARG002 (any that is lost may mean a failover)
-        self._is_stale = True
+    def _forget(self, address: Address) -> None:
+        self._doubtful.add(address)
+        self._is_stale = True  # it may mean a failover
 
     def _is_elsewhere(self, address: Address) -> Steps[bool]:
         before = self._slots

@@ -94,6 +94,7 @@ SMALL = {
     "increment": Delta(increments={N: 1}),
     "drop": Delta(drops={A: 1}),
     "touch": Delta(touch=START + 1),
+    "puts": puts({A: b"late", B: b"late", N: 7}),
 }
 
 
@@ -193,6 +194,36 @@ def test_tables_that_everybody_creates_at_once(mariadb_server: MariaDBServer, na
     for driver in drivers:
         driver.close()
     mariadb_server.sql(f"DROP DATABASE {namespace}")
+
+
+def test_changes_of_the_same_values_in_other_orders(mariadb_server: MariaDBServer, driver: Driver) -> None:
+    """Statements that write several values keep each other out, so that none waits for another in a circle."""
+    record = started(driver)
+    names: list[Name] = [("", f"{n}") for n in range(20)]
+    deadlocks = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_deadlocks'"
+    before = asked(mariadb_server, deadlocks)
+
+    def write(number: int) -> None:
+        order = names[number:] + names[:number] if number % 2 else names[::-1]
+        for _ in range(20):
+            committed(driver.commit(record.digest, puts(dict.fromkeys(order, b"%d" % number)), START))
+            committed(driver.commit(record.digest, puts({names[number]: b"%d" % number}), START))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert asked(mariadb_server, deadlocks) == before
+    assert len(loaded(driver, record.digest, START).values) == 20
+
+
+def test_large_values_in_one_change(driver: Driver) -> None:
+    """Of a kind and a size each, below and above what a statement of their own may hold."""
+    for size in (1, 32767, 32768, 32769, 65535, 65536, 65537, 900_000):
+        values: dict[Name, bytes | int] = {("", "n"): -1, ("", "none"): b"", A: b"a" * size, ("", "0"): b"\0", N: 7}
+        record = started(driver)
+        for change in (values, dict(reversed(values.items()))):
+            committed(driver.commit(record.digest, puts(change), START))
+            found = loaded(driver, record.digest, START).values
+            assert {name: value.data for name, value in found.items()} == values, size
 
 
 # Names and numbers

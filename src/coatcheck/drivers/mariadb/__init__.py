@@ -1,8 +1,9 @@
 """Sessions in MariaDB or MySQL, by PyMySQL and aiomysql.
 
-`driver` has the two drivers, `settings` what they are told; `dialect` the SQL, the tables and the meaning of errors;
-`wire` the way from parameters to text and from rows to values; `client` the connections of our own, `lent` those of the
-application. The operations themselves are those of all SQL servers, in `coatcheck.drivers.sql`.
+`driver` has the two drivers, `settings` what they are told; `dialect` the SQL, the tables and the meaning of errors,
+`fast` the changes that take one statement; `wire` the way from parameters to text and from rows to values; `client` the
+connections of our own, `lent` those of the application. The operations themselves are those of all SQL servers, in
+`coatcheck.drivers.sql`.
 """
 
 from coatcheck.errors import MissingExtra

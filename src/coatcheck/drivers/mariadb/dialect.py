@@ -4,20 +4,17 @@ All text is kept as UTF-8 in columns of bytes: so names that differ in case, in 
 different names, whatever collation the server, the database or the application's connection has.
 """
 
-# ruff: noqa: S608 (values are always parameters, and a prefix is letters, digits and underscores)
-
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import ClassVar, Final, cast
 
 from pymysql.err import Error as PyMySQLError
 
-from coatcheck.drivers._rules import checked
-from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble, marks
+from coatcheck.drivers.mariadb.fast import Fast
+from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE, Delta
+from coatcheck.record import Delta
 
 try:
     from MySQLdb import Error as MySQLdbError  # type: ignore[import-untyped]  # of mysqlclient, which may be lent
@@ -34,8 +31,8 @@ _ROOMY: Final = 4 << 20
 _OLD: Final = re.compile(r"\bold\.")
 _NEW: Final = re.compile(r"\bnew\.(\w+)")
 
-# 1020 characters of a name: the core allows 255, of 4 bytes at most. The longest key, of `value`, has 2048 bytes, and
-# the limit of InnoDB is 3072.
+# 1020 bytes of a name: the core allows 255 characters, of 4 bytes at most. The longest key, of `value`, has 2048 bytes,
+# and the limit of InnoDB is 3072.
 _DDL: Final = (
     """
     CREATE TABLE IF NOT EXISTS coatcheck_session (
@@ -166,7 +163,7 @@ class MariaDBDialect(Dialect):
 
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
-        self._small: Final = _Small(self.named)
+        self._fast: Final = Fast(self.named)
 
     def quoted(self, name: str) -> str:
         return f"`{name}`"
@@ -193,7 +190,7 @@ class MariaDBDialect(Dialect):
         )
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
-        return self._small.single(digest, delta, now, version)
+        return self._fast.single(digest, delta, now, version)
 
     def risk(self, settings: Row) -> str | None:
         """See `Dialect.risk`."""
@@ -245,75 +242,3 @@ def number_of(error: Exception) -> int | None:
     """Give the number of an error of the server's or the client library's, None where it has none."""
     number = error.args[0] if error.args else None
     return number if isinstance(number, int) else None
-
-
-# A token that comes from a rotation and is not confirmed takes the general path, which confirms it. The session is
-# locked, shared with other writers: otherwise READ COMMITTED would look at it without, and a value could be written
-# after the session was removed. A change with activity that is due to be recorded takes the general path, too.
-_TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
-_LIVE: Final = (
-    f"FROM coatcheck_session WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r} AND {_TOUCHED}"
-    " LOCK IN SHARE MODE"
-)
-_NO_TOUCH: Final = -1.0  # the moment of no activity at all: it is never due
-_INSERT: Final = f"INSERT INTO coatcheck_value (session, app, name, version, data, number) SELECT id, {{}} {_LIVE}"
-_THE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = %s AND name = %s AND version = %s"
-
-
-class _Small:
-    """Small changes as one statement, which checks that the session lives and is committed by itself.
-
-    What such a statement cannot tell apart (the session is gone, the version is another, the counter is none) it leaves
-    undone, and the general path says why.
-    """
-
-    def __init__(self, sql: Callable[[str], str]) -> None:
-        insert = _INSERT.format(marks(5))
-        update = " ON DUPLICATE KEY UPDATE version = VALUES(version), "
-        self.put: Final = sql(insert + update + "data = VALUES(data), number = VALUES(number)")
-        self.put_absent: Final = sql(insert)
-        self.put_based: Final = sql("UPDATE coatcheck_value SET version = %s, data = %s, number = %s" + _THE_VALUE)
-        self.drop: Final = sql("DELETE FROM coatcheck_value" + _THE_VALUE)
-        self.touch: Final = sql(
-            "UPDATE coatcheck_session SET seen = GREATEST(seen, %s)"
-            f" WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r}"
-        )
-        # MySQL has no RETURNING: the sum comes back as what the server calls the id of the new row. Where the value is
-        # no counter, the version is out of range, and that is an error.
-        self.increment: Final = sql(
-            _INSERT.format("%s, %s, %s, NULL, CAST(LAST_INSERT_ID(%s) AS SIGNED)")
-            + " ON DUPLICATE KEY UPDATE version = IF(number IS NULL, -1, VALUES(version)),"
-            " number = CAST(LAST_INSERT_ID(number + VALUES(number)) AS SIGNED)"
-        )
-
-    def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
-        """See `Dialect.single`."""
-        if (
-            delta.clears
-            or delta.clear_all
-            or delta.user is not None
-            or delta.auth_time is not None
-            or delta.deadline is not None
-        ):
-            return None
-        values = len(delta.puts) + len(delta.drops) + len(delta.increments)
-        if values + (delta.touch is not None and not delta.if_due) != 1:
-            return None
-        if not values:
-            return Single(Statement(self.touch, (delta.touch, digest, now)))
-        live = (digest, now, _NO_TOUCH if delta.touch is None else delta.touch)
-        if delta.increments:
-            ((name, amount),) = delta.increments.items()
-            if not COUNTER_MIN <= amount <= COUNTER_MAX:
-                return None
-            return Single(Statement(self.increment, (*name, version, amount, *live)), name)
-        if delta.drops:
-            ((name, base),) = delta.drops.items()
-            return Single(Statement(self.drop, (*live, *name, base))) if base else None
-        ((name, put),) = delta.puts.items()
-        data = checked(name, put)
-        content = (None, data) if isinstance(data, int) else (data, None)
-        if put.base is not None and put.base != ABSENT:
-            return Single(Statement(self.put_based, (version, *content, *live, *name, put.base)))
-        text = self.put if put.base is None else self.put_absent
-        return Single(Statement(text, (*name, version, *content, *live)))

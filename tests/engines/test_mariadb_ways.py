@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -229,5 +231,13 @@ def test_settings_that_endanger_sessions(mariadb_server: MariaDBServer, url: str
         assert inner.at_risk is not None
         assert "innodb_flush_log_at_trx_commit is 2" in inner.at_risk
     dialect = MariaDBDialect("")
-    assert dialect.advice((1, 0, 0, "STATEMENT", 16 << 20)) == []
-    assert len(dialect.advice((0, 1, 0, "STATEMENT", 1 << 20))) == 4
+    assert dialect.advice((1, 0, 0, 16 << 20)) == []
+    assert len(dialect.advice((0, 1, 0, 1 << 20))) == 3
+
+
+@pytest.mark.parametrize("package", ["aiomysql", "pymysql"])
+def test_a_package_that_is_missing(package: str) -> None:
+    """The message says what to install."""
+    program = f"import sys; sys.modules[{package!r}] = None; import coatcheck; coatcheck.open('mysql://u:p@h/d')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert "MissingExtra: MariaDB needs a package that is missing: pip install 'coatcheck[mariadb]'" in done.stderr

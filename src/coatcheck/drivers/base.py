@@ -147,8 +147,10 @@ class Driver(ABC):
     def borrow(self, connection: object) -> Driver:  # noqa: ARG002 (the engines that can do it need it)
         """Give a driver that works on *connection*, inside the transaction that the application has open there.
 
-        The connection belongs to the application: this driver neither commits nor rolls back nor closes it. A refused
-        write undoes only itself (a savepoint). Where no transaction is open, a write opens one and leaves it open.
+        It is a DB-API connection, SQLAlchemy's `Connection` or `Session`, or Django's connection, which takes a write
+        only inside `atomic()`. It belongs to the application: this driver neither commits nor rolls back nor closes it.
+        A refused write undoes only itself (a savepoint). Where no transaction is open, a write opens one and leaves it
+        open.
 
         Raises:
             UnsupportedCapability: The engine has no `BORROWED_CONNECTION`.

@@ -158,7 +158,7 @@ class MariaDBDialect(Dialect):
     deadlock_ends_transaction: ClassVar[bool] = True
     ddl_is_transactional: ClassVar[bool] = False
     settings: ClassVar[Statement | None] = Statement(
-        "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@binlog_format, @@max_allowed_packet"
+        "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@max_allowed_packet"
     )
 
     def __init__(self, prefix: str) -> None:
@@ -204,18 +204,13 @@ class MariaDBDialect(Dialect):
 
     def advice(self, settings: Row) -> list[str]:
         """See `Dialect.advice`."""
-        _, log, sync, form, packet = settings
+        _, log, sync, packet = settings
         found = []
         risk = self.risk(settings)
         if risk is not None:
             found.append(f"{risk}; set it to 1")
         if log and sync != 1:
             found.append(f"sync_binlog is {sync}: after a crash the replicas may have other sessions; set it to 1")
-        if log and form == "STATEMENT":
-            found.append(
-                "binlog_format is STATEMENT, with which the server refuses writes at READ COMMITTED; set it to ROW or"
-                " MIXED"
-            )
         if cast("int", packet) < _ROOMY:
             found.append(
                 f"max_allowed_packet is {packet} bytes, and a value takes twice its size in a statement; set it to at"

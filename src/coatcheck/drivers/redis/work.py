@@ -266,7 +266,7 @@ def _words(base: bytes, digest: bytes, delta: Delta, version: int, now: float) -
         digest,
         repr(now),
         text,
-        "" if delta.touch is None else repr(delta.touch),
+        "" if delta.touch is None else f"{'~' if delta.if_due else ''}{delta.touch!r}",
         "" if delta.deadline is None else repr(delta.deadline),
         "" if delta.auth_time is None else repr(delta.auth_time),
         "" if delta.user is None else f"u{delta.user}",

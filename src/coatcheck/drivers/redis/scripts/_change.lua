@@ -1,5 +1,6 @@
 -- A Delta. ARGV from 4: version, touch, deadline, auth_time, user, everything, then how many there are of puts, drops,
--- increments, clears and spares, then these. An empty text is "no"; a user has a letter in front.
+-- increments, clears and spares, then these. An empty text is "no"; a user has a letter in front, and so has activity
+-- that is recorded only if it is due.
 
 local version = ARGV[4]
 local PARTS = 15
@@ -95,15 +96,15 @@ end
 -- The head with the change in it. Tells whether it is a log-in, and the user before.
 local function change_head(head)
   local before = head.user
-  if ARGV[5] ~= '' then head.seen = math.max(head.seen, tonumber(ARGV[5])) end
+  head.seen = math.max(head.seen, touch_after(head.seen, head.idle) or 0)
   if ARGV[6] ~= '' then head.deadline = tonumber(ARGV[6]) end
   if ARGV[7] ~= '' then head.auth = tonumber(ARGV[7]) end
   if ARGV[8] ~= '' then head.user = string.sub(ARGV[8], 2) end
   return head.user and (ARGV[7] ~= '' or ARGV[8] ~= ''), before
 end
 
-local function is_head_changed()
-  return ARGV[5] ~= '' or ARGV[6] ~= '' or ARGV[7] ~= '' or ARGV[8] ~= ''
+local function is_head_changed(head)
+  return touch_after(head.seen, head.idle) or ARGV[6] ~= '' or ARGV[7] ~= '' or ARGV[8] ~= ''
 end
 
 -- Write the values of a change that was judged.

@@ -3,7 +3,7 @@ if not head then return {'gone', reason} end
 local waiting = first_confirm(head)
 if waiting then return waiting end
 local key = digest_key(head.digest)
-local is_changed, is_login, before = is_head_changed(), false, nil
+local is_changed, is_login, before = is_head_changed(head), false, nil
 if is_changed then is_login, before = change_head(head) end
 if is_login and INDEXED and is_fenced(user_key(head.user) .. 'f', login_of(head)) then return {'gone', 'revoked'} end
 local refusal, totals = judged(key)

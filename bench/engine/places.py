@@ -169,8 +169,8 @@ _PROGRAMS: Final = {
 _LIBRARIES: Final = {
     "redis": ("redis", "hiredis"),
     "redis-unix": ("redis", "hiredis"),
-    "postgresql": ("psycopg", "psycopg-pool"),
-    "pgbouncer": ("psycopg", "psycopg-pool"),
+    "postgresql": ("psycopg",),
+    "pgbouncer": ("psycopg",),
     "mariadb": ("PyMySQL", "aiomysql"),
     "memcached": ("pymemcache", "aiomcache"),
 }

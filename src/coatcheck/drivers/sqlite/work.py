@@ -209,7 +209,10 @@ class Work:
         if not delta.clears and not delta.clear_all:
             return
         if delta.spare:
-            names = run(self.sql.names, (session,)).fetchall()
+            # Spoilt names are nobody's: they cannot be spared, and go with the session
+            names = [
+                name for name in run(self.sql.names, (session,)).fetchall() if type(name[0]) is type(name[1]) is str
+            ]
             for name in cleared(delta, names):
                 run(self.sql.drop, (session, *name))
         elif delta.clear_all:

@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?=
 PORT ?= 8000
+INPUTS ?= 1000000
+SEED ?= $(shell date +%Y%m%d)
 export PYTHON
 
 # Sets up an environment: $(call setup,FOLDER,KIND)
@@ -13,7 +15,7 @@ setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.p
 CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix check bench bench-engines bench-capacity clean
+.PHONY: help demo test test-fast test-matrix check fuzz bench bench-engines bench-capacity clean
 
 help:
 	@echo "make demo            serve the demo programs at http://127.0.0.1:8000 (PORT=8001 for another port)"
@@ -21,6 +23,7 @@ help:
 	@echo "make test-fast       the tests that take no time, no browser and no servers, on the sources as they are"
 	@echo "make test-matrix     the same tests against the wheels, on the newest Python of this machine"
 	@echo "make check           ruff, mypy --strict, the public names, the examples of the documents"
+	@echo "make fuzz            mangled cookies, bodies and stored data, a million of each (INPUTS=, SEED=)"
 	@echo "make bench           measure against other session libraries and bring docs/bench.md up to date"
 	@echo "make bench-engines   measure every engine on its real server: docs/engines/figures.md"
 	@echo "make bench-capacity  measure one million sessions in an engine: docs/capacity.md"
@@ -47,6 +50,11 @@ check:
 	.venv/bin/mypy --strict
 	.venv/bin/mypy --strict scripts
 	.venv/bin/pytest -q $(CHECK_TESTS)
+
+# Twenty minutes and more; out of the way of whatever else the machine does.
+fuzz:
+	@$(call setup,.venv,develop)
+	@exec nice -n 19 .venv/bin/python tests/fuzz/fuzz.py --iterations $(INPUTS) --seed $(SEED)
 
 # The rivals live in an environment of their own, with coatcheck from its wheel. Timings gate nothing.
 define bench_setup

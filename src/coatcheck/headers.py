@@ -20,7 +20,12 @@ def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str
     the application said: a cached Set-Cookie logs people in as each other (CVE-2024-26144).
     """
     if saved.vary:
-        headers = _with_vary(headers)
+        for name, _ in headers:
+            if len(name) == len("vary") and name.lower() == "vary":
+                headers = _with_cookie_in_vary(headers)
+                break
+        else:
+            headers = [*headers, ("Vary", "Cookie")]
     if saved.set_cookie is not None:
         headers = [header for header in headers if header[0].lower() not in ("cache-control", "expires", "pragma")]
         headers.append(("Cache-Control", "no-store"))
@@ -28,12 +33,7 @@ def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str
     return headers
 
 
-def _with_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    for name, _ in headers:
-        if len(name) == len("vary") and name.lower() == "vary":
-            break
-    else:
-        return [*headers, ("Vary", "Cookie")]
+def _with_cookie_in_vary(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     said = [value for name, value in headers if name.lower() == "vary"]
     fields = [field.strip() for value in said for field in value.split(",") if field.strip()]
     if "*" in fields or "cookie" in (field.lower() for field in fields):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
+from hashlib import sha256
 from typing import Final, NoReturn
 
 __all__ = ["Token", "new_sid"]
@@ -26,7 +26,7 @@ class Token:
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
-        self.digest = hashlib.sha256(secret.encode("ascii")).digest()
+        self.digest = sha256(secret.encode("ascii")).digest()
 
     @classmethod
     def new(cls) -> Token:

@@ -50,13 +50,15 @@ def has_bases(delta: Delta) -> bool:
 
 def failed_bases(delta: Delta, version_of: Callable[[Name], int]) -> tuple[Name, ...]:
     """Give every key of *delta* whose base version is not the one that *version_of* finds (`ABSENT` for none)."""
-    bases: dict[Name, int | None] = {name: put.base for name, put in delta.puts.items()}
-    bases.update(delta.drops)
-    return tuple(name for name, base in bases.items() if base is not None and version_of(name) != base)
+    failed = [name for name, (_, base) in delta.puts.items() if base is not None and version_of(name) != base]
+    failed += [name for name, base in delta.drops.items() if base is not None and version_of(name) != base]
+    return tuple(failed)
 
 
 def cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
     """Give those of *names* that the clears of *delta* remove."""
+    if not delta.clear_all and not delta.clears:
+        return []
     return [name for name in names if (delta.clear_all or name[0] in delta.clears) and name not in delta.spare]
 
 

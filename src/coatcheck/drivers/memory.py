@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, TypeVar
 
 from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers._rules import (
@@ -48,23 +48,8 @@ __all__ = ["AsyncMemoryDriver", "MemoryDriver"]
 
 T = TypeVar("T")
 
-_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-class _Lock:
-    """A lock that a fork waits for, so that no child inherits half a change."""
-
-    def __init__(self) -> None:
-        self._lock: Final = threading.Lock()
-        self.acquire: Final = self._lock.acquire
-        self.release: Final = self._lock.release
-        _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+"""What a fork waits for, so that no child inherits half a change."""
 
 
 class _Held:
@@ -101,7 +86,8 @@ class MemoryDriver(Driver):
     )
 
     def __init__(self) -> None:
-        self._lock = _Lock()
+        self._lock = threading.Lock()
+        _locks.add(self._lock)
         self._versions = itertools.count(1)  # one sequence for all, so no version is given twice
         self._sessions: dict[str, _Held] = {}  # by sid
         self._digests: dict[bytes, _Held] = {}  # by digest, current or prior
@@ -292,7 +278,8 @@ class MemoryDriver(Driver):
             counters[name] = added(name, None if value is None else value.data, amount)
             values[name] = Value(counters[name], version)
         held.values = values
-        held.info = _changed(held.info, delta)
+        if any(part is not None for part in (delta.touch, delta.deadline, delta.user, delta.auth_time)):
+            held.info = _changed(held.info, delta)
         return Committed(version, counters)
 
     def _end(self, digest: bytes, reason: Reason, end: float, sid: str | None = None) -> None:
@@ -395,7 +382,7 @@ def _after_fork() -> None:
         lock.release()
 
 
-_forking: list[list[_Lock]] = []
+_forking: list[list[threading.Lock]] = []
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -16,6 +16,8 @@ _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
 _MAX_AGE: Final = 400 * 86400  # RFC 6265bis 5.5: no cookie lives longer
 
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # the usual ones, which need no parsing
+
 
 class Channel(Enum):
     """How a request came, which decides over the cookie's prefix and its Secure attribute."""
@@ -55,7 +57,7 @@ def _without_port(host: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
+    if host in _LOOPBACK or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -21,7 +21,7 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
     A value of a wrong type is left out: to the application it is missing, and its next write replaces it.
     """
     values: dict[Name, Value] = {}
-    for app, key, version, data, _, _, _, _, _, _, _ in rows[1:]:
+    for app, key, version, data, _, _ in rows[2:]:
         if (
             (type(data) is bytes or type(data) is int)
             and type(version) is int
@@ -30,7 +30,7 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
             and type(key) is str
         ):
             values[app, key] = new_value(Value, (data, version))
-    return record_of(rows[0], values, digest, now, stale=stale)
+    return record_of(rows[0] + rows[1][:5], values, digest, now, stale=stale)
 
 
 def value_in(row: Row | None) -> Value | None:

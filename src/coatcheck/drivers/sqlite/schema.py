@@ -76,13 +76,14 @@ _TABLES: Final = ("coatcheck_session", "coatcheck_value", "coatcheck_ended", "co
 
 # The unary plus makes an expression of a column, so that converters which an application registered for the declared
 # types of its own tables leave ours alone on a connection that it lends.
-# The session comes first and its values follow, each in a row that is filled up: a join would make every column of the
-# session anew for each value.
+# The session comes first, in two rows, and its values follow, each in one. A join would give every column of the
+# session again with each value, and reading takes its time by the column: Python locks and unlocks for each.
 _LOAD: Final = """
-    SELECT +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated, +prior_until, +ends
-    FROM coatcheck_session WHERE {0}
+    SELECT +sid, +created, +seen, +deadline, +idle, +absolute FROM coatcheck_session WHERE {0}
     UNION ALL
-    SELECT +app, +key, +version, +data, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT +user, +auth_time, +rotated, +prior_until, +ends, NULL FROM coatcheck_session WHERE {0}
+    UNION ALL
+    SELECT +app, +key, +version, +data, NULL, NULL
     FROM coatcheck_value WHERE session = (SELECT id FROM coatcheck_session WHERE {0})"""
 _FIND: Final = """
     SELECT +id, +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated,

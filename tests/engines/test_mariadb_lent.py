@@ -22,7 +22,7 @@ from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
 from coatcheck.record import Delta, Name
 from coatcheck.testing import Blocking, DriverContract
-from coatcheck.testing.helpers import START, committed, loaded, puts, started
+from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 from coatcheck.testing.wrapped import WrappedDriver
 
 T = TypeVar("T")
@@ -176,6 +176,27 @@ def test_a_transaction_that_began_before_another_request_merges_with_it(
         lent.save(mine)
         connection.commit()
     assert manager.open([cookie])["cart"] == {"hat": 1, "coat": 1, "shoe": 1}
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "READ COMMITTED"])
+def test_sessions_that_begin_at_the_same_moment(mariadb_server: MariaDBServer, own: Driver, level: str) -> None:
+    """They do not get into each other's way, also where looking for what is not there would lock the gap around it."""
+    mode = {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
+    gate = threading.Barrier(8)
+
+    def begin(_: int) -> None:
+        with closing(connected(mariadb_server, **mode)) as connection:
+            borrowed = own.borrow(connection)
+            for _ in range(15):
+                gate.wait(10)
+                record = make_record(values={A: b"1"})
+                committed(borrowed.create(record, START))
+                gate.wait(10)
+                connection.commit()
+                assert loaded(own, record.digest, START).values[A].data == b"1"
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, range(8)))
 
 
 def test_a_crowd_on_lent_connections_loses_nothing(mariadb_server: MariaDBServer, own: Driver) -> None:

@@ -394,7 +394,7 @@ class MySQL(Server):
         # FOUND_ROWS (2): rowcount counts the rows that an UPDATE found, as with every other adapter, not only those
         # that it changed.
         # READ COMMITTED, as PostgreSQL has it: under the server's own default a transaction locks the gaps between rows
-        # too, and two requests that begin a session at the same moment may end in a deadlock.
+        # too, and more of them end in a deadlock.
         isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
         fixed = {
             "charset": "utf8mb4",

@@ -19,9 +19,9 @@ from pymysql.connections import Connection as PyMySQLConnection
 from pymysql.cursors import Cursor
 from pymysql.err import Error, OperationalError
 
-from coatcheck.drivers.mariadb.dialect import LOST, REFUSED, number_of
+from coatcheck.drivers.mariadb.dialect import LOST, number_of
 from coatcheck.drivers.mariadb.settings import Settings
-from coatcheck.drivers.mariadb.wire import check_version, nothing_for, rendered, reply_of
+from coatcheck.drivers.mariadb.wire import check_version, is_refusal, nothing_for, rendered, reply_of
 from coatcheck.drivers.sql.statement import Reply, Statement
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class PyMySQLClient:
                 cursor.execute(text)
                 rows = cursor.fetchall() if cursor.description else ()
         except Error as error:
-            if number_of(error) not in REFUSED:
+            if not is_refusal(statement, error):
                 raise
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)
@@ -239,7 +239,7 @@ class AioMySQLClient:
                     await cursor.execute(text)
                     rows = await cursor.fetchall() if cursor.description else ()
         except Error as error:
-            if number_of(error) not in REFUSED:
+            if not is_refusal(statement, error):
                 raise
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)

@@ -105,7 +105,7 @@ _CLASH: Final = frozenset({1020, 1213})
 _MISSING: Final = frozenset({1054, 1146})
 
 REFUSED: Final = frozenset({1062, 1264, 1690})
-"""A key that exists, or a number out of range: a statement that meets one has done nothing, as it was meant to."""
+"""A key that exists, or a number out of range."""
 
 _SAID: Final = {
     0: "the connection is closed",

@@ -13,8 +13,8 @@ from pymysql.cursors import Cursor
 from coatcheck.drivers._lent import Lent
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.mariadb.client import IN_TRANSACTION, QuietCursor
-from coatcheck.drivers.mariadb.dialect import REFUSED, MariaDBDialect, MySQLdbError, number_of
-from coatcheck.drivers.mariadb.wire import check_version, nothing_for, rendered, reply_of
+from coatcheck.drivers.mariadb.dialect import MariaDBDialect, MySQLdbError, number_of
+from coatcheck.drivers.mariadb.wire import check_version, is_refusal, nothing_for, rendered, reply_of
 from coatcheck.drivers.sql.dialect import Single
 from coatcheck.drivers.sql.lent import AsyncLentDriver, LentDriver
 from coatcheck.drivers.sql.statement import Reply, Statement
@@ -99,7 +99,7 @@ class DBAPIBorrower:
             rows = cursor.fetchall() if cursor.description else ()
             return reply_of(statement, cursor, rows)
         except MySQLdbError as error:
-            if number_of(error) not in REFUSED:
+            if not is_refusal(statement, error):
                 raise
             return nothing_for(statement)
         finally:
@@ -127,7 +127,7 @@ class AioMySQLBorrower:
                 await cursor.execute(text)
                 rows = await cursor.fetchall() if cursor.description else ()
         except MySQLdbError as error:
-            if number_of(error) not in REFUSED:
+            if not is_refusal(statement, error):
                 raise
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from coatcheck.drivers.mariadb.dialect import REFUSED, number_of
 from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["check_version", "nothing_for", "rendered", "reply_of"]
+__all__ = ["check_version", "is_refusal", "nothing_for", "rendered", "reply_of"]
 
 _VARBINARY: Final = 253  # the type by which the server announces a column of ours that holds text
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0)}
@@ -72,6 +73,14 @@ def _with_text(row: Sequence[Any], texts: Sequence[int]) -> tuple[object, ...]:
 
 def _signed(number: int) -> int:
     return number - (1 << 64) if number >> 63 else number
+
+
+def is_refusal(statement: Statement, error: Exception) -> bool:
+    """Tell whether *error* says that *statement* has done nothing, as it was meant to where a key exists.
+
+    So an insertion may be refused, or a sum that is out of range; that another change meets a key is an error.
+    """
+    return number_of(error) in REFUSED and statement.text.startswith("INSERT")
 
 
 def nothing_for(statement: Statement) -> Reply:

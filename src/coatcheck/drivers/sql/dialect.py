@@ -217,8 +217,11 @@ class Statements:
         self.find_successor = sql(_FIND + _BY_ENDED + lock)
         self.lock_user = sql(_FIND + "username = %s ORDER BY id" + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
+        # Whoever files a digest need not see the very latest, since unique keys refuse what comes too late; and the gap
+        # where nothing is found must not be locked, or sessions that begin at the same moment run into a deadlock.
+        self.taken = sql(f"({_FIND}digest = %s) UNION ALL ({_FIND}prior = %s)")
         # not with OR: where that is no use of two indexes, all rows would be locked
-        self.taken = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
+        self.filed = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
         self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
         self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)

@@ -175,7 +175,7 @@ class Common(Operations):
             return True
         yield from self._end([(digest, Reason.REVOKED, now, None)])
         if row is None:
-            if (yield from rows_of(sql.taken, (digest, digest))):
+            if (yield from rows_of(sql.filed, (digest, digest))):
                 raise Again  # a creation that the tombstone waited for: it is to be locked first
         elif not by_prior:  # expired or unreadable: it ends all the same, whatever another clock says
             yield from self._remove([row[0]])

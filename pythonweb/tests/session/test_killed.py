@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,18 @@ def test_both_or_none(site: Any, where: str, stop: int) -> None:
 def test_killed_at_any_moment(site: Any, tmp_path: Path) -> None:
     """Killed from outside, whatever it is just doing: the counts agree."""
     browser = site.browser(hits=0)
-    for patience in (0.3, 0.37, 0.43):
+    for patience in (0.01, 0.05, 0.12):
+        before = len(site.rows())
         command = [sys.executable, "-c", PROGRAM, str(site.path), browser.token, "never", "0"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(patience)
+            while len(site.rows()) == before:  # how long it takes to start is the machine's affair
+                assert process.poll() is None
+                time.sleep(0.005)
+            time.sleep(patience)
+            assert process.poll() is None
         finally:
             process.kill()
             process.wait()
         found = browser.read()
-        assert found["hits"] == len(site.rows()) == len(found.get("list", []))
-    assert site.rows()
+        assert found["hits"] == len(site.rows()) == len(found.get("list", [])) > before

@@ -238,7 +238,7 @@ def test_what_was_acknowledged_survives_a_kill(driver: SQLiteDriver) -> None:
         stored = int(bytes(values["", "a"].data)[: len(bytes(values["", "a"].data)) // 50])  # type: ignore[arg-type]
         count += sum(n % 2 == 0 for n in told)
         assert stored >= max(n for n in told if n % 2)
-        held = values["", "n"].data
+        held = values["", "n"].data if ("", "n") in values else 0  # a busy machine does not get as far
         assert isinstance(held, int)
         assert held - count in (0, 1)  # the last may be done and not yet told
         count = held

@@ -278,7 +278,7 @@ class Server(Adapter):
             raise MissingPackage(
                 f"adapter {name!r} needs the package {self.package!r}, which is missing: pip install {self.install}"
             ) from None
-        self.no_savepoint = self._module.OperationalError
+        self.no_savepoint = self._module.Error
 
     @abstractmethod
     def _arguments(self, server: dict[str, Any]) -> dict[str, Any]:

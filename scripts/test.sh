@@ -19,4 +19,5 @@ for module in (coatcheck, web):
 bash scripts/test_matrix.sh
 version=$(.venv-test/bin/python -c 'import platform; print(platform.python_version())')
 echo "Python $version: the whole suite, against the wheels"
-exec .venv-test/bin/pytest "$@"
+# Side by side, because much of it is waiting for servers that were killed; what shares a server stays together.
+exec .venv-test/bin/pytest -n auto --maxprocesses 4 --dist loadgroup "$@"

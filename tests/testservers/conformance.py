@@ -1,8 +1,8 @@
 """What a run found out, at its end: figures that tests recorded, and the table of drivers and rules.
 
 With --write-conformance the table is written into docs/conformance.md too. A test counts for an engine and a rule by
-its name: ``test_rule_05_…[redis]`` in tests/engines. A cell is the number of tests passed. Figures are what a test
-records as the property `figures`.
+its name, ``test_rule_05_…[redis]``, where it is in one of the files that are about all drivers. A cell is the number of
+tests passed. Figures are what a test records as the property `figures`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEGIN: Final = "<!-- conformance: written by pytest --write-conformance -->"
 END: Final = "<!-- end of conformance -->"
 SEQUENCES: Final = "any order"
 
-_TEST: Final = re.compile(r"tests/engines/test_\w+\.py::(?:.*::)?(test_\w+)\[([\w-]+)\]")
+_TEST: Final = re.compile(r"tests/engines/test_(?:contract|faults|forks)\.py::(?:.*::)?(test_\w+)\[([\w-]+)\]")
 _RULE: Final = re.compile(r"test_rule_(\d\d)_")
 
 Results = Mapping[str, Mapping[str, Counter[str]]]
@@ -72,7 +72,6 @@ class _Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if (report.when == "call" or not report.passed) and self.outcomes.get(report.nodeid) != "failed":
             self.outcomes[report.nodeid] = report.outcome
-
         if report.when == "call":
             self.figures += [str(value) for name, value in report.user_properties if name == "figures"]
 

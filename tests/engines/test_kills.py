@@ -28,7 +28,7 @@ from coatcheck.drivers.base import Capability
 
 LIMIT: Final = 1.0
 RECOVERY: Final = 2.0
-FAILOVER: Final = 12.0
+FAILOVER: Final = 20.0  # sentinels that do not agree on the first try wait for seconds
 AWAY: Final = 0.3
 
 Report = Callable[[str], None]

@@ -53,19 +53,34 @@ class MariaDBServer(Server):
         return self.folder / "data"
 
     @property
+    def temporary(self) -> Path:
+        """The folder of its temporary tables: a server that starts removes those of all others that it finds there."""
+        return self.folder / "tmp"
+
+    @property
     def _socket(self) -> Path:
         return self.folder / "mariadb.sock"
 
     def prepare(self) -> None:
         self._ready = False
+        self.temporary.mkdir(exist_ok=True)
+        self._give(self.temporary)
         if not (self.data / "mysql").exists():
             options = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
             small = ("--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0")
-            self.run_tool("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", *options, *small)
+            self.run_tool(
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={self.data}",
+                f"--tmpdir={self.temporary}",
+                *options,
+                *small,
+            )
 
     def command_line(self) -> list[str]:
         settings = [
             f"--datadir={self.data}",
+            f"--tmpdir={self.temporary}",
             f"--socket={self._socket}",
             f"--pid-file={self.folder / 'pid'}",
             f"--port={self.port}",

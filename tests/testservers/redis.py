@@ -314,7 +314,7 @@ class RedisSentinel(Group):
         monitored = [
             f"sentinel monitor {self.service} {self.nodes[0].host} {self.nodes[0].port} 2",
             f"sentinel down-after-milliseconds {self.service} {down_after}",
-            f"sentinel failover-timeout {self.service} 5000",
+            f"sentinel failover-timeout {self.service} 2000",
         ]
         self.sentinels: Final = [_Sentinel(folder / f"sentinel{n}", monitored) for n in range(3)]
         self.members = [*self.nodes, *self.sentinels]

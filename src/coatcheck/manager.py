@@ -44,6 +44,7 @@ class SessionManager(ManagerBase):
     """
 
     driver: Driver
+    _loads_by_itself = True
 
     def __init__(
         self,
@@ -56,7 +57,6 @@ class SessionManager(ManagerBase):
     ) -> None:
         super().__init__(policy, codec, listeners, clock)
         self.driver = open_driver(storage) if isinstance(storage, str) else storage
-        self._loader = self._load
 
     def open(
         self,
@@ -221,6 +221,7 @@ class AsyncSessionManager(ManagerBase):
     """
 
     driver: AsyncDriver
+    _loads_by_itself = False
 
     def __init__(
         self,

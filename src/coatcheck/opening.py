@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
@@ -27,10 +28,11 @@ _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
 
 
-class ManagerBase:
+class ManagerBase(ABC):
     """A `Policy`, a `Codec`, listeners and a clock: what a manager knows before it asks its driver for anything."""
 
     driver: Driver | AsyncDriver
+    _loads_by_itself: ClassVar[bool]  # False where a load has to be awaited
 
     def __init__(
         self,
@@ -48,11 +50,14 @@ class ManagerBase:
         self._warned_http = False
         self._warned_risk = False
         self._names: Final = {channel: cookie_name(self.policy, channel) for channel in Channel}
-        self._loader: Callable[[Any, State], None] | None = None  # None where a load has to be awaited
 
     def emit(self, event: Event) -> None:
         """Log an event and tell the listeners."""
         emit(self._listeners, event)
+
+    @abstractmethod
+    def _load(self, driver: Any, state: State) -> Any:
+        """Have the session of a request loaded."""
 
     def sweep_due(self) -> bool:
         """Count a response that wrote something; True where a sweep is due after it."""
@@ -68,7 +73,8 @@ class ManagerBase:
             self._warn_of_http()
         state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
         state.revocations = self._revocations
-        state.loader = self._loader
+        if self._loads_by_itself:
+            state.loader = self._load
         state.driver = driver
         if driver.rotation_bits:
             state.rotation_bits = driver.rotation_bits

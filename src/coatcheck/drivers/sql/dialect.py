@@ -262,7 +262,8 @@ class Statements:
         self.guard = sql(
             dialect.insert_new("coatcheck_ended (digest, reason, expires, sid) VALUES (%s, 'unknown', 0, NULL)")
         )
-        self.unguard = sql("DELETE FROM coatcheck_ended WHERE digest = %s AND expires = 0")
+        # Not by `expires`, which has an index: a server that chose that one would lock the guards of others with it.
+        self.unguard = sql("DELETE FROM coatcheck_ended WHERE digest = %s AND reason = 'unknown'")
         into_fence = "coatcheck_fence (username, moment, expires) VALUES (%s, %s, %s)"
         wrong = (
             f"new.moment > 0 AND old.moment > new.moment + {CLOCK_SKEW}"  # 0 comes from a log-in, and raises nothing

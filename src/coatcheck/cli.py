@@ -23,6 +23,7 @@ try:
     import typer
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 except ModuleNotFoundError as error:
     sys.exit(f"the command line needs the package {error.name!r}: pip install 'coatcheck[cli]'")
 
@@ -72,7 +73,7 @@ def check(url: Url) -> None:
         out.print(_promises(driver))
         advice = driver.advice()
     for sentence in advice:
-        out.print(f"[yellow]to mend:[/yellow] {sentence}", highlight=False)
+        out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
     if advice:
         raise typer.Exit(SHOULD_BE_MENDED)
 
@@ -99,7 +100,7 @@ class _Storage:
 
 
 def _give_up(error: CoatcheckError) -> NoReturn:
-    Console(stderr=True).print(f"[red]coatcheck:[/red] {error}", highlight=False)
+    Console(stderr=True).print(Text.assemble(("coatcheck:", "red"), f" {error}"))  # text: it may have brackets in it
     raise typer.Exit(CANNOT_BE_USED) from error
 
 

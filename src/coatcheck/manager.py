@@ -171,25 +171,35 @@ class SessionManager(ManagerBase):
             _log.warning("could not sweep expired sessions", exc_info=True)
             return 0
 
-    def sessions_of(self, user: str) -> list[SessionInfo]:
+    def sessions_of(self, user: str, *, driver: Driver | None = None) -> list[SessionInfo]:
         """List the live sessions of *user*, oldest first.
+
+        Args:
+            user: The user, as `Session.login` takes it.
+            driver: A driver on a connection that the application lends; default the manager's own.
 
         Raises:
             UnsupportedCapability: The engine keeps no index by user.
         """
-        return self.driver.sessions_of(check_user(user), self.clock())
+        return (driver or self.driver).sessions_of(check_user(user), self.clock())
 
-    def revoke_user(self, user: str, *, keep: str | None = None) -> int:
+    def revoke_user(self, user: str, *, keep: str | None = None, driver: Driver | None = None) -> int:
         """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
 
         A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3). One in the same
         request, after this call or into the session *keep*, stands.
 
+        Args:
+            user: The user, as `Session.login` takes it.
+            keep: The sid of the session that goes on.
+            driver: A driver on a connection that the application lends, such as the one on which the new password is
+                written; default the manager's own.
+
         Raises:
             UnsupportedCapability: The engine keeps no index by user.
         """
         now = self.clock()
-        ended = self.driver.revoke_user(check_user(user), now, keep=keep)
+        ended = (driver or self.driver).revoke_user(check_user(user), now, keep=keep)
         self._revocations.note(user, now, keep)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
@@ -335,14 +345,14 @@ class AsyncSessionManager(ManagerBase):
             _log.warning("could not sweep expired sessions", exc_info=True)
             return 0
 
-    async def sessions_of(self, user: str) -> list[SessionInfo]:
+    async def sessions_of(self, user: str, *, driver: AsyncDriver | None = None) -> list[SessionInfo]:
         """List the live sessions of *user*, oldest first; see `SessionManager.sessions_of`."""
-        return await self.driver.sessions_of(check_user(user), self.clock())
+        return await (driver or self.driver).sessions_of(check_user(user), self.clock())
 
-    async def revoke_user(self, user: str, *, keep: str | None = None) -> int:
+    async def revoke_user(self, user: str, *, keep: str | None = None, driver: AsyncDriver | None = None) -> int:
         """End all sessions of *user* but the one with the sid *keep*; see `SessionManager.revoke_user`."""
         now = self.clock()
-        ended = await self.driver.revoke_user(check_user(user), now, keep=keep)
+        ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=keep)
         self._revocations.note(user, now, keep)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))

@@ -62,10 +62,10 @@ def test_the_url_may_stand_in_the_environment() -> None:
 
 
 def test_what_should_be_mended_is_said_and_is_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryDriver, "advice", lambda _: ["it forgets everything: use sqlite:///sessions.db"])
+    monkeypatch.setattr(MemoryDriver, "advice", lambda _: ["it forgets [/everything]: use sqlite:///sessions.db"])
     result = run("check", "memory:")
     assert result.exit_code == 3
-    assert "to mend: it forgets everything: use sqlite:///sessions.db" in said(result)
+    assert "to mend: it forgets [/everything]: use sqlite:///sessions.db" in said(result)
 
 
 @pytest.mark.parametrize("command", ["init", "check"])
@@ -75,6 +75,7 @@ def test_what_should_be_mended_is_said_and_is_a_status_of_its_own(monkeypatch: p
         ("nosql://ann:s3cret@host/db", "unknown scheme 'nosql'"),
         ("sqlite:///no/such/folder/s.db", "does not exist: create it"),
         ("sessions.db", "the storage URL has no scheme"),
+        ("redis://127.0.0.1:99999", "no number from 1 to 65535: a URL is redis://[user:password@]host"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_on_standard_error(command: str, url: str, says: str) -> None:

@@ -77,6 +77,18 @@ def test_urls_that_cannot_work(url: str, says: str) -> None:
 
 
 def test_no_password_is_repeated() -> None:
+    for url in (
+        "redis://u:12/s3cret@host/0",
+        "redis://u:12?s3cret=x@host",
+        "postgresql://u:12?x=s3cret@host",
+        "mariadb://u:1/s3cret@host/db",
+        "redis://u:s3cret@host:99999",
+        "redis://u:s3cret#@host",
+        "memcached://u:s3cret@host:x",
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            open_driver(url)
+        assert "s3cret" not in str(caught.value)
     for url in ("nosql://ann:s3cret@host/db", "sqlite://ann:s3cret@host/db", "ann:s3cret@host", "//ann:s3cret@host/"):
         with pytest.raises(ConfigurationError) as caught:
             open_driver(url)
@@ -114,6 +126,10 @@ def test_an_entry_point_that_is_no_driver(monkeypatch: pytest.MonkeyPatch, value
     offer(monkeypatch, strange=value)
     with pytest.raises(ConfigurationError, match="no Driver with from_url"):
         open_driver("strange://host")
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    assert isinstance(open_driver("SQLite:///s.db"), SQLiteDriver)
 
 
 def test_the_built_in_drivers_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

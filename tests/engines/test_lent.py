@@ -21,13 +21,15 @@ from django.db.utils import ConnectionHandler
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from testservers import MariaDBServer, PostgreSQLServer
 
+from coatcheck import SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import MariaDBDriver
 from coatcheck.drivers.postgresql import PostgreSQLDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable
 from coatcheck.record import Conflict, Delta, Gone, Name, Put, Reason
-from coatcheck.testing.helpers import START, committed, digest, loaded, puts, started
+from coatcheck.testing import Clock, signed_in
+from coatcheck.testing.helpers import START, committed, digest, loaded, puts, started, user
 
 A: Name = ("", "a")
 B: Name = ("", "b")
@@ -256,6 +258,29 @@ def test_a_rollback_undoes_both(database: Database, lender: Lender) -> None:
     assert loaded(database.driver, record.digest, START).values == {}
     assert loaded(database.driver, other.digest, START).sid == other.sid
     assert isinstance(database.driver.load(mine.digest, START), type(database.driver.load(digest(), START)))
+
+
+@pytest.mark.parametrize("outcome", ["commit", "rollback"])
+def test_a_new_password_and_the_end_of_all_sessions_land_together(
+    database: Database, lender: Lender, outcome: str
+) -> None:
+    """As a manager does it, on the application's connection."""
+    who, clock = user(), Clock()
+    manager = SessionManager(database.driver, clock=clock)
+    other = signed_in(manager, who)
+    clock.advance(1)
+    borrowed = database.driver.borrow(lender.lent)
+    lender.order("a new password")
+    assert len(manager.sessions_of(who, driver=borrowed)) == 1
+    assert manager.revoke_user(who, driver=borrowed) == 1
+    mine = manager.open((), driver=borrowed)
+    mine.login(who)
+    assert manager.save(mine, driver=borrowed).set_cookie is not None
+    getattr(lender, outcome)()
+    landed = outcome == "commit"
+    assert database.orders() == (["a new password"] if landed else [])
+    assert manager.open([other.header]).user == (None if landed else who)
+    assert len(manager.sessions_of(who)) == 1
 
 
 @pytest.mark.parametrize("outcome", ["commit", "rollback"])

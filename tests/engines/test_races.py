@@ -135,6 +135,12 @@ def log_in_again(manager: SessionManager, cookie: str, user: str, clock: Clock) 
     cookie_of(manager, session)
 
 
+def rotate(manager: SessionManager, cookie: str, user: str, clock: Clock) -> None:
+    session = manager.open([cookie])
+    session.rotate()
+    cookie_of(manager, session)
+
+
 def expire(manager: SessionManager, cookie: str, user: str, clock: Clock) -> None:
     clock.advance(601)
 
@@ -143,7 +149,7 @@ def digest_in(cookie: str) -> bytes:
     return Token(cookie.partition("=")[2]).digest
 
 
-ENDS = (logout, revoke, revoke_user, log_in_again, expire)
+ENDS = (logout, revoke, revoke_user, rotate, log_in_again, expire)
 
 
 def append(session: Session) -> None:
@@ -174,7 +180,7 @@ CHANGES = (append, assign, increment, assign_after_a_look, clear)
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_commit_in_flight_revives_nothing(driver: Driver, end: Callable[..., None]) -> None:
-    """A hundred forced interleavings for each way to end, five ways in all."""
+    """A hundred forced interleavings for each way to end, six ways in all."""
     forced, clock = Interleaving(driver), Clock()
     manager = SessionManager(forced, Policy(idle=600), clock=clock)
     for n in range(100):

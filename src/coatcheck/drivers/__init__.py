@@ -80,7 +80,8 @@ def built_in_drivers() -> list[type[Driver]]:
 def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
     from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415 (slow to import, and needed once)
 
-    scheme, colon, _ = url.partition(":")
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower()
     chosen = EntryPoint(scheme, built_in[scheme], group) if colon and scheme in built_in else None
     if chosen is None:
         offered: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=group)}
@@ -94,5 +95,5 @@ def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
         raise ConfigurationError(
             f"the entry point {scheme!r} of {group} names {chosen.value}, which is no {kind.__name__} with from_url()"
         )
-    made: D = driver.from_url(url)
+    made: D = driver.from_url(f"{scheme}:{rest}")
     return made

@@ -115,6 +115,12 @@ def parsed(url: str, engine: str, form: str, known: Sequence[str]) -> Place:
     if not separator or "#" in rest or "#" in query:
         raise ConfigurationError(f"a URL for {engine} is {form}")
     authority, _, path = rest.partition("/")
+    if "@" in path or "@" in query:
+        # What looks like a path or an option may be the second half of a password.
+        raise ConfigurationError(
+            f"the URL for {engine} has an @ after a / or ?: characters that mean something in a URL are written with %,"
+            " such as %2F for / and %40 for @"
+        )
     login, at, places = authority.rpartition("@")
     username, colon, password = login.partition(":")
     return Place(

@@ -20,6 +20,7 @@
     races a rotation ends the session all the same. `revoke_user` ends all sessions of a user but the one with the sid
     `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
     is answered `Gone(REVOKED)`, in `create`, `commit` and `rotate` (the session `keep` included: it need not log in).
+    Moments are the callers': log-ins and revocations of several hosts are in order as far as their clocks agree.
     A revocation that lies over `CLOCK_SKEW` ahead of `now` was dated by a wrong clock: it refuses nobody, and the next
     one takes its place.
     `sessions_of` lists the live sessions of a user, `dead` says which of some sids are not alive. The index by user is

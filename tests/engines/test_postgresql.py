@@ -260,6 +260,22 @@ def test_another_schema_version_is_refused(engine: Engine, postgresql_server: Po
 
 
 @ways
+@pytest.mark.parametrize("how", ["data = NULL, number = NULL", "version = 0", "version = -1"])
+def test_a_value_that_another_program_spoilt(engine: Engine, postgresql_server: PostgreSQLServer, how: str) -> None:
+    """It is missing, and the next write replaces it."""
+    driver = engine.open()
+    driver.setup()
+    table = inside(driver)._dialect.named("coatcheck_value")
+    record = started(driver, values={A: b"a", B: b"b", N: 1})
+    for delta in (Delta(puts={A: Put(b"new", ABSENT)}, increments={N: 3}), Delta(increments={N: 3})):
+        postgresql_server.sql(f"UPDATE {table} SET {how} WHERE name <> 'b'")  # noqa: S608 (ours)
+        assert loaded(driver, record.digest, START).values.keys() == {B}
+        assert committed(driver.commit(record.digest, delta, START)).counters == {N: 3}
+    committed(driver.commit(record.digest, puts({A: b"new"}, ABSENT), START))
+    assert loaded(driver, record.digest, START).values.keys() == {A, B, N}
+
+
+@ways
 def test_many_set_up_at_once(engine: Engine) -> None:
     drivers = [engine.open() for _ in range(6)]
     gate = threading.Barrier(6)

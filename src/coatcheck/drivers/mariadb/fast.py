@@ -64,10 +64,10 @@ class Fast:
             f" WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r}"
         )
         # MySQL has no RETURNING: the sum comes back as what the server calls the id of the new row. Where the value is
-        # no counter, the version is out of range, and that is an error.
+        # no counter, or counts as missing, the version is out of range, and that is an error.
         self.increment: Final = sql(
             _INSERT.format("%s, %s, %s, NULL, CAST(LAST_INSERT_ID(%s) AS SIGNED)")
-            + " ON DUPLICATE KEY UPDATE version = IF(number IS NULL, -1, VALUES(version)),"
+            + " ON DUPLICATE KEY UPDATE version = IF(number IS NULL OR version = 0, -1, VALUES(version)),"
             " number = CAST(LAST_INSERT_ID(number + VALUES(number)) AS SIGNED)"
         )
 

@@ -32,7 +32,7 @@ def _literal(value: object) -> str:
         return "NULL"
     if isinstance(value, str):
         value = value.encode()
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):  # the latter in the key of a row that somebody spoilt
         return f"X'{value.hex()}'"
     if isinstance(value, float):
         return f"{value!r}e0" if "e" not in repr(value) else repr(value)  # without an exponent it would be a DECIMAL

@@ -60,7 +60,7 @@ _SET: Final = "SET version = %s, data = %s, number = %s"
 _PUT_BASED: Final = f"UPDATE coatcheck_value AS v {_SET} FROM s {_WHERE} RETURNING v.session, v.number"
 _DROP: Final = f"DELETE FROM coatcheck_value AS v USING s {_WHERE} RETURNING v.session, v.number"
 _INCREMENT: Final = f"""{_ONE} {_KEY} DO UPDATE SET version = excluded.version, number = v.number + excluded.number
-    WHERE v.number BETWEEN %s AND %s RETURNING v.session, v.number"""
+    WHERE v.version > 0 AND v.number BETWEEN %s AND %s RETURNING v.session, v.number"""
 
 
 class Fast:

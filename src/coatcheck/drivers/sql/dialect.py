@@ -226,7 +226,9 @@ class Statements:
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
         self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)
         self._versions = sql(
-            "SELECT app, name, version, number FROM coatcheck_value WHERE session = %s AND (app, name) IN "
+            # not those that are missing to whoever loads them, since nothing in them makes sense
+            "SELECT app, name, version, number FROM coatcheck_value"
+            " WHERE session = %s AND version > 0 AND (data IS NOT NULL OR number IS NOT NULL) AND (app, name) IN "
         )
         self._current = current
         self.expired = sql(

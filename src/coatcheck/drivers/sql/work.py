@@ -261,7 +261,7 @@ class Common(Operations):
             request = dialect.table_exists(f"coatcheck_{table}")
             if not (yield from rows_of(request.text, request.parameters)):
                 return False
-        meta = dict(cast("list[tuple[str, str]]", (yield from rows_of(dialect.sql.meta))))
+        meta = {name: content for name, content in (yield from rows_of(dialect.sql.meta)) if type(name) is str}
         if "schema" not in meta:  # a creator died before its last statement
             return False
         if meta["schema"] != SCHEMA_VERSION:
@@ -311,11 +311,20 @@ def _digests_of(found: Found, now: float) -> list[tuple[bytes, Reason, float, st
 
 
 def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
-    """Give the session in rows of the statement `load`, or why it is none."""
+    """Give the session in rows of the statement `load`, or why it is none.
+
+    A value that another program spoilt is left out: to the application it is missing, and its next write replaces it.
+    """
     values: dict[Name, Value] = {}
     for row in rows:
         app, key, version, data, number = row[11:]
         content = data if number is None else number
-        if content is not None:
-            values[app, key] = Value(content, version)  # type: ignore[index,arg-type]  # the columns have these types
+        if (
+            (type(content) is bytes or type(content) is int)
+            and type(version) is int
+            and version > 0
+            and type(app) is str
+            and type(key) is str
+        ):
+            values[app, key] = Value(content, version)
     return record_of(rows[0][:11], values, digest, now, stale=stale)

@@ -121,7 +121,8 @@ class SQLOperations(Common):
         user = delta.user
         if user is None:
             rows = yield from rows_of(self.dialect.sql.peek, (digest, digest))
-            user = cast("str | None", rows[0][0]) if rows else None
+            found = rows[0][0] if rows else None
+            user = found if isinstance(found, str) else None  # neither None nor text is unreadable, and not written to
         return user, 0.0 if user is None else (yield from self._fence_of(user, now))
 
     def _held(self, found: Found, delta: Delta) -> Steps[Held]:
@@ -152,7 +153,9 @@ class SQLOperations(Common):
     def _clear(self, session: object, delta: Delta) -> Steps[None]:
         sql = self.dialect.sql
         if delta.spare and (delta.clears or delta.clear_all):
-            names = cast("list[Name]", (yield from rows_of(sql.names, (session,))))
+            rows = yield from rows_of(sql.names, (session,))
+            # what is no text belongs to a value that nobody can read or write
+            names = [(app, key) for app, key in rows if isinstance(app, str) and isinstance(key, str)]
             for chunk in in_chunks(cleared(delta, names)):
                 yield from count_of(*sql.drop(session, chunk))
         elif delta.clear_all:

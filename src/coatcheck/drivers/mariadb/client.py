@@ -7,6 +7,7 @@ end of a connection that broke inside it from looking like one that can be used:
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import ssl
@@ -21,7 +22,16 @@ from pymysql.err import Error, OperationalError
 
 from coatcheck.drivers.mariadb.dialect import LOST, number_of
 from coatcheck.drivers.mariadb.settings import Settings
-from coatcheck.drivers.mariadb.wire import check_version, is_refusal, nothing_for, rendered, reply_of
+from coatcheck.drivers.mariadb.wire import (
+    MOST,
+    check_length,
+    check_version,
+    is_refusal,
+    most_in,
+    nothing_for,
+    rendered,
+    reply_of,
+)
 from coatcheck.drivers.sql.statement import Reply, Statement
 
 if TYPE_CHECKING:
@@ -42,9 +52,15 @@ _NO_LOGIN: Final = 2059
 
 
 class _Exchange:
-    """What is known of an exchange with the server: whether its answer was read to the end."""
+    """What is known of the exchange with the server.
+
+    Attributes:
+        is_busy: Whether an answer was not read to its end.
+        most: The server's max_allowed_packet, once it was asked.
+    """
 
     is_busy = False
+    most: float = math.inf
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[None]:
@@ -126,6 +142,7 @@ class PyMySQLClient:
             check_version(connection.get_server_info())  # type: ignore[no-untyped-call]
             for text in settings.session:
                 self.run(connection, Statement(text), deadline)
+            connection.most = most_in(self.run(connection, MOST, deadline))
         except BaseException:
             connection.discard()
             raise
@@ -133,6 +150,7 @@ class PyMySQLClient:
 
     def run(self, connection: Connection, statement: Statement, deadline: float, /) -> Reply:
         text = rendered(statement)
+        check_length(text, connection.most)
         connection.limit(deadline)
         try:
             with connection.exchange(), connection.cursor(Cursor) as cursor:
@@ -226,6 +244,7 @@ class AioMySQLClient:
             check_version(connection.get_server_info())
             for text in settings.session:
                 await self.run(connection, Statement(text), deadline)
+            connection.most = most_in(await self.run(connection, MOST, deadline))
         except BaseException:
             connection.discard()
             raise
@@ -233,6 +252,7 @@ class AioMySQLClient:
 
     async def run(self, connection: AsyncConnection, statement: Statement, _deadline: float, /) -> Reply:
         text = rendered(statement)
+        check_length(text, connection.most)
         try:
             with connection.exchange():
                 async with connection.cursor(QuietCursor) as cursor:

@@ -10,6 +10,7 @@ import re
 from typing import ClassVar, Final, cast
 
 from pymysql.err import Error as PyMySQLError
+from pymysql.err import OperationalError
 
 from coatcheck.drivers.mariadb.fast import Fast
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
@@ -21,7 +22,7 @@ try:
 except ImportError:
     MySQLdbError = PyMySQLError
 
-__all__ = ["LOST", "NAME", "REFUSED", "MariaDBDialect", "MySQLdbError", "number_of"]
+__all__ = ["LOST", "NAME", "REFUSED", "MariaDBDialect", "MySQLdbError", "TooLong", "number_of"]
 
 NAME: Final = "mariadb"
 
@@ -102,6 +103,7 @@ LOST: Final = frozenset({
 """The numbers of errors that end a connection."""
 
 _CLASH: Final = frozenset({1020, 1213})
+_TOO_LONG: Final = 1153
 _MISSING: Final = frozenset({1054, 1146})
 
 REFUSED: Final = frozenset({1062, 1264, 1690})
@@ -146,6 +148,22 @@ _SAID: Final = {
     4031: "the server has ended a connection that was idle",
 }
 """In our own words: the server's may repeat values."""
+
+
+class TooLong(OperationalError):
+    """A statement that the server would not take. It was not sent: the server would have ended the connection.
+
+    Args:
+        length: The bytes of its packet.
+        most: The server's max_allowed_packet.
+    """
+
+    def __init__(self, length: int, most: int) -> None:
+        super().__init__(
+            _TOO_LONG,
+            f"the change takes a statement of {length} bytes, in which values have twice their size, and the server's"
+            f" max_allowed_packet is {most}: raise it, or lower Policy(max_value_bytes=)",
+        )
 
 
 class MariaDBDialect(Dialect):
@@ -227,6 +245,8 @@ class MariaDBDialect(Dialect):
         return Trouble.MISSING if number in _MISSING else Trouble.OTHER
 
     def said(self, error: Exception) -> str:
+        if isinstance(error, TooLong):
+            return str(error.args[1])
         number = number_of(error)
         if number is None:
             return f"{type(error).__name__}: no answer that makes sense"

@@ -14,7 +14,17 @@ from coatcheck.drivers._lent import Lent
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.mariadb.client import IN_TRANSACTION, QuietCursor
 from coatcheck.drivers.mariadb.dialect import MariaDBDialect, MySQLdbError, number_of
-from coatcheck.drivers.mariadb.wire import check_version, is_refusal, nothing_for, rendered, reply_of
+from coatcheck.drivers.mariadb.wire import (
+    MOST,
+    SHORT,
+    check_length,
+    check_version,
+    is_refusal,
+    most_in,
+    nothing_for,
+    rendered,
+    reply_of,
+)
 from coatcheck.drivers.sql.dialect import Single
 from coatcheck.drivers.sql.lent import AsyncLentDriver, LentDriver
 from coatcheck.drivers.sql.statement import Reply, Statement
@@ -92,10 +102,13 @@ class DBAPIBorrower:
 
     def run(self, connection: Any, statement: Statement, /) -> Reply:
         check_version(connection.get_server_info())
+        text = rendered(statement)
+        if len(text) > SHORT:
+            check_length(text, most_in(self.run(connection, MOST)))
         kind = Cursor if isinstance(connection, PyMySQLConnection) else sys.modules["MySQLdb.cursors"].Cursor
         cursor = connection.cursor(kind)  # not the application's own, which may give rows of another form
         try:
-            cursor.execute(rendered(statement))
+            cursor.execute(text)
             rows = cursor.fetchall() if cursor.description else ()
             return reply_of(statement, cursor, rows)
         except MySQLdbError as error:
@@ -122,6 +135,8 @@ class AioMySQLBorrower:
     async def run(self, connection: Any, statement: Statement, /) -> Reply:
         check_version(connection.get_server_info())
         text = rendered(statement)
+        if len(text) > SHORT:
+            check_length(text, most_in(await self.run(connection, MOST)))
         try:
             async with connection.cursor(QuietCursor) as cursor:
                 await cursor.execute(text)

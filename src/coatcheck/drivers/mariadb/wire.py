@@ -10,13 +10,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from coatcheck.drivers.mariadb.dialect import REFUSED, number_of
+from coatcheck.drivers.mariadb.dialect import REFUSED, TooLong, number_of
 from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["check_version", "is_refusal", "nothing_for", "rendered", "reply_of"]
+__all__ = [
+    "MOST",
+    "SHORT",
+    "check_length",
+    "check_version",
+    "is_refusal",
+    "most_in",
+    "nothing_for",
+    "rendered",
+    "reply_of",
+]
+
+MOST: Final = Statement("SELECT @@max_allowed_packet", (), Wants.ROWS)
+"""Asks how much the server takes at once from this connection, which does not change while it is open."""
+
+SHORT: Final = 1 << 14
+"""A statement of as many bytes is taken to be short enough for every server."""
 
 _VARBINARY: Final = 253  # the type by which the server announces a column of ours that holds text
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0)}
@@ -39,6 +55,26 @@ def _literal(value: object) -> str:
     if isinstance(value, int):
         return str(int(value))
     raise TypeError(f"no parameter of a statement is a {type(value).__name__}")
+
+
+def most_in(reply: Reply) -> int:
+    """Give the bytes in the reply to `MOST`."""
+    return int(cast("Sequence[Sequence[Any]]", reply)[0][0])
+
+
+def check_length(text: str, most: float) -> None:
+    """Look whether the server takes a statement.
+
+    Args:
+        text: All of it, as `rendered` gives it: in ASCII.
+        most: The server's max_allowed_packet.
+
+    Raises:
+        TooLong: It does not.
+    """
+    length = len(text) + 1  # with the byte that says what it is
+    if length >= most:
+        raise TooLong(length, int(most))
 
 
 def reply_of(statement: Statement, cursor: Any, rows: Sequence[Sequence[Any]]) -> Reply:

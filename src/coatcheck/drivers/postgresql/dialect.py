@@ -84,7 +84,12 @@ _UNSURE: Final = (
 )  # the connection, a shutdown, the system, the server itself: also PgBouncer's
 
 _REMEDIES: Final = {
-    "25006": "this is a standby: name the primary in the URL, or all hosts and target_session_attrs=read-write",
+    "22021": "another program wrote what is no UTF-8: keep sessions in a database with the encoding UTF8",
+    "25006": (
+        "it is read-only (a standby, or a role or database that may only read): name the primary in the URL, or all"
+        " hosts and target_session_attrs=read-write; or set default_transaction_read_only = off for that role or"
+        " database"
+    ),
     "25P03": "the transaction was idle for too long and is undone",
     "42501": "grant this user SELECT, INSERT, UPDATE and DELETE on the session tables",
     "53100": "the disk is full",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,13 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor, SSDictCursor
-from testservers import MariaDBServer
+from testservers import MariaDBServer, wait_until
 
 from coatcheck import SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
-from coatcheck.record import Delta, Name
+from coatcheck.record import Delta, Missing, Name, Reason
 from coatcheck.testing import Blocking, DriverContract
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 from coatcheck.testing.wrapped import WrappedDriver
@@ -271,6 +272,33 @@ def test_a_deadlock_is_for_the_application_to_answer(mariadb_server: MariaDBServ
     assert said[0] == "done"
     assert "a deadlock" in said[1]
     assert "rolled back and begun anew" in said[1]
+
+
+def test_a_cancelled_task_costs_the_lent_connection(mariadb_server: MariaDBServer, own: Driver) -> None:
+    """The application's own commit says so, and nothing of its transaction is kept."""
+    held, new = started(own), make_record()
+    waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+
+    async def work() -> None:
+        server = mariadb_server
+        where = {"host": server.host, "port": server.port, "db": "lending"}
+        connection = await aiomysql.connect(**where, user=server.user, password=server.password)
+        lent = AsyncMariaDBDriver.from_url(server.url_of("lending")).borrow(connection)
+        committed(await lent.create(new, START))
+        task = asyncio.create_task(lent.commit(held.digest, puts({A: b"x"}), START))
+        await asyncio.to_thread(wait_until, lambda: server.sql(waits).strip() == "1", "a wait for a lock", 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(aiomysql.InterfaceError, match="Cancelled during execution"):
+            await connection.commit()
+
+    with closing(connected(mariadb_server)) as other, closing(other.cursor()) as cursor:
+        cursor.execute("SELECT id FROM coatcheck_session WHERE digest = %s FOR UPDATE", (held.digest,))
+        asyncio.run(asyncio.wait_for(work(), 20))
+        other.rollback()
+    assert own.load(new.digest, START) == Missing(Reason.UNKNOWN)
+    assert loaded(own, held.digest, START).values == {}
 
 
 def test_what_else_cannot_be_lent(mariadb_server: MariaDBServer, own: MariaDBDriver) -> None:

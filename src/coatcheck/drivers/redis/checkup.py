@@ -31,7 +31,8 @@ class Look(NamedTuple):
 def first_look(keys: Keys, *, is_writing: bool) -> Steps[Look]:
     """Check the schema version, and look at the settings of all servers together.
 
-    A server that does not answer is none of the business of an operation that goes to another one.
+    A server that does not answer is none of the business of an operation that goes to another one; but where nobody
+    can be reached, that operation would only learn that this is known already.
 
     Args:
         keys: The names of the keys.
@@ -39,6 +40,7 @@ def first_look(keys: Keys, *, is_writing: bool) -> Steps[Look]:
 
     Raises:
         ConfigurationError: Another version of coatcheck stored sessions under this prefix.
+        NotSent: No server can be reached.
     """
     slot = keys.slot(keys.schema)
     addresses = yield Primaries()
@@ -48,6 +50,8 @@ def first_look(keys: Keys, *, is_writing: bool) -> Steps[Look]:
         *(written if is_writing else []),
         ask(b"GET", keys.schema, slot=slot, may_fail=True),
     ]
+    if all(isinstance(reply, NotSent) and not reply.is_reset for reply in replies):
+        raise replies[-1]
     infos, version = replies[: len(addresses)], replies[-1]
     if not isinstance(version, Exception):
         schema_checked(version)

@@ -45,6 +45,8 @@ class Keys:
         self.schema: Final = self.base + b"schema"
         self._is_spread: Final = is_spread
         self._bases: Final = [self.base + b"{%02x}:" % number for number in range(256)] if is_spread else []
+        of_session = rb"%b(d:.{32}|s:[0-9a-f]{32})" % (rb"\{[0-9a-f]{2}\}:" if is_spread else b"")
+        self._ours: Final = re.compile(rb"%b(schema|\{u:.*\}:[uf]|%b)" % (self.base, of_session), re.DOTALL)
         self._slots: Final = [key_slot(base) for base in self._bases]
 
     def of_digest(self, digest: bytes) -> tuple[bytes, int]:
@@ -58,6 +60,10 @@ class Keys:
         """Give what the keys of a user begin with, and their slot."""
         key = self.base + b"{u:%b}:" % user.encode()
         return key, key_slot(key) if self._is_spread else 0
+
+    def is_ours(self, key: bytes) -> bool:
+        """Tell whether a key is one that we made under this prefix: another program may use the prefix too."""
+        return self._ours.fullmatch(key) is not None
 
     def slot(self, key: bytes) -> int:
         """Give the slot of a key."""

@@ -7,8 +7,10 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from hiredis import pack_command
+from redis.exceptions import RedisError
 
 from coatcheck.drivers.redis.scripts import Script
+from coatcheck.drivers.redis.trouble import SPOILT, Lost, NotSent, refused, said, was_begun
 
 __all__ = [
     "Address",
@@ -19,6 +21,7 @@ __all__ = [
     "Primaries",
     "ask",
     "command",
+    "given",
     "is_refusal",
     "loading",
     "run",
@@ -60,6 +63,7 @@ class Ask(NamedTuple):
         script: The script that it runs.
         address: Whom it is for; None for whoever has the slot.
         may_fail: Whether an error is a reply like others.
+        may_be_spoilt: Whether the error that the key holds something else is.
     """
 
     packed: bytes
@@ -68,6 +72,7 @@ class Ask(NamedTuple):
     script: Script | None = None
     address: Address | None = None
     may_fail: bool = False
+    may_be_spoilt: bool = False
 
 
 class Primaries(NamedTuple):
@@ -102,9 +107,10 @@ def ask(
     effect: Effect = Effect.READS,
     address: Address | None = None,
     may_fail: bool = False,
+    may_be_spoilt: bool = False,
 ) -> Ask:
     """Give the request for a command; see `Ask`."""
-    return Ask(command(*words), slot, effect, None, address, may_fail)
+    return Ask(command(*words), slot, effect, None, address, may_fail, may_be_spoilt)
 
 
 def run(script: Script, key: bytes, slot: int, effect: Effect, *words: Word) -> Ask:
@@ -125,3 +131,25 @@ def is_refusal(reply: Any) -> bool:
 def writes(asks: Iterable[Ask]) -> bool:
     """Tell whether any of several commands may leave something behind."""
     return any(each.effect is Effect.WRITES for each in asks)
+
+
+def given(reply: Any, request: Ask, address: Address, *, wrote: bool) -> Any:
+    """Give a reply that an operation makes sense of; raise any other error.
+
+    Args:
+        reply: The reply, or an error.
+        request: What it answers.
+        address: Who gave it.
+        wrote: Whether others of the same operation were carried out, and write.
+
+    Raises:
+        NotSent: The server refused.
+        Lost: It may have given up in the middle.
+    """
+    if not isinstance(reply, RedisError) or request.may_fail:
+        return reply
+    if request.may_be_spoilt and str(reply).startswith(SPOILT):
+        return reply
+    is_begun = request.script is not None and request.effect is Effect.WRITES and was_begun(reply)
+    kind = Lost if wrote or is_begun else NotSent
+    raise kind(refused(reply, str(address))) from RedisError(said(reply))  # its own text may repeat the command

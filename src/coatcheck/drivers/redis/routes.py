@@ -28,11 +28,12 @@ from coatcheck.drivers.redis.requests import (
     Pause,
     Primaries,
     command,
+    given,
     is_refusal,
     loading,
     writes,
 )
-from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, said
+from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused
 from coatcheck.errors import DriverUnavailable
 
 __all__ = ["ClusterRoutes", "Routes", "SentinelRoutes"]
@@ -41,8 +42,6 @@ T = TypeVar("T")
 
 _TRIES: Final = 8  # of one request, each after a refusal or a redirection
 _PAUSE: Final = 0.05  # seconds, while a slot is on the move
-_SPOILT: Final = "WRONGTYPE"
-_PARTLY: Final = "non local key"  # in the middle of a script, while a slot is on the move
 _ASKING: Final = command(b"ASKING")
 _SLOT_COUNT: Final = 16384
 _SLOTS: Final = command(b"CLUSTER", b"SLOTS")
@@ -110,7 +109,9 @@ class Routes:
                 if mended is None and left > 1:
                     todo.append(number)
                 else:
-                    replies[number] = _given(error if mended is None else mended, asks[number], address)
+                    wrote = writes(each for each, reply in zip(asks, replies, strict=True) if reply is not None)
+                    reply = error if mended is None else mended
+                    replies[number] = given(reply, asks[number], address, wrote=wrote)
             failed = []
             if not todo:
                 break
@@ -174,7 +175,7 @@ class Routes:
         if writes(asks):
             raise error
         if not error.is_reset or any(each.effect is not Effect.READS for each in asks):
-            raise NotSent(str(error), is_timeout=error.is_timeout) from error.__cause__
+            raise NotSent(str(error), is_reset=error.is_reset, is_timeout=error.is_timeout) from error.__cause__
         replies: list[Any] = yield Exchange(address, packed)
         return replies
 
@@ -190,7 +191,8 @@ class Routes:
     def _mended(self, request: Ask, address: Address, error: RedisError) -> Steps[Any]:
         """Do what a refusal asks for: give the reply in the end, or None to begin again."""
         if isinstance(error, NoScriptError) and request.script is not None:
-            return (yield from self._exchanged(address, [loading(request.script), request]))[1]
+            told, reply = yield from self._exchanged(address, [loading(request.script), request])
+            return told if isinstance(told, RedisError) else reply
         if not self.can_move or request.address is not None:
             return error
         if isinstance(error, MovedError):
@@ -380,17 +382,3 @@ class ClusterRoutes(Routes):
     def _moved(self, slot: int, address: Address) -> None:
         self._slots[slot] = address
         self._is_stale = True  # where one slot has moved, others may have
-
-
-def _given(reply: Any, request: Ask, address: Address) -> Any:
-    """Give a reply that an operation makes sense of; raise any other error.
-
-    Raises:
-        NotSent: The server refused.
-        Lost: It gave up in the middle.
-    """
-    if not isinstance(reply, RedisError) or request.may_fail or str(reply).startswith(_SPOILT):
-        return reply
-    if _PARTLY in str(reply):
-        raise Lost(refused(reply, str(address)))
-    raise NotSent(refused(reply, str(address))) from RedisError(said(reply))  # its own text may repeat the command

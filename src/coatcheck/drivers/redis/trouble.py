@@ -6,24 +6,30 @@ from typing import Final
 
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["NAME", "Lost", "NotSent", "refused", "said", "unavailable"]
+__all__ = ["NAME", "SPOILT", "Lost", "NotSent", "refused", "said", "unavailable", "was_begun"]
 
 NAME: Final = "redis"
+SPOILT: Final = "WRONGTYPE"
+"""What an error begins with that says that a key holds something else."""
 
 
-class NotSent(Exception):
-    """Nothing was done: no command left the process, or the server refused. The cause is chained, if there is one.
-
-    Attributes:
-        is_timeout: True where it took the whole limit of time to find out.
-    """
-
-    def __init__(self, why: str, *, is_timeout: bool = False) -> None:
+class _Trouble(Exception):
+    def __init__(self, why: str, *, is_reset: bool = False, is_timeout: bool = False) -> None:
         super().__init__(why)
+        self.is_reset = is_reset
         self.is_timeout = is_timeout
 
 
-class Lost(Exception):
+class NotSent(_Trouble):
+    """Nothing was done: no command left the process, or the server refused. The cause is chained, if there is one.
+
+    Attributes:
+        is_reset: True where the connection was closed, and what was sent would have changed nothing.
+        is_timeout: True where it took the whole limit of time to find out.
+    """
+
+
+class Lost(_Trouble):
     """Commands were sent, and the replies did not all come. The cause is chained.
 
     Attributes:
@@ -31,12 +37,11 @@ class Lost(Exception):
         is_timeout: True where time ran out.
     """
 
-    def __init__(self, why: str, *, is_reset: bool = False, is_timeout: bool = False) -> None:
-        super().__init__(why)
-        self.is_reset = is_reset
-        self.is_timeout = is_timeout
 
-
+_SPOILING: Final = "another program wrote to a key of the sessions: delete it, and give one of the two another prefix"
+_PERMISSION: Final = (
+    "the user in the URL may not do this: it needs the commands and keys that docs/engines/redis.md lists"
+)
 _ADVICE: Final = {
     "LOADING": "it is still reading its data from disk: try again soon",
     "READONLY": "it is a replica and takes no writes: name the primary in the URL, or use Sentinel",
@@ -48,11 +53,24 @@ _ADVICE: Final = {
     "NOREPLICAS": "too few replicas are in touch with it for its setting min-replicas-to-write",
     "NOAUTH": "it wants a password: redis://user:password@host",
     "WRONGPASS": "it does not accept the user name and password in the URL",
-    "NOPERM": "the user in the URL may not do this: it needs the commands and keys that docs/engines/redis.md lists",
+    "NOPERM": _PERMISSION,
     "NOSCRIPT": "it forgets scripts at once",
     "MOVED": "it is part of a cluster: use redis+cluster://",
     "TRYAGAIN": "the slot is moving to another server: try again soon",
 }
+_FORBIDDEN: Final = ("the user executing the script can't", "acl failure in script", "noperm")
+"""How servers of different versions say it when a script does what its user may not."""
+_IN_SCRIPT: Final = "user_script"  # in every error of a script that ran: the place
+_AHEAD_OF_SCRIPTS: Final = frozenset(
+    {
+        "NOSCRIPT", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "CROSSSLOT", "BUSY", "NOAUTH", "WRONGPASS", "NOPERM",
+        "MOVED", "ASK", "TRYAGAIN",
+    }
+)  # fmt: skip
+"""What a server says before it runs a script."""
+_NO_SUCH_COMMAND: Final = "ERR unknown command"
+_AHEAD_OF_WRITES: Final = frozenset({"READONLY", "OOM", "MISCONF", "NOREPLICAS"})
+"""What it says at the first write of a script, and at no later one."""
 
 
 def unavailable(operation: str, why: str, *, outcome_unknown: bool) -> DriverUnavailable:
@@ -63,8 +81,22 @@ def unavailable(operation: str, why: str, *, outcome_unknown: bool) -> DriverUna
 def refused(error: Exception, place: str) -> str:
     """Say what a server's error reply means, without what it repeats of the command."""
     text = said(error)
-    advice = _ADVICE.get(text.partition(" ")[0])
+    advice = _SPOILING if SPOILT in text else _ADVICE.get(_code(text))
+    if advice is None and any(words in text.lower() for words in _FORBIDDEN):
+        advice = _PERMISSION
     return f"{place} refused: {text}" + (f" ({advice})" if advice else "")
+
+
+def was_begun(error: Exception) -> bool:
+    """Tell whether a script that gave this error may have written something. What is not known counts as yes."""
+    text = said(error)
+    code = _code(text)
+    is_ahead = code in _AHEAD_OF_SCRIPTS or text.startswith(_NO_SUCH_COMMAND)
+    return code not in _AHEAD_OF_WRITES and (not is_ahead or _IN_SCRIPT in text)
+
+
+def _code(text: str) -> str:
+    return text.partition(" ")[0]
 
 
 def said(error: Exception) -> str:

@@ -23,6 +23,7 @@ from coatcheck.drivers.redis.records import (
 )
 from coatcheck.drivers.redis.requests import Ask, Effect, Primaries, ask, run
 from coatcheck.drivers.redis.scripts import Scripts
+from coatcheck.drivers.redis.trouble import Lost
 from coatcheck.errors import ConfigurationError, CounterOverflow, NotACounter
 from coatcheck.record import (
     Answer,
@@ -62,7 +63,7 @@ class Work(Operations):
 
     def load(self, digest: bytes, now: float) -> Steps[Record | Missing]:
         base, slot = self.keys.of_digest(digest)
-        fields = yield ask(b"HGETALL", base + b"d:" + digest, slot=slot)
+        fields = yield ask(b"HGETALL", base + b"d:" + digest, slot=slot, may_be_spoilt=True)
         if not isinstance(fields, list):
             return Missing(Reason.UNREADABLE)
         if len(fields) == 2 and fields[0] == b"m":  # noqa: PLR2004 (one field)
@@ -145,7 +146,7 @@ class Work(Operations):
     def commit(self, digest: bytes, delta: Delta, now: float) -> Steps[Answer]:
         version = new_version()
         reply = yield self._commit(digest, delta, now, version)
-        return Committed(version) if reply == 1 else answer(reply, delta, version)
+        return answer(reply, delta, version)
 
     def _commit(self, digest: bytes, delta: Delta, now: float, version: int) -> Ask:
         base, slot = self.keys.of_digest(digest)
@@ -209,13 +210,14 @@ class Work(Operations):
         return found is not None
 
     def tear_down(self) -> Steps[None]:
-        pattern = self.keys.base + b"*"
+        pattern, is_ours = self.keys.base + b"*", self.keys.is_ours
         for address in (yield Primaries()):
             cursor = b"0"
             while True:
                 cursor, found = yield ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SLICE, address=address)
-                if found:
-                    yield [ask(b"UNLINK", key, effect=Effect.WRITES, address=address) for key in found]
+                ours = [key for key in found if is_ours(key)]
+                if ours:
+                    yield [ask(b"UNLINK", key, effect=Effect.WRITES, address=address) for key in ours]
                 if cursor == b"0":
                     break
 
@@ -294,9 +296,12 @@ def answer(reply: Any, delta: Delta, version: int) -> Answer:
     Raises:
         NotACounter: The change increments a value that is bytes.
         CounterOverflow: It increments a counter beyond 64 signed bits.
+        Lost: The reply is none that the scripts give.
     """
     counters = tuple(delta.increments)
     match reply:
+        case 1 if not counters:
+            return Committed(version)
         case [b"gone", reason]:
             return Gone(Reason(reason.decode()))
         case [b"conflict", *failed]:
@@ -306,6 +311,6 @@ def answer(reply: Any, delta: Delta, version: int) -> Answer:
             raise NotACounter(*counters[number - 1])
         case [b"overflow", number]:
             raise CounterOverflow(*counters[number - 1])
-        case [b"done", *totals]:
+        case [b"done", *totals] if len(totals) == len(counters):
             return Committed(version, dict(zip(counters, map(int, totals), strict=True)))
-    return Committed(version)
+    raise Lost("the reply makes no sense")

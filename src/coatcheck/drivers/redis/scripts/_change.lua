@@ -115,26 +115,37 @@ local function apply(key, totals)
       if is_cleared(field, spare) then redis.call('HDEL', key, field) end
     end
   end
+  for number = 1, drops do redis.call('HDEL', key, ARGV[first_drop + 2 * (number - 1)]) end
   for number = 1, puts do
     local at = PARTS + 3 * (number - 1)
     redis.call('HSET', key, ARGV[at], ARGV[at + 2])
   end
-  for number = 1, drops do redis.call('HDEL', key, ARGV[first_drop + 2 * (number - 1)]) end
   for number = 1, adds do
     redis.call('HSET', key, ARGV[first_add + 2 * (number - 1)], version .. 'i' .. totals[number])
   end
 end
 
--- What follows a log-in. On one server that is the index; elsewhere the log-in waits to be confirmed.
-local function logged_in(head, before)
-  if INDEXED then
-    if before and before ~= head.user then redis.call('ZREM', user_key(before) .. 'u', head.sid) end
-    local index = user_key(head.user) .. 'u'
-    enlist(index, head.sid, last_end(head))
-    if is_crowded(index) then thin_out(index) end
+-- What goes ahead of a log-in: the index, where it is in reach.
+local function announce(head)
+  if INDEXED then enlist(user_key(head.user) .. 'u', head.sid, last_end(head)) end
+end
+
+-- Write the head. A log-in waits to be confirmed where the index is out of reach.
+local function write_head(head, is_login)
+  local key = digest_key(head.digest)
+  if is_login and not INDEXED then
+    redis.call('HSET', key, 'h', packed(head), 'w', struct.pack('<d', now) .. version)
   else
-    redis.call('HSET', digest_key(head.digest), 'w', struct.pack('<d', now) .. version)
+    redis.call('HSET', key, 'h', packed(head))
   end
+end
+
+-- What follows a log-in: the indexes lose what is there no more.
+local function tidy(head, before)
+  if not INDEXED then return end
+  if before and before ~= head.user then redis.call('ZREM', user_key(before) .. 'u', head.sid) end
+  local index = user_key(head.user) .. 'u'
+  if is_crowded(index) then thin_out(index) end
 end
 
 -- The reply to a change that was done.

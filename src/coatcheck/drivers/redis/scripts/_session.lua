@@ -1,5 +1,8 @@
 -- What all scripts of a session share. INDEXED is set in front of all: true where the index by user is in reach.
--- Every script reads and decides first and writes last: the server undoes nothing of a script that fails.
+-- Every script reads and decides first and writes last: the server undoes nothing of a script that fails. What fails
+-- even so (a command or a key that the user may not have, a key of another type) has to leave no session that the index
+-- does not know or that the server never collects: so the index is written first, a limit before what it limits, and
+-- the head, without which there is no session, last.
 --
 -- Keys, after `base`:  d:<digest>  the session (a hash), or what is left of one: a mark
 --                      s:<sid>     the digest under which the session is filed now
@@ -59,12 +62,20 @@ local function mark(of, kind, ends, sid)
   return key
 end
 
+-- The reply to a read; nothing where the key holds something else than ours do. Any other error ends the script.
+local function read(...)
+  local got = redis.pcall(...)
+  if type(got) ~= 'table' or not got.err then return got end
+  if string.find(got.err, 'WRONGTYPE', 1, true) then return nil end
+  return redis.call(...)
+end
+
 -- The session of a sid, alive or not; nil where there is none that makes sense. Second: the key of its head.
 local function by_sid(sid)
-  local at = redis.pcall('GET', sid_key(sid))
-  if type(at) ~= 'string' then return nil end
-  local got = redis.pcall('HMGET', digest_key(at), 'h', 'w')
-  local head = got[1] and parsed(got[1])
+  local at = read('GET', sid_key(sid))
+  if not at then return nil end
+  local got = read('HMGET', digest_key(at), 'h', 'w')
+  local head = got and got[1] and parsed(got[1])
   if not head or head.sid ~= sid then return nil, at end
   head.digest, head.waiting = at, got[2]
   return head, at
@@ -72,8 +83,8 @@ end
 
 -- The live session that a digest opens; or nil, the reason, and the session that the digest has to do with.
 local function find(of)
-  local got = redis.pcall('HMGET', digest_key(of), 'h', 'm', 'w')
-  if got.err then return nil, 'unreadable' end
+  local got = read('HMGET', digest_key(of), 'h', 'm', 'w')
+  if not got then return nil, 'unreadable' end
   if got[1] then
     local head = parsed(got[1])
     if not head then return nil, 'unreadable' end

@@ -12,10 +12,9 @@ if not head.by_prior and head.ends == NEVER then
   head.ends = now + head.grace  -- the client has the new token: the old one's time starts to run
   is_changed = true
 end
+if is_login then announce(head) end
+if is_changed then keep_session(head) end
 apply(key, totals)
-if is_changed then
-  redis.call('HSET', key, 'h', packed(head))
-  keep_session(head)
-end
-if is_login then logged_in(head, before) end
+if is_changed then write_head(head, is_login) end
+if is_login then tidy(head, before) end
 return done(head, is_login, totals)

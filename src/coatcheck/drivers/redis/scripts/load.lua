@@ -1,5 +1,5 @@
 -- What is left under a digest, and all that is stored of the session that it once opened.
-local got = redis.pcall('HMGET', digest_key(digest), 'h', 'm')
+local got = read('HMGET', digest_key(digest), 'h', 'm') or {}
 local raw = got[2] or ''
 local ok, kind, _, at = pcall(struct.unpack, '<c1d', raw)
 if not ok or kind == 'x' then return {raw, {}} end

@@ -1,8 +1,8 @@
 -- ARGV from 4: the user, the sid to keep. On one server, all in one step.
 local users = user_key(ARGV[4])
+local listed, ended = redis.call('ZRANGE', users .. 'u', 0, -1), 0
 raise_fence(users .. 'f', now, ARGV[5])
-local ended = 0
-for _, sid in ipairs(redis.call('ZRANGE', users .. 'u', 0, -1)) do
+for _, sid in ipairs(listed) do
   local head, current = by_sid(sid)
   if sid == ARGV[5] then
     head = nil

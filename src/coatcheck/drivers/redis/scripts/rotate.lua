@@ -21,6 +21,8 @@ elseif head.prior ~= '' then
 end
 if grace <= 0 then dead[#dead + 1] = {digest, now} end
 
+if is_login then announce(head) end
+redis.call('SET', sid_key(head.sid), current, 'KEEPTTL')  -- changes nothing: once renamed, this must not be refused
 redis.call('RENAME', key, digest_key(new))
 redis.call('SET', sid_key(head.sid), new)
 for _, each in ipairs(dead) do
@@ -32,9 +34,8 @@ if grace > 0 then
   head.prior, head.ends = digest, NEVER
   mark(digest, 'g', NEVER, head.sid)
 end
-key = digest_key(new)
-apply(key, totals)
-redis.call('HSET', key, 'h', packed(head))
 keep_session(head)
-if is_login then logged_in(head, before) end
+apply(digest_key(new), totals)
+write_head(head, is_login)
+if is_login then tidy(head, before) end
 return done(head, is_login, totals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import aiomysql
 import pymysql
@@ -129,8 +130,8 @@ def test_a_limit_that_was_raised(driver: Driver, mariadb_server: MariaDBServer, 
 @pytest.mark.usefixtures("small")
 def test_a_lent_connection_outlives_what_is_too_large(mariadb_server: MariaDBServer, url: str) -> None:
     """Only the session's change is undone: the application's transaction goes on."""
-    login = {"host": mariadb_server.host, "port": mariadb_server.port, "user": mariadb_server.user}
-    login |= {"password": mariadb_server.password}
+    login: dict[str, Any] = {"host": mariadb_server.host, "port": mariadb_server.port}
+    login |= {"user": mariadb_server.user, "password": mariadb_server.password}
     record = make_record()
     with (
         closing(MariaDBDriver.from_url(url)) as own,

@@ -242,10 +242,10 @@ class RedisCluster(Group):
                 return node
         raise ServerError(f"{primary.address} has no replica")
 
-    def failed_over(self, lost: RedisServer) -> None:
+    def failed_over(self, lost: RedisServer, patience: float = 60.0) -> None:
         """Wait until another has taken the place of *lost*, and all know."""
         living = [node for node in self.nodes if node is not lost]
-        wait_until(lambda: len(self.primaries()) == 3, "the failover")
+        wait_until(lambda: len(self.primaries()) == 3, "the failover", patience)
         wait_until(lambda: all(_cluster_info(node)["cluster_state"] == "ok" for node in living), "the new primary")
 
     def _view(self, node: RedisServer) -> list[tuple[str, str]]:
@@ -370,9 +370,11 @@ class RedisSentinel(Group):
         """Give the other one."""
         return next(node for node in self.nodes if node is not primary)
 
-    def failed_over(self, lost: RedisServer) -> None:
+    def failed_over(self, lost: RedisServer, patience: float = 60.0) -> None:
         """Wait until the other one has taken the place of *lost*, and all sentinels know."""
-        wait_until(lambda: all(self._knows_other(sentinel, lost) for sentinel in self.sentinels), "the failover")
+        wait_until(
+            lambda: all(self._knows_other(sentinel, lost) for sentinel in self.sentinels), "the failover", patience
+        )
         wait_until(lambda: self.replica_of(lost).info("replication")["role"] == "master", "the new primary")
 
     def heal(self) -> None:

@@ -140,7 +140,7 @@ def test_cookies_are_hidden(header: str, message: str, expected: str, monkeypatc
 
 def test_a_secret_is_hidden_where_others_are_parts_of_it_or_of_what_hides_it() -> None:
     for secrets, text, shown in (
-        (["abcd", "abcdef", "cdefgh"], "abcdefgh abcd", "[hidden]gh [hidden]"),
+        (["abcd", "abcdef", "cdefgh"], "abcdefgh abcd", "[hidden] [hidden]"),
         (["hidden", "[hid", "dden]", "abcd"], "abcd hidden", "[hidden] [hidden]"),
         (["x", "a-b", "xy"], "x xx -a-b- 1a-b xy, x_ (x)", "[hidden] xx -[hidden]- 1a-b [hidden], x_ ([hidden])"),
         (["a.c", ".*", "(("], "abc a.c .* ((", "abc [hidden] [hidden] [hidden]"),

@@ -134,13 +134,34 @@ def _redacted(text: str, secrets: Sequence[str]) -> str | None:
     """Give *text* without the secrets, None where that takes too long."""
     if sum(map(len, secrets)) > _MOST or len(text) * len(secrets) > _MOST_WORK:
         return None
-    # No pattern of them all: to compile one takes long, and `re` keeps hundreds. Longest first, so that no part of a
-    # secret is left beside a shorter one.
-    found = sorted({secret for secret in secrets if secret and secret in text}, key=len, reverse=True)
-    for secret in found:
-        if len(secret) >= _SHORT:
-            text = text.replace(secret, _MARK)
+    # No pattern of them all: to compile one takes long, and `re` keeps hundreds.
+    found = {secret for secret in secrets if secret and secret in text}
+    text = _without(text, {secret for secret in found if len(secret) >= _SHORT})
     return _without_words(text, {secret for secret in found if len(secret) < _SHORT}).replace(_MARK, _HIDDEN)
+
+
+def _without(text: str, secrets: set[str]) -> str:
+    """Put the mark for every stretch of *text* that secrets cover, so that where two overlap no part of one is left."""
+    if not secrets:
+        return text
+    covered = bytearray(len(text))
+    for secret in secrets:
+        end = 0
+        start = text.find(secret)
+        while start >= 0:
+            fresh = max(start, end)
+            end = start + len(secret)
+            covered[fresh:end] = b"\1" * (end - fresh)
+            start = text.find(secret, start + 1)
+    made: list[str] = []
+    position = 0
+    while position < len(text):
+        is_secret = covered[position]
+        end = covered.find(not is_secret, position)
+        end = len(text) if end < 0 else end
+        made.append(_MARK if is_secret else text[position:end])
+        position = end
+    return "".join(made)
 
 
 def _without_words(text: str, words: set[str]) -> str:

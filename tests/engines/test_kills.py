@@ -119,9 +119,10 @@ def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> N
                 group.failed_over(primary, FAILOVER)
                 group.heal()
             seconds = load.recovered(killed, FAILOVER)
-            group.failed_over(primary, FAILOVER)
-            group.heal()
-            load.recovered(time.monotonic())
+            if not durable:
+                group.failed_over(primary, FAILOVER)
+                group.heal()
+            load.recovered(time.monotonic(), FAILOVER)
         losses = load.losses(engine.open())
     finally:
         group.heal()

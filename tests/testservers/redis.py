@@ -333,14 +333,22 @@ class RedisSentinel(Group):
         """
         for node in self.nodes:
             node.start()
+        self._replicate()
+        return super().start()
+
+    def _replicate(self) -> None:
+        """Tell the two servers their parts, and wait until the replica has all of the primary."""
         self._primary = primary = self.primary()
         for node in self.nodes:
             node.command("REPLICAOF", *(("NO", "ONE") if node is primary else (primary.host, primary.port)))
         wait_until(lambda: self.replica_of(primary).info("replication")["master_link_status"] == "up", "the replica")
-        return super().start()
 
     def ready(self) -> bool:
-        """Tell whether the replica is up to date, and all sentinels know of it and of each other."""
+        """Tell whether the replica is up to date, and all sentinels know of it and of each other.
+
+        Which of the two is the primary they may have decided anew a moment ago.
+        """
+        self._primary = self.primary()
         for sentinel in self.sentinels:
             flat = sentinel.command("SENTINEL", "MASTER", self.service)
             seen = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -380,11 +388,20 @@ class RedisSentinel(Group):
     def heal(self) -> None:
         """Start again what is dead, resume what is paused, and wait until all is whole.
 
-        Not while a failover goes on: see `failed_over`.
+        Not while a failover goes on: see `failed_over`. Sentinels that do not come to one view of who is there are told
+        to forget what they know, and find it out anew; the servers' data is not touched.
         """
         for member in self.members:
             member.resume()
-        self.start()
+        for server in (*self.nodes, *self.sentinels):
+            server.start()
+        try:
+            self._replicate()
+            wait_until(self.ready, "one view of the sentinels", 15)
+        except ServerError:
+            for sentinel in self.sentinels:
+                sentinel.command("SENTINEL", "RESET", self.service)
+            self.start()
 
     def stop(self) -> None:
         self._remember()

@@ -20,10 +20,4 @@ bash scripts/test_matrix.sh
 version=$(.venv-test/bin/python -c 'import platform; print(platform.python_version())')
 echo "Python $version: the whole suite, against the wheels"
 # Side by side, because much of it is waiting for servers that were killed; what shares a server stays together.
-status=0
-.venv-test/bin/pytest -n auto --maxprocesses 4 --dist loadgroup "$@" || status=$?
-[ "$status" = 1 ] || exit "$status"
-# Servers that are killed beside others that are being started can starve each other. What is really broken fails alone
-# as well; both runs are told in full.
-echo "Once more, one by one: the tests that failed side by side (see above)"
-exec .venv-test/bin/pytest --last-failed --last-failed-no-failures none "$@"
+exec .venv-test/bin/pytest -n auto --maxprocesses 4 --dist loadgroup "$@"

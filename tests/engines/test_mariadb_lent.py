@@ -59,15 +59,17 @@ def own(mariadb_server: MariaDBServer) -> Iterator[MariaDBDriver]:
     driver.close()
 
 
-def connected(server: MariaDBServer, **mode: Any) -> Any:
+def connected(server: MariaDBServer, database: str = "lending", **mode: Any) -> Any:
     """The connection of an application."""
     return pymysql.connect(
-        host=server.host, port=server.port, user=server.user, password=server.password, database="lending", **mode
+        host=server.host, port=server.port, user=server.user, password=server.password, database=database, **mode
     )
 
 
 class Ending(WrappedDriver):
     """Ends the application's transaction before tables are made or removed, as an application has to."""
+
+    has_ended = False
 
     def __init__(self, driver: Driver, connection: Any) -> None:
         super().__init__(driver)
@@ -75,6 +77,7 @@ class Ending(WrappedDriver):
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
         if operation in {"setup", "tear_down"}:
+            self.has_ended = True
             self.connection.commit()
         return call()
 
@@ -82,15 +85,18 @@ class Ending(WrappedDriver):
 class AsyncEnding(Blocking):
     """The same, with a connection of aiomysql's."""
 
-    def __init__(self, server: MariaDBServer, **mode: Any) -> None:
-        asynchronous = AsyncMariaDBDriver.from_url(server.url_of("lending"))
+    has_ended = False
+
+    def __init__(self, server: MariaDBServer, database: str, **mode: Any) -> None:
+        asynchronous = AsyncMariaDBDriver.from_url(server.url_of(database))
         super().__init__(asynchronous)
-        where = {"host": server.host, "port": server.port, "db": "lending"}
+        where = {"host": server.host, "port": server.port, "db": database}
         self.connection = self.wait_for(connected_async(**where, user=server.user, password=server.password, **mode))
         self.driver = self._driver = asynchronous.borrow(self.connection)  # type: ignore[assignment]  # as in `Blocking`
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
         if operation in {"setup", "tear_down"}:
+            self.has_ended = True
             self.wait_for(self.connection.commit())
         return super().pass_on(operation, call)
 
@@ -99,16 +105,46 @@ async def connected_async(**where: Any) -> Any:
     return await aiomysql.connect(**where)
 
 
+class Tables:
+    """The tables of the contract's tests, empty before each of them: an application that rolls back keeps nothing."""
+
+    database = "lending_rules"
+
+    def __init__(self, server: MariaDBServer) -> None:
+        self.server = server
+        self.own = MariaDBDriver.from_url(server.create_database(self.database))
+        self.own.setup()
+
+    def look(self, driver: Ending | AsyncEnding) -> None:
+        """Look whether a transaction that was rolled back left something; empty the tables where one had to end."""
+        if driver.has_ended:
+            self.own.tear_down()
+            self.own.setup()
+        with closing(connected(self.server, self.database)) as connection, closing(connection.cursor()) as cursor:
+            for table in ("session", "value", "ended", "fence"):
+                cursor.execute(f"SELECT * FROM coatcheck_{table}")  # noqa: S608 (one of ours)
+                assert cursor.fetchall() == (), f"coatcheck_{table} has something that the application never committed"
+
+
+@pytest.fixture(scope="module")
+def tables(mariadb_server: MariaDBServer) -> Iterator[Tables]:
+    tables = Tables(mariadb_server)
+    yield tables
+    tables.own.close()
+
+
 class TestLent(DriverContract):
     concurrent = False
     sequences = 3
 
     @pytest.fixture(params=MODES)
-    def driver(self, request: pytest.FixtureRequest, mariadb_server: MariaDBServer, own: Driver) -> Iterator[Driver]:
-        with closing(connected(mariadb_server, **MODES[request.param])) as connection:
-            yield Ending(own.borrow(connection), connection)
+    def driver(self, request: pytest.FixtureRequest, tables: Tables) -> Iterator[Driver]:
+        with closing(connected(tables.server, tables.database, **MODES[request.param])) as connection:
+            driver = Ending(tables.own.borrow(connection), connection)
+            yield driver
             assert connection.open
             connection.rollback()
+        tables.look(driver)
 
 
 class TestLentAsync(DriverContract):
@@ -116,14 +152,15 @@ class TestLentAsync(DriverContract):
     sequences = 3
 
     @pytest.fixture
-    def driver(self, mariadb_server: MariaDBServer, own: Driver) -> Iterator[Driver]:
+    def driver(self, tables: Tables) -> Iterator[Driver]:
         mode = "'ANSI,NO_BACKSLASH_ESCAPES'"
-        driver = AsyncEnding(mariadb_server, sql_mode=mode, cursorclass=aiomysql.SSDictCursor)
+        driver = AsyncEnding(tables.server, tables.database, sql_mode=mode, cursorclass=aiomysql.SSDictCursor)
         yield driver
         assert not driver.connection.closed
         driver.wait_for(driver.connection.rollback())
         driver.wait_for(driver.connection.ensure_closed())
         driver.close()
+        tables.look(driver)
 
 
 def test_tables_are_made_on_a_lent_connection_without_a_transaction(

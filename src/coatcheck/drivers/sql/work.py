@@ -210,11 +210,13 @@ class Common(Operations):
         yield from self._remove(removed)
         return count
 
-    def _remove(self, sessions: Sequence[object]) -> Steps[None]:
-        """Remove sessions that are locked, with their values."""
+    def _remove(self, sessions: Sequence[object]) -> Steps[int]:
+        """Remove sessions that are locked, with their values; give their number, as the server counts them."""
+        removed = 0
         for chunk in in_chunks(sessions):
             yield from count_of(*self.dialect.sql.clear(chunk))
-            yield from count_of(*self.dialect.sql.delete(chunk))
+            removed += yield from count_of(*self.dialect.sql.delete(chunk))
+        return removed
 
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
         """See `Driver.sweep`."""
@@ -223,15 +225,14 @@ class Common(Operations):
             return 0  # the usual case takes no locks
         yield BEGIN
         rows = yield from rows_of(sql.expired, (since, now, limit), is_ranged=True)
-        expired = [row[0] for row in rows]
-        yield from self._remove(expired)
+        removed = yield from self._remove([row[0] for row in rows])
         rows = yield from rows_of(sql.old_ended, (now, limit), is_ranged=True)
         for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_ended(chunk))
         rows = yield from rows_of(sql.old_fences, (now, limit), is_ranged=True)
         for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_fences(chunk))
-        return len(expired)
+        return removed
 
     # -- the tables
 

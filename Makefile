@@ -15,13 +15,14 @@ setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.p
 CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix check fuzz bench bench-engines bench-capacity clean
+.PHONY: help demo test test-fast test-matrix test-newest check fuzz bench bench-engines bench-capacity clean
 
 help:
 	@echo "make demo            serve the demo programs at http://127.0.0.1:8000 (PORT=8001 for another port)"
 	@echo "make test            the whole suite against the built wheels, with a real browser"
 	@echo "make test-fast       the tests that take no time, no browser and no servers, on the sources as they are"
 	@echo "make test-matrix     the same tests against the wheels, on the newest Python of this machine"
+	@echo "make test-newest     the tests of the engines on their newest servers: Valkey and MySQL, too (1 GB in /var/tmp)"
 	@echo "make check           ruff, mypy --strict, the public names, the examples of the documents"
 	@echo "make fuzz            mangled cookies, bodies and stored data, a million of each (INPUTS=, SEED=)"
 	@echo "make bench           measure against other session libraries and bring docs/bench.md up to date"
@@ -42,6 +43,10 @@ test-fast:
 
 test-matrix:
 	@exec bash scripts/test_matrix.sh
+
+test-newest:
+	@$(call setup,.venv,develop)
+	@exec bash scripts/test_newest.sh
 
 check:
 	@$(call setup,.venv,develop)

@@ -139,8 +139,7 @@ def test_a_small_change_is_one_round_trip(mariadb_server: MariaDBServer, url: st
 
 def test_a_deadlock_of_our_own_is_begun_anew(mariadb_server: MariaDBServer, driver: Driver, aside: Any) -> None:
     record = started(driver, values={A: b"1", B: b"1"})
-    deadlocks = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_deadlocks'"
-    before = int(asked(mariadb_server, deadlocks))
+    before = mariadb_server.deadlocks()
     with rooted(mariadb_server) as cursor:
         # The server gives up the transaction that changed fewer rows: so this one has changed many
         cursor.execute("CREATE TABLE IF NOT EXISTS ballast (x INT)")
@@ -151,7 +150,7 @@ def test_a_deadlock_of_our_own_is_begun_anew(mariadb_server: MariaDBServer, driv
         cursor.execute("UPDATE coatcheck_session SET seen = seen WHERE digest = %s", (record.digest,))
         cursor.connection.commit()
         assert isinstance(done.result(), Committed)
-    assert int(asked(mariadb_server, deadlocks)) > before
+    assert mariadb_server.deadlocks() > before
     assert loaded(driver, record.digest, START).values[A].data == b"2"
 
 
@@ -200,8 +199,7 @@ def test_changes_of_the_same_values_in_other_orders(mariadb_server: MariaDBServe
     """Statements that write several values keep each other out, so that none waits for another in a circle."""
     record = started(driver)
     names: list[Name] = [("", f"{n}") for n in range(20)]
-    deadlocks = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_deadlocks'"
-    before = asked(mariadb_server, deadlocks)
+    before = mariadb_server.deadlocks()
 
     def write(number: int) -> None:
         order = names[number:] + names[:number] if number % 2 else names[::-1]
@@ -211,7 +209,7 @@ def test_changes_of_the_same_values_in_other_orders(mariadb_server: MariaDBServe
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
-    assert asked(mariadb_server, deadlocks) == before
+    assert mariadb_server.deadlocks() == before
     assert len(loaded(driver, record.digest, START).values) == 20
 
 

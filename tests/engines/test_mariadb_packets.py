@@ -62,9 +62,8 @@ def small(mariadb_server: MariaDBServer) -> Iterator[int]:
     mariadb_server.sql(f"SET GLOBAL max_allowed_packet = {before}")
 
 
-def aborted(server: MariaDBServer) -> str:
-    query = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Aborted_clients'"
-    return str(server.sql(query))
+def aborted(server: MariaDBServer) -> int:
+    return server.status("Aborted_clients")
 
 
 LARGE = {

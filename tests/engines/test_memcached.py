@@ -279,6 +279,8 @@ def exptimes(server: MemcachedServer, prefix: str) -> dict[str, int]:
         file.flush()
         found = {}
         while (line := file.readline()) != b"END\r\n":
+            if line == b"OK\r\n":  # so newer servers begin
+                continue
             key, exp = re.match(rb"key=(\S+) exp=(-?\d+)", line).groups()  # type: ignore[union-attr]
             if key.startswith(prefix.encode()):
                 found[key.decode()] = -1 if exp == b"-1" else int(exp) - int(time.time())

@@ -175,7 +175,7 @@ def test_a_service_that_sentinel_does_not_know(redis_sentinel: RedisSentinel, op
 
 
 def test_a_write_waits_for_its_copy(redis_sentinel: RedisSentinel, open_at: Open) -> None:
-    driver = open_at(redis_sentinel.url, durable="replicas:1", timeout=0.5)
+    driver = open_at(redis_sentinel.url, durable="replicas:1", timeout=2)
     assert Capability.SURVIVES_FAILOVER in driver.capabilities
     assert Capability.SURVIVES_FAILOVER not in RedisDriver.capabilities
     for script in vars(driver._operations.scripts).values():
@@ -197,10 +197,10 @@ def test_a_write_waits_for_its_copy(redis_sentinel: RedisSentinel, open_at: Open
             with pytest.raises(DriverUnavailable, match="replicas") as caught:
                 write()
             assert caught.value.outcome_unknown
-            assert 0.3 < time.monotonic() - began < 0.6
+            assert 1.2 < time.monotonic() - began < 2.4
         began = time.monotonic()
         assert loaded(driver, record.digest, START).values[A].data == b"b"
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 1.2
     finally:
         redis_sentinel.heal()
     driver.tear_down()

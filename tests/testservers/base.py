@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from testservers.processes import guard, kill_tree, running, signal_tree, unguard
+from testservers.processes import guard, kill_tree, running, signal_tree, stopped, unguard
 
 __all__ = ["Group", "Server", "ServerError", "find_program", "free_port", "scratch", "wait_until"]
 
@@ -227,7 +227,8 @@ class Server:
     def pause(self) -> None:
         """Stop all its processes in their tracks (SIGSTOP). Connections stay, and nobody answers."""
         assert self.pid is not None
-        signal_tree(self.pid, signal.SIGSTOP)
+        tree = signal_tree(self.pid, signal.SIGSTOP)
+        wait_until(lambda: all(map(stopped, tree)), f"{type(self).__name__} to stand still")
         self._paused = True
 
     def resume(self) -> None:

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["guard", "kill_tree", "running", "signal_tree", "unguard"]
+__all__ = ["guard", "kill_tree", "running", "signal_tree", "stopped", "unguard"]
 
 
-def _stat(pid: int) -> tuple[str, int] | None:
-    """Give the state and the parent of a process."""
+def _stat(pid: int | str) -> tuple[str, int] | None:
+    """Give the state and the parent of a process, or of a thread given as PID/task/TID."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -35,6 +35,16 @@ def running(pid: int) -> bool:
     """Tell whether a process is there and not merely waited for."""
     found = _stat(pid)
     return found is not None and found[0] not in "ZX"
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether none of a process's threads can do anything: a signal takes a while on a busy machine."""
+    try:
+        threads = [entry.name for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return True
+    states = [_stat(f"{pid}/task/{thread}") for thread in threads]
+    return all(found is None or found[0] in "TtZX" for found in states)
 
 
 def _tree(root: int) -> list[int]:
@@ -54,11 +64,13 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def signal_tree(root: int, number: signal.Signals) -> None:
-    """Send a signal to a process first and then to all below it."""
+def signal_tree(root: int, number: signal.Signals) -> list[int]:
+    """Send a signal to a process first and then to all below it; give their ids."""
     _send(root, number)
-    for pid in _tree(root)[1:]:
+    tree = _tree(root)
+    for pid in tree[1:]:
         _send(pid, number)
+    return tree
 
 
 def kill_tree(root: int) -> list[int]:

@@ -143,7 +143,7 @@ _SAID: Final = {
     2006: "the server has ended the connection",
     2013: "the connection to the server was lost, or no answer came in time",
     2026: "no TLS connection comes about: see the server's certificate, and tls= and ca= in the URL",
-    2059: "this kind of login needs a package: pip install cryptography, or use tls=verified in the URL, or a socket",
+    2059: "this kind of login needs pip install 'coatcheck[mysql]', or tls=verified in the URL, or a socket",
     3024: "the statement took longer than the server's max_execution_time",
     4031: "the server has ended a connection that was idle",
 }

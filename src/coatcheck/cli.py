@@ -65,9 +65,10 @@ def check(url: Url) -> None:
     with _Storage(url) as driver:
         begun = time.perf_counter()
         is_set_up = driver.is_set_up()
-        out.print(f"{driver.name}: reached in {(time.perf_counter() - begun) * 1000:.1f} ms")
+        taken = time.perf_counter() - begun
         if not is_set_up:
-            raise CoatcheckError("it is not set up: run coatcheck init with the same URL")
+            raise CoatcheckError(f"{driver.name}: it is not set up: run coatcheck init with the same URL")
+        out.print(f"{driver.name}: reached in {taken * 1000:.1f} ms")
         _try_out(driver)
         out.print("a session was written, read, changed and ended")
         out.print(_promises(driver))

@@ -54,6 +54,7 @@ def test_check_of_storage_that_is_not_set_up(tmp_path: Path) -> None:
     result = run("check", f"sqlite:///{tmp_path}/s.db")
     assert result.exit_code == 1
     assert "not set up: run coatcheck init" in said(result)
+    assert "reached" not in said(result)
     assert not (tmp_path / "s.db").exists()
 
 

@@ -71,9 +71,7 @@ def asked(server: MariaDBServer, query: str) -> str:
 
 def waiting(server: MariaDBServer, work: Future[Any]) -> None:
     """Wait until *work* waits for a lock."""
-    query = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-    with rooted(server) as cursor:
-        wait_until(lambda: work.done() or cursor.execute(query), "a transaction that waits for a lock", 10)
+    wait_until(lambda: work.done() or server.lock_waits(), "a transaction that waits for a lock", 10)
     assert not work.done(), f"it did not wait for a lock, and gave {work.result()}"
 
 

@@ -335,7 +335,6 @@ def test_a_deadlock_is_for_the_application_to_answer(mariadb_server: MariaDBServ
 def test_a_cancelled_task_costs_the_lent_connection(mariadb_server: MariaDBServer, own: Driver) -> None:
     """The application's own commit says so, and nothing of its transaction is kept."""
     held, new = started(own), make_record()
-    waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
 
     async def work() -> None:
         server = mariadb_server
@@ -344,7 +343,7 @@ def test_a_cancelled_task_costs_the_lent_connection(mariadb_server: MariaDBServe
         lent = AsyncMariaDBDriver.from_url(server.url_of("lending")).borrow(connection)
         committed(await lent.create(new, START))
         task = asyncio.create_task(lent.commit(held.digest, puts({A: b"x"}), START))
-        await asyncio.to_thread(wait_until, lambda: server.sql(waits).strip() == "1", "a wait for a lock", 10)
+        await asyncio.to_thread(wait_until, lambda: server.lock_waits() == 1, "a wait for a lock", 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -145,6 +145,13 @@ class MariaDBServer(Server):
         """Give a number that the server counts."""
         return int(self.sql(f"SHOW GLOBAL STATUS LIKE '{name}'").split()[1])
 
+    def lock_waits(self) -> int:
+        """Give how many transactions wait for a row at this moment.
+
+        Not from `innodb_trx`, which shows the same for as long as somebody looks more often than ten times a second.
+        """
+        return self.status("Innodb_row_lock_current_waits")
+
     def deadlocks(self) -> int:
         """Give how many deadlocks there were."""
         if not self.is_mysql:

@@ -60,7 +60,10 @@ def init(url: Url) -> None:
 
 @app.command()
 def check(url: Url) -> None:
-    """Reach the storage, try it out with a session of its own, and say what it promises and what should be mended."""
+    """Reach the storage, try it out with a session of its own, and say what it promises and what should be mended.
+
+    Exit status: 0, all is well; 1, it cannot be used; 3, it can be used, and something should be mended.
+    """
     out = Console()
     with _Storage(url) as driver:
         begun = time.perf_counter()
@@ -69,12 +72,12 @@ def check(url: Url) -> None:
         if not is_set_up:
             raise CoatcheckError(f"{driver.name}: it is not set up: run coatcheck init with the same URL")
         out.print(f"{driver.name}: reached in {taken * 1000:.1f} ms")
+        advice = driver.advice()  # told first: it may say why the trial fails
+        for sentence in advice:
+            out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
         _try_out(driver)
         out.print("a session was written, read, changed and ended")
         out.print(_promises(driver))
-        advice = driver.advice()
-    for sentence in advice:
-        out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
     if advice:
         raise typer.Exit(SHOULD_BE_MENDED)
 

@@ -93,10 +93,20 @@ class DriverUnavailable(CoatcheckError):
 
 
 class SessionUnavailable(CoatcheckError):
-    """This request's session could not be loaded, so it can be neither read nor written."""
+    """This request's session could not be loaded, or saved, so it can be neither read nor written.
 
-    def __init__(self) -> None:
-        super().__init__("the session could not be loaded: its storage is unavailable")
+    Its cause says what happened.
+
+    Args:
+        was_saved: True where a save failed, so that what is stored may be either.
+    """
+
+    def __init__(self, *, was_saved: bool = False) -> None:
+        super().__init__(
+            "a save of this session failed or was cancelled, and it may have been written: open it anew"
+            if was_saved
+            else "the session could not be loaded: its storage is unavailable"
+        )
 
 
 class SessionNotLoaded(CoatcheckError):

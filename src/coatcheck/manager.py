@@ -15,7 +15,7 @@ from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.errors import DriverUnavailable, SessionUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, Kind, Listener
 from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
@@ -27,6 +27,13 @@ from coatcheck.state import State
 __all__ = ["AsyncSessionManager", "SessionManager"]
 
 _log: Final = logging.getLogger("coatcheck")
+
+_ONE_COOKIE: Final = "open() takes the values of all Cookie headers of the request, in a list: say open([header])"
+
+
+def _wrong_kind(storage: object, manager: str, how: str) -> ConfigurationError:
+    found = type(storage).__qualname__
+    return ConfigurationError(f"{manager} takes a URL, as text, or a driver such as {how} gives, not a {found}")
 
 
 class SessionManager(ManagerBase):
@@ -40,7 +47,8 @@ class SessionManager(ManagerBase):
         clock: Gives the time in seconds since the epoch. For tests.
 
     Raises:
-        ConfigurationError: The URL names no known engine, or an option that it does not have.
+        ConfigurationError: The URL names no known engine, or an option that it does not have; or something is of the
+            wrong kind.
     """
 
     driver: Driver
@@ -57,6 +65,8 @@ class SessionManager(ManagerBase):
     ) -> None:
         super().__init__(policy, codec, listeners, clock)
         self.driver = open_driver(storage) if isinstance(storage, str) else storage
+        if not isinstance(self.driver, Driver):
+            raise _wrong_kind(storage, "SessionManager", "coatcheck.open(url)")
 
     def open(
         self,
@@ -68,10 +78,12 @@ class SessionManager(ManagerBase):
         """Give a request's session. Reads nothing until the session is used.
 
         Args:
-            cookies: The values of the request's Cookie headers.
+            cookies: The values of the request's Cookie headers, in a list.
             channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
+        if isinstance(cookies, str):
+            raise CoatcheckError(_ONE_COOKIE)
         return Session(self._state, cookies, channel, driver or self.driver, self.clock())
 
     def _load(self, driver: Driver, state: State) -> None:
@@ -110,7 +122,7 @@ class SessionManager(ManagerBase):
         if state is None:
             return UNTOUCHED
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
-            raise SessionUnavailable from state.failure
+            raise SessionUnavailable(was_saved=True) from state.failure
         now = self.clock()
         if not plan.is_pending(state, now):
             return READ if state.used else UNTOUCHED
@@ -227,7 +239,8 @@ class AsyncSessionManager(ManagerBase):
         clock: Gives the time in seconds since the epoch. For tests.
 
     Raises:
-        ConfigurationError: The URL names no known engine, or an option that it does not have.
+        ConfigurationError: The URL names no known engine, or an option that it does not have; or something is of the
+            wrong kind.
     """
 
     driver: AsyncDriver
@@ -244,6 +257,8 @@ class AsyncSessionManager(ManagerBase):
     ) -> None:
         super().__init__(policy, codec, listeners, clock)
         self.driver = open_async_driver(storage) if isinstance(storage, str) else storage
+        if not isinstance(self.driver, AsyncDriver):
+            raise _wrong_kind(storage, "AsyncSessionManager", "coatcheck.open_async(url)")
 
     def open(
         self,
@@ -255,10 +270,12 @@ class AsyncSessionManager(ManagerBase):
         """Give a request's session; ``await session.load()`` before anything is read from it.
 
         Args:
-            cookies: The values of the request's Cookie headers.
+            cookies: The values of the request's Cookie headers, in a list.
             channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
+        if isinstance(cookies, str):
+            raise CoatcheckError(_ONE_COOKIE)
         chosen = driver or self.driver
         return AsyncSession(self._load, self._state, cookies, channel, chosen, self.clock())
 
@@ -285,7 +302,7 @@ class AsyncSessionManager(ManagerBase):
         if state is None:
             return UNTOUCHED
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
-            raise SessionUnavailable from state.failure
+            raise SessionUnavailable(was_saved=True) from state.failure
         now = self.clock()
         if not plan.is_pending(state, now):
             return READ if state.used else UNTOUCHED

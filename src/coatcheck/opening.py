@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers.base import AsyncDriver, Driver
+from coatcheck.errors import ConfigurationError
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
@@ -41,6 +42,8 @@ class ManagerBase(ABC):
         listeners: Iterable[Listener],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if not isinstance(policy, Policy | None):
+            raise ConfigurationError(f"the policy has to be a Policy(...), not a {type(policy).__qualname__}")
         self.policy: Final = policy or Policy()
         self.codec: Final = codec or Codec()
         self.clock: Final = clock

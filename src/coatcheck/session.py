@@ -107,7 +107,12 @@ class _Values(MutableMapping[str, Any]):
             CounterOverflow: The result does not fit a signed 64-bit integer. Likewise.
         """
         if type(amount) is not int:
-            raise UnstorableValue(self.app, repr(key), type(amount).__qualname__, "increment takes an int")
+            raise UnstorableValue(
+                self.app,
+                key if isinstance(key, str) else repr(key),
+                type(amount).__qualname__,
+                "increment takes an int",
+            )
         self._changes().increment(self._name(key), amount)
 
     def update_with(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
@@ -359,7 +364,7 @@ class AsyncSession(Session):
         """
         state = self._state()
         if state.failure is not None:
-            raise SessionUnavailable from state.failure
+            raise SessionUnavailable(was_saved=state.over) from state.failure
         if not state.loaded:
             await self._loader(state.driver, state)
         return self

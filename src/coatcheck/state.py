@@ -142,7 +142,7 @@ class State:
         """
         self.used = True
         if self.failure is not None:
-            raise SessionUnavailable from self.failure
+            raise SessionUnavailable(was_saved=self.over) from self.failure
 
     def adopt(self, token: Token | None, record: Record | None, reason: Reason | None) -> None:
         """Take the answer of a load."""

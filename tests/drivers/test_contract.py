@@ -57,6 +57,7 @@ class TestSQLiteBorrowed(DriverContract):
         connection.row_factory = sqlite3.Row
         connection.text_factory = bytes
         driver = SQLiteDriver("unused.db").borrow(connection)
+        connection.execute("BEGIN")
         driver.setup()
         yield driver
         assert connection.in_transaction

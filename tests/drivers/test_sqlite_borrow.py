@@ -84,13 +84,20 @@ def test_borrowed_writes_land_with_the_transaction(driver: SQLiteDriver, lent: s
         end(lent, "ROLLBACK")
 
 
-def test_a_borrowed_write_opens_a_transaction_and_leaves_it_open(
+def test_a_borrowed_write_is_part_of_a_transaction_that_somebody_ends(
     driver: SQLiteDriver, lent: sqlite3.Connection
 ) -> None:
+    """In autocommit mode nobody would, and what the application writes afterwards would be lost with it."""
     record = started(driver)
+    is_alone = lent.isolation_level is None or getattr(lent, "autocommit", -1) is True
     end(lent, "ROLLBACK")
     borrowed = driver.borrow(lent)
     loaded(borrowed, record.digest, START)
+    if is_alone:
+        with pytest.raises(ConfigurationError, match="nobody would commit one: begin one first"):
+            borrowed.commit(record.digest, puts({A: b"a"}), START)
+        assert not lent.in_transaction
+        lent.execute("BEGIN")
     committed(borrowed.commit(record.digest, puts({A: b"a"}), START))
     assert lent.in_transaction
     assert not loaded(driver, record.digest, START).values
@@ -170,6 +177,17 @@ def test_a_borrowed_transaction_on_an_old_snapshot(driver: SQLiteDriver) -> None
     assert not caught.value.outcome_unknown
     lent.execute("ROLLBACK")
     lent.close()
+
+
+def test_a_borrowed_connection_that_is_locked_out(driver: SQLiteDriver) -> None:
+    record = started(driver)
+    holder = sqlite3.connect(driver.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    lent = sqlite3.connect(driver.path, timeout=0.05)
+    with pytest.raises(DriverUnavailable, match=r"longer than the connection's timeout: .* timeout= of the connection"):
+        driver.borrow(lent).commit(record.digest, puts({A: b"a"}), START)
+    lent.close()
+    holder.close()
 
 
 def test_borrowing_something_else(driver: SQLiteDriver, lent: sqlite3.Connection) -> None:

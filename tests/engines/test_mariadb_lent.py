@@ -21,9 +21,9 @@ from coatcheck import SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
-from coatcheck.record import Delta, Missing, Name, Reason
+from coatcheck.record import Delta, Missing, Name, Put, Reason
 from coatcheck.testing import Blocking, DriverContract
-from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
+from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, started, user
 from coatcheck.testing.wrapped import WrappedDriver
 
 T = TypeVar("T")
@@ -76,10 +76,13 @@ class Ending(WrappedDriver):
         self.connection = connection
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
-        if operation in {"setup", "tear_down"}:
-            self.has_ended = True
-            self.connection.commit()
-        return call()
+        if operation not in {"setup", "tear_down"}:
+            return call()
+        self.has_ended = True
+        self.connection.commit()
+        answer = call()
+        self.connection.begin()
+        return answer
 
 
 class AsyncEnding(Blocking):
@@ -141,6 +144,7 @@ class TestLent(DriverContract):
     def driver(self, request: pytest.FixtureRequest, tables: Tables) -> Iterator[Driver]:
         with closing(connected(tables.server, tables.database, **MODES[request.param])) as connection:
             driver = Ending(tables.own.borrow(connection), connection)
+            connection.begin()
             yield driver
             assert connection.open
             connection.rollback()
@@ -235,6 +239,41 @@ def test_a_transaction_that_may_not_see_what_is_newer_is_refused(late: Any) -> N
     assert not caught.value.outcome_unknown
     connection.rollback()
     assert cart() == {"hat": 1, "shoe": 1}
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "READ COMMITTED"])
+@pytest.mark.parametrize("grace", [0.0, 30.0])
+def test_a_logout_follows_a_rotation_that_its_transaction_does_not_see(
+    mariadb_server: MariaDBServer, own: Driver, level: str, grace: float
+) -> None:
+    record, heir = started(own, user="ann"), digest()
+    with closing(connected(mariadb_server)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+        if not mariadb_server.is_mysql:
+            cursor.execute("SET SESSION innodb_snapshot_isolation = 0")
+        cursor.execute("SELECT COUNT(*) FROM coatcheck_meta")
+        committed(own.rotate(record.digest, heir, Delta(), grace, START))
+        assert own.borrow(connection).revoke(record.digest, START)
+        connection.commit()
+    assert own.load(heir, START) == Missing(Reason.REVOKED)
+
+
+def test_a_connection_whose_answers_are_cut_short(mariadb_server: MariaDBServer, own: Driver) -> None:
+    """Everything is read and ended all the same."""
+    who = user()
+    records = [started(own, user=who, values={A: b"a", B: b"b", ("", "c"): b"c"}) for _ in range(3)]
+    with closing(connected(mariadb_server, init_command="SET SESSION sql_select_limit = 1")) as connection:
+        lent = own.borrow(connection)
+        assert len(loaded(lent, records[0].digest, START).values) == 3
+        assert len(lent.sessions_of(who, START)) == 3
+        assert lent.dead([record.sid for record in records], START) == set()
+        change = Delta(
+            increments={("", "n"): 1}, puts={A: Put(b"x", loaded(own, records[0].digest, START).values[A].version)}
+        )
+        committed(lent.commit(records[0].digest, change, START))
+        assert lent.revoke_user(who, START) == 3
+        connection.commit()
+    assert all(isinstance(own.load(record.digest, START), Missing) for record in records)
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "READ COMMITTED"])
@@ -350,7 +389,8 @@ def test_a_cancelled_task_costs_the_lent_connection(mariadb_server: MariaDBServe
         with pytest.raises(aiomysql.InterfaceError, match="Cancelled during execution"):
             await connection.commit()
 
-    with closing(connected(mariadb_server)) as other, closing(other.cursor()) as cursor:
+    mode = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # which locks the row, and not what is beside it
+    with closing(connected(mariadb_server, init_command=mode)) as other, closing(other.cursor()) as cursor:
         cursor.execute("SELECT id FROM coatcheck_session WHERE digest = %s FOR UPDATE", (held.digest,))
         asyncio.run(asyncio.wait_for(work(), 20))
         other.rollback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pymysql
 import pytest
-from testservers import MariaDBServer
+from testservers import Fault, FaultProxy, MariaDBServer
 from testservers.fixtures import OPENSSL, need
 
 from coatcheck.drivers import open_async_driver, open_driver
@@ -151,6 +152,36 @@ def test_tls(tls_server: TLSServer, way: str, options: str, problem: str | None)
         else:
             with pytest.raises(DriverUnavailable, match=problem):
                 driver.setup()
+
+
+def test_an_answer_that_comes_in_drops(mariadb_server: MariaDBServer, url: str, way: str) -> None:
+    """The limit is for all of it, not for each of its pieces."""
+    with (
+        FaultProxy(mariadb_server.port) as proxy,
+        closing(opened(f"{url.replace(mariadb_server.address, proxy.address)}?timeout=1", way)) as driver,
+    ):
+        record = started(driver, values={A: bytes(5000)})
+        proxy.inject(Fault.DRIP, seconds=0.1)
+        began = time.monotonic()
+        with pytest.raises(DriverUnavailable, match=r"no answer from .* within 1 s"):
+            driver.load(record.digest, START)
+        assert time.monotonic() - began < 3
+        proxy.heal()
+
+
+def test_a_server_that_cuts_answers_short(mariadb_server: MariaDBServer, url: str, way: str) -> None:
+    """Our own connections read everything, whatever its `sql_select_limit` and `max_join_size` are."""
+    mariadb_server.sql("SET GLOBAL sql_select_limit = 1, GLOBAL max_join_size = 1, GLOBAL sql_big_selects = 0")
+    try:
+        with closing(opened(url, way)) as driver:
+            records = [started(driver, user=f"few-{way}", values={A: b"a", B: b"b"}) for _ in range(3)]
+            assert len(loaded(driver, records[0].digest, START).values) == 2
+            assert driver.dead([record.sid for record in records], START) == set()
+            assert driver.revoke_user(f"few-{way}", START) == 3
+    finally:
+        mariadb_server.sql(
+            "SET GLOBAL sql_select_limit = DEFAULT, GLOBAL max_join_size = DEFAULT, GLOBAL sql_big_selects = DEFAULT"
+        )
 
 
 def test_tls_is_not_left_out_because_the_server_has_none(mariadb_server: MariaDBServer, url: str, way: str) -> None:

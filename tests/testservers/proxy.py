@@ -19,6 +19,7 @@ __all__ = ["Counts", "Fault", "FaultProxies", "FaultProxy"]
 T = TypeVar("T")
 
 _CHUNK: Final = 1 << 18
+_DROP: Final = 50
 _NO_GOODBYE: Final = struct.pack("ii", 1, 0)  # a closed socket resets its connection
 
 
@@ -30,13 +31,14 @@ class Fault(Enum):
     HALF_REPLY = "the connection ends in the middle of the answer"
     NO_REPLY = "the server has answered, and the answer is lost; the connection stays"
     DELAY = "each answer comes late"
+    DRIP = "each answer comes in small pieces, and late are all of them"
     BLACK_HOLE = "connections are accepted or stay, and nothing passes"
     REFUSE = "connections are cut, and no others accepted"
 
     @property
     def stands(self) -> bool:
         """Whether it goes on until `heal`."""
-        return self in {Fault.DELAY, Fault.BLACK_HOLE, Fault.REFUSE}
+        return self in {Fault.DELAY, Fault.DRIP, Fault.BLACK_HOLE, Fault.REFUSE}
 
 
 @dataclass
@@ -113,7 +115,7 @@ class FaultProxy:
         Args:
             fault: What is to happen.
             turn: To which request from now on, for those that happen to one.
-            seconds: How late each answer comes, for `Fault.DELAY`.
+            seconds: How late each answer comes, for `Fault.DELAY`, or each piece of it, for `Fault.DRIP`.
         """
         self._run(self._set(fault, turn, seconds))
 
@@ -298,6 +300,11 @@ class _Link:
         while data := await self._server[0].read(_CHUNK):
             await proxy._passing.wait()
             self._server_spoke = True
+            if proxy._fault is Fault.DRIP:
+                for start in range(0, len(data), _DROP):
+                    await asyncio.sleep(proxy._seconds)
+                    self._client[1].write(data[start : start + _DROP])
+                continue
             if proxy._fault is Fault.DELAY:
                 await asyncio.sleep(proxy._seconds)
             elif self._fault is Fault.NO_REPLY:

@@ -88,7 +88,10 @@ def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
         if not colon or scheme not in offered:
             known = ", ".join(f"{name}:" for name in sorted({*offered, *built_in}))
             what = f"unknown scheme {scheme!r} in the storage URL" if colon else "the storage URL has no scheme"
-            raise ConfigurationError(f"{what}: there are {known} (others need their package installed)")
+            remedy = "others need their package installed"
+            if scheme.partition("+")[0] in built_in:
+                remedy = f"the client library is not chosen: say {scheme.partition('+')[0]}:"
+            raise ConfigurationError(f"{what}: there are {known} ({remedy})")
         chosen = offered[scheme]
     driver = chosen.load()
     if not (isinstance(driver, type) and issubclass(driver, kind) and hasattr(driver, "from_url")):

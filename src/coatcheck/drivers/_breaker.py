@@ -6,8 +6,10 @@ one comes back, all are. No clock but a monotonic one decides, and nothing here 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -33,9 +35,10 @@ class Breaker:
         self._driver: Final = driver
         self._place: Final = place
         self._clock: Final = clock
-        self._lock: Final = threading.Lock()
+        self._lock = threading.Lock()
         self._pause = 0.0  # 0 while the server is not known to be down
         self._next_look = 0.0
+        _breakers.add(self)
 
     def check(self, operation: str) -> None:
         """Let a call go ahead, or not.
@@ -64,3 +67,18 @@ class Breaker:
         if self._pause:
             with self._lock:
                 self._pause = 0.0
+
+    def unlock(self) -> None:
+        """Forget whoever holds the lock: a thread that a child process does not have."""
+        self._lock = threading.Lock()
+
+
+_breakers: Final[weakref.WeakSet[Breaker]] = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    for breaker in _breakers:
+        breaker.unlock()
+
+
+os.register_at_fork(after_in_child=_unlock_all)

@@ -2,8 +2,9 @@
 
 SQLAlchemy and Django keep account of the transaction that is open on a connection. A write that went past them would
 land in a transaction that they do not know of, which their commit does not end. So before a write they are made to
-begin one, in the way in which their own statements do; where they are in autocommit mode the write is refused, since
-nobody would end a transaction that it opened. Neither is imported: whoever lends their connection has done so.
+begin one, in the way in which their own statements do. Where a connection is in autocommit mode the write is refused,
+whoever it belongs to, since nobody would end a transaction that it opened, and what the application wrote afterwards
+would be lost with it. Neither is imported: whoever lends their connection has done so.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Lent(ABC):
                 f"the {self._engine} driver works on {_names(self._kinds)}, and the {_name(type(self._connection))} "
                 f"that was lent has a {_name(type(inside))} inside: borrow from the driver of that database"
             )
-        if to_write and self._remedy and self._commits_alone(inside):
+        if to_write and self._commits_alone(inside):
             raise ConfigurationError(
                 f"no transaction is open on the {_name(type(self._connection))} lent to the {self._engine} driver, and"
                 f" nobody would commit one: {self._remedy}"
@@ -67,9 +68,9 @@ class Lent(ABC):
         return inside
 
     @property
+    @abstractmethod
     def _remedy(self) -> str:
-        """What to do where it is in autocommit mode; empty where its owner commits what is open all the same."""
-        return ""
+        """What to do where it is in autocommit mode."""
 
     @abstractmethod
     def _opened(self) -> Any:
@@ -78,6 +79,10 @@ class Lent(ABC):
 
 class _Plain(Lent):
     """The DB-API connection itself."""
+
+    @property
+    def _remedy(self) -> str:
+        return "begin one first, or lend a connection that is not in autocommit mode"
 
     def _opened(self) -> Any:
         return self._connection

@@ -7,6 +7,7 @@ end of a connection that broke inside it from looking like one that can be used:
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import select
 import socket
@@ -75,6 +76,31 @@ class _Exchange:
             self.is_busy = False
 
 
+class _Reader(io.RawIOBase):
+    """What a connection's socket gives. PyMySQL's own limit is for each piece of an answer, however many there are.
+
+    Args:
+        file: The socket's, without a buffer.
+        connection: Whose socket it is.
+    """
+
+    def __init__(self, file: io.RawIOBase, connection: Connection) -> None:
+        self._file: Final = file
+        self._connection: Final = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.bound()
+        count: int | None = self._file.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class Connection(_PyMySQLConnection, _Exchange):
     """A connection of PyMySQL's."""
 
@@ -82,6 +108,28 @@ class Connection(_PyMySQLConnection, _Exchange):
     _write_timeout: float | None
     server_status: int
     _sock: Any
+    _deadline = math.inf
+    _reader: io.BufferedReader | None = None
+
+    @property
+    def _rfile(self) -> io.BufferedReader | None:
+        return self._reader
+
+    @_rfile.setter
+    def _rfile(self, file: io.BufferedReader | None) -> None:
+        self._reader = None if file is None else io.BufferedReader(_Reader(file.detach(), self))
+
+    def bound(self) -> None:
+        """Let the socket wait no longer than is left.
+
+        Raises:
+            TimeoutError: Nothing is left.
+        """
+        if self._deadline is not math.inf:
+            left = self._deadline - time.monotonic()
+            if left < _LEAST:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(left)
 
     def limit(self, deadline: float) -> None:
         """Let nothing be waited for any longer than until *deadline*, by the monotonic clock.
@@ -93,6 +141,7 @@ class Connection(_PyMySQLConnection, _Exchange):
         if left < _LEAST:
             raise TimeoutError("there was no time left to ask the server")
         self._read_timeout = self._write_timeout = left
+        self._deadline = deadline
 
     @property
     def is_clean(self) -> bool:

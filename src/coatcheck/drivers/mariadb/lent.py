@@ -26,7 +26,7 @@ from coatcheck.drivers.mariadb.wire import (
     reply_of,
 )
 from coatcheck.drivers.sql.dialect import Single
-from coatcheck.drivers.sql.lent import AsyncLentDriver, LentDriver
+from coatcheck.drivers.sql.lent import DDL, AsyncLentDriver, LentDriver
 from coatcheck.drivers.sql.statement import Reply, Statement
 from coatcheck.drivers.sql.writing import SQLOperations
 from coatcheck.errors import ConfigurationError
@@ -37,7 +37,6 @@ __all__ = ["AsyncLentMariaDBDriver", "LentMariaDBDriver", "async_kinds", "commit
 T = TypeVar("T")
 
 _DEADLOCK: Final = 1213
-_DDL: Final = frozenset({"setup", "tear_down"})
 
 
 class LentDialect(MariaDBDialect):
@@ -49,6 +48,7 @@ class LentDialect(MariaDBDialect):
     """
 
     current: ClassVar[str] = " LOCK IN SHARE MODE"
+    all_rows: ClassVar[str] = " LIMIT 18446744073709551615"  # goes before the connection's sql_select_limit
 
     def __init__(self, prefix: str, *, newest: bool = False) -> None:
         super().__init__(prefix)
@@ -118,16 +118,6 @@ class DBAPIBorrower:
         finally:
             cursor.close()
 
-    def has_transaction(self, connection: Any, /) -> bool:
-        if not connection.get_autocommit() or _is_open(connection):
-            return True
-        if not isinstance(connection, PyMySQLConnection):
-            raise ConfigurationError(
-                "the connection of mysqlclient's that was lent is in autocommit mode, in which it does not tell whether"
-                " a transaction is open: call its autocommit(False) first"
-            )
-        return False
-
 
 class AioMySQLBorrower:
     """Connections of aiomysql's."""
@@ -147,9 +137,6 @@ class AioMySQLBorrower:
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)
 
-    def has_transaction(self, connection: Any, /) -> bool:
-        return not connection.get_autocommit() or _is_open(connection)
-
 
 class LentMariaDBDriver(LentDriver[Any]):
     """Sessions inside the transaction of a connection that belongs to the application."""
@@ -158,7 +145,7 @@ class LentMariaDBDriver(LentDriver[Any]):
         super().__init__(LentDialect(prefix), DBAPIBorrower(), lent)
 
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
+        refusal = _refusal(self._lent.open(operation, to_write=False)) if operation in DDL else None
         if refusal is not None and not (operation == "setup" and self.is_set_up()):
             raise refusal
         answer = super()._carry_out(operation, begin)
@@ -174,7 +161,7 @@ class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
         super().__init__(LentDialect(prefix), AioMySQLBorrower(), lent)
 
     async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        refusal = _refusal(self._lent.open(operation, to_write=True)) if operation in _DDL else None
+        refusal = _refusal(self._lent.open(operation, to_write=False)) if operation in DDL else None
         if refusal is not None and not (operation == "setup" and await self.is_set_up()):
             raise refusal
         answer = await super()._carry_out(operation, begin)

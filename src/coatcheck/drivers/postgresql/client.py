@@ -22,6 +22,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
+from coatcheck.errors import ConfigurationError
 
 __all__ = ["AsyncBorrower", "AsyncClient", "Borrower", "Client", "Settings", "commits_alone"]
 
@@ -260,15 +261,25 @@ def commits_alone(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[
     return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
+def _check_mode(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Look whether each statement is answered before the next.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if connection.pgconn.pipeline_status:
+        raise ConfigurationError(
+            "the connection that was lent is in pipeline mode, in which it is not known what a statement did before the"
+            " next one is sent: open and save sessions outside `with connection.pipeline()`"
+        )
+
+
 class Borrower:
     """How to use a `psycopg.Connection` of the application's."""
 
-    def has_transaction(self, connection: psycopg.Connection[Any]) -> bool:
-        """See `coatcheck.drivers.sql.lent.Borrower`."""
-        return not commits_alone(connection)
-
     def run(self, connection: psycopg.Connection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
+        _check_mode(connection)
         cursor = _Cursor(connection, row_factory=tuple_row)
         how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
         cursor.execute(statement.text, statement.parameters or None, **how)
@@ -278,12 +289,9 @@ class Borrower:
 class AsyncBorrower:
     """How to use a `psycopg.AsyncConnection` of the application's."""
 
-    def has_transaction(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        """See `coatcheck.drivers.sql.lent.Borrower`."""
-        return not commits_alone(connection)
-
     async def run(self, connection: psycopg.AsyncConnection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
+        _check_mode(connection)
         cursor = _AsyncCursor(connection, row_factory=tuple_row)
         how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
         await cursor.execute(statement.text, statement.parameters or None, **how)

@@ -129,6 +129,8 @@ class PostgreSQL(Dialect):
                 "BEGIN ISOLATION LEVEL READ COMMITTED;"
                 f" SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
             )
+        else:
+            self.snapshot = Statement("SELECT current_setting('transaction_isolation')", (), Wants.ROWS)
         self._fast: Final = Fast(self.named, limit)
 
     @property

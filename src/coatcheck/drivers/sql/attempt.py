@@ -111,6 +111,8 @@ class Attempt:
             self._breaker.failed()
             if is_late:
                 said = f"no answer from {self._place} within {self._timeout:g} s"
+            elif isinstance(error, self._dialect.errors):
+                said = f"{self._place}: {said}"
             raise self._unavailable(said, outcome_unknown=self._commits) from error
         raise self._unavailable(said) from error
 

@@ -67,6 +67,9 @@ class Dialect(ABC):
         skip: The same, leaving out rows that others have locked.
         current: Ends a SELECT that a write depends on and that reads rows which it has not locked. On a server whose
             plain reads may be older than the transaction's locks it makes them current.
+        all_rows: Ends a SELECT of several rows, before its lock, where a setting of the connection may cut them short.
+        snapshot: Asks for the isolation level, on a server and a connection on which a DELETE may leave rows that are
+            newer than the transaction; None elsewhere.
         ddl: Creates the tables and their indexes, those that are missing.
         ddl_is_transactional: Whether that can be part of a transaction.
         setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
@@ -80,6 +83,8 @@ class Dialect(ABC):
     lock: ClassVar[str] = " FOR UPDATE"
     skip: ClassVar[str] = " FOR UPDATE SKIP LOCKED"
     current: ClassVar[str]
+    all_rows: ClassVar[str] = ""
+    snapshot: Statement | None = None
     ddl_is_transactional: ClassVar[bool]
     setup_lock: ClassVar[Statement | None] = None
     begin: Statement = Statement("BEGIN")
@@ -182,7 +187,6 @@ _FIND: Final = """
     SELECT id, sid, created, seen, deadline, idle, absolute, username, auth_time, rotated, prior_until, ends,
            grace, digest, prior
     FROM coatcheck_session WHERE """
-_BY_ENDED: Final = "sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s)"
 
 
 class Statements:
@@ -190,7 +194,7 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         sql = dialect.named
-        lock, skip, current = dialect.lock, dialect.skip, dialect.current
+        lock, skip, current, all_rows = dialect.lock, dialect.skip, dialect.current, dialect.all_rows
         self._dialect: Final = dialect
 
         self.meta = sql("SELECT name, content FROM coatcheck_meta")
@@ -200,11 +204,13 @@ class Statements:
         )
 
         # -- reading
-        self.load = sql(_LOAD + "s.digest = %s")
-        self.load_prior = sql(_LOAD + "s.prior = %s")
-        self.load_heir = sql(_LOAD + "s." + _BY_ENDED)
-        self.why_not = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s")
-        self.of_user = sql(_FIND + "username = %s ORDER BY created, id")
+        why_not = "SELECT reason, expires FROM coatcheck_ended WHERE digest = %s"
+        by_ended = f"sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s{current})"
+        self.load = sql(_LOAD + "s.digest = %s" + all_rows)
+        self.load_prior = sql(_LOAD + "s.prior = %s" + all_rows)
+        self.load_heir = sql(_LOAD + "s.sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s)" + all_rows)
+        self.why_not = sql(why_not)
+        self.of_user = sql(_FIND + "username = %s ORDER BY created, id" + all_rows)
         self._alive = sql("SELECT sid FROM coatcheck_session WHERE ends > %s AND sid IN ")
         self.is_dirty = sql("""
             SELECT EXISTS (SELECT 1 FROM coatcheck_session WHERE ends <= %s)
@@ -214,8 +220,9 @@ class Statements:
         # -- reading inside a transaction, for a write
         self.find = sql(_FIND + "digest = %s" + lock)
         self.find_prior = sql(_FIND + "prior = %s" + lock)
-        self.find_successor = sql(_FIND + _BY_ENDED + lock)
-        self.lock_user = sql(_FIND + "username = %s ORDER BY id" + lock)
+        self.find_successor = sql(_FIND + by_ended + lock)
+        self.why_not_now = sql(why_not + current)
+        self.lock_user = sql(_FIND + "username = %s ORDER BY id" + all_rows + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
         # Whoever files a digest need not see the very latest, since unique keys refuse what comes too late; and the gap
         # where nothing is found must not be locked, or sessions that begin at the same moment run into a deadlock.
@@ -224,13 +231,14 @@ class Statements:
         self.filed = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
         self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
-        self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + current)
+        self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + all_rows + current)
         self._versions = sql(
             # not those that are missing to whoever loads them, since nothing in them makes sense
             "SELECT app, name, version, number FROM coatcheck_value"
             " WHERE session = %s AND version > 0 AND (data IS NOT NULL OR number IS NOT NULL) AND (app, name) IN "
         )
-        self._current = current
+        self._all_rows = all_rows
+        self._current = all_rows + current
         self.expired = sql(
             "SELECT id FROM coatcheck_session WHERE ends BETWEEN %s AND %s ORDER BY ends LIMIT %s" + skip
         )
@@ -280,7 +288,7 @@ class Statements:
 
     def alive(self, sids: Sequence[str], now: float) -> tuple[str, tuple[object, ...]]:
         """Give the statement that finds the live sessions among *sids*, and its parameters."""
-        return f"{self._alive}({marks(len(sids))})", (now, *sids)
+        return f"{self._alive}({marks(len(sids))}){self._all_rows}", (now, *sids)
 
     def versions(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
         """Give the statement that finds version and counter of some values, and its parameters."""

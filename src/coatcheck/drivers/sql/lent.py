@@ -22,13 +22,14 @@ from coatcheck.drivers.sql.statement import RELEASE, SAVEPOINT, TO_SAVEPOINT, Ag
 from coatcheck.drivers.sql.writing import SQLOperations
 from coatcheck.errors import CoatcheckError, DriverUnavailable, UnsupportedCapability
 
-__all__ = ["AsyncBorrower", "AsyncLentDriver", "Borrower", "LentDriver"]
+__all__ = ["DDL", "AsyncBorrower", "AsyncLentDriver", "Borrower", "LentDriver"]
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
 T = TypeVar("T")
 
 READS: Final = frozenset({"load", "sessions_of", "dead", "is_set_up"})
+DDL: Final = frozenset({"setup", "tear_down"})
 MOST_TRIES: Final = 4
 PLACE: Final = "the application's database"
 
@@ -39,9 +40,6 @@ class Borrower(Protocol[C_contra]):
     def run(self, connection: C_contra, statement: Statement, /) -> Reply:
         """Have one statement done, whatever factories and converters the application has set on its connection."""
 
-    def has_transaction(self, connection: C_contra, /) -> bool:
-        """Tell whether a transaction is open, or the next statement opens one by itself."""
-
 
 class AsyncBorrower(Protocol[C_contra]):
     """The same for an asynchronous client library."""
@@ -49,8 +47,10 @@ class AsyncBorrower(Protocol[C_contra]):
     async def run(self, connection: C_contra, statement: Statement, /) -> Reply:
         """Have one statement done."""
 
-    def has_transaction(self, connection: C_contra, /) -> bool:
-        """Tell whether a transaction is open, or the next statement opens one by itself."""
+
+def _is_written(operation: str, dialect: Dialect) -> bool:
+    """Tell whether somebody has to commit what an operation does."""
+    return operation not in READS and (dialect.ddl_is_transactional or operation not in DDL)
 
 
 def _translated(error: Exception, operation: str, dialect: Dialect) -> CoatcheckError:
@@ -89,11 +89,8 @@ class LentDriver(SteppedDriver, Generic[C]):
         self._failures: Final[tuple[type[Exception], ...]] = (Again, *self._errors)
 
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        is_write = operation not in READS
-        connection: C = self._lent.open(operation, to_write=is_write)
+        connection: C = self._lent.open(operation, to_write=_is_written(operation, self._dialect))
         try:
-            if is_write and not self._borrower.has_transaction(connection):
-                self._borrower.run(connection, self._dialect.begin)
             for _ in range(MOST_TRIES - 1):
                 with contextlib.suppress(Again):
                     return self._drive(connection, begin)
@@ -142,11 +139,8 @@ class AsyncLentDriver(AsyncSteppedDriver, Generic[C]):
         self._failures: Final[tuple[type[Exception], ...]] = (Again, *self._errors)
 
     async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        is_write = operation not in READS
-        connection: C = self._lent.open(operation, to_write=is_write)
+        connection: C = self._lent.open(operation, to_write=_is_written(operation, self._dialect))
         try:
-            if is_write and not self._borrower.has_transaction(connection):
-                await self._borrower.run(connection, self._dialect.begin)
             for _ in range(MOST_TRIES - 1):
                 with contextlib.suppress(Again):
                     return await self._drive(connection, begin)

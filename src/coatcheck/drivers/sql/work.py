@@ -53,6 +53,8 @@ T = TypeVar("T")
 CHUNK: Final = 500
 """Rows, keys or digests of one statement."""
 
+_SEE_ALL: Final = frozenset({"read committed", "read uncommitted"})
+
 
 def rows_of(text: str, parameters: tuple[object, ...] = (), *, is_ranged: bool = False) -> Steps[list[Row]]:
     """Ask for the rows of a query."""
@@ -132,8 +134,29 @@ class Common(Operations):
         """Lock the live session under *digest* and give it, or say why there is none."""
         row, by_prior = yield from self._seek(digest)
         if row is None:
-            return (yield from self._why_not(digest, now))
+            return (yield from self._why_not_now(digest, now))
         return _judged(row, now, by_prior=by_prior)
+
+    def _why_not_now(self, digest: bytes, now: float) -> Steps[Reason]:
+        """Say why *digest* opens nothing, also where the transaction sees something older."""
+        rows = yield from rows_of(self.dialect.sql.why_not_now, (digest,))
+        return _tombstone(rows, now)
+
+    def _sees_all(self) -> Steps[None]:
+        """See to it that what is to be removed is seen, however new it is.
+
+        Raises:
+            ConfigurationError: The application's transaction does not see what others committed since it began.
+        """
+        if self.dialect.snapshot is None:
+            return
+        ((level,),) = yield from rows_of(self.dialect.snapshot.text)
+        if level not in _SEE_ALL:
+            raise ConfigurationError(
+                f"the transaction on the connection that was lent is {str(level).upper()}, and would leave behind what"
+                " others wrote since it began: log in, log out, clear and revoke at READ COMMITTED, or without the"
+                " application's connection"
+            )
 
     # -- fences and tombstones
 
@@ -162,9 +185,10 @@ class Common(Operations):
         """See `Driver.revoke`. The tombstone is left in any case, for a `create` that is still on its way."""
         sql = self.dialect.sql
         yield BEGIN
+        yield from self._sees_all()
         row, by_prior = yield from self._seek(digest)
         if row is None:
-            found: Found | Reason = yield from self._why_not(digest, now)
+            found: Found | Reason = yield from self._why_not_now(digest, now)
         else:
             found = _judged(row, now, by_prior=by_prior)
         if found is Reason.ROTATED:
@@ -194,6 +218,7 @@ class Common(Operations):
         """See `Driver.revoke_user`."""
         sql = self.dialect.sql
         yield BEGIN
+        yield from self._sees_all()
         yield from count_of(sql.raise_fence, (user, now, now + USER_FENCE))
         removed: list[object] = []
         ended: list[tuple[bytes, Reason, float, str | None]] = []
@@ -224,6 +249,7 @@ class Common(Operations):
         if limit <= 0 or not (yield from rows_of(sql.is_dirty, (now, now, now), is_ranged=True))[0][0]:
             return 0  # the usual case takes no locks
         yield BEGIN
+        yield from self._sees_all()
         rows = yield from rows_of(sql.expired, (since, now, limit), is_ranged=True)
         removed = yield from self._remove([row[0] for row in rows])
         rows = yield from rows_of(sql.old_ended, (now, limit), is_ranged=True)

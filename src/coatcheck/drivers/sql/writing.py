@@ -152,6 +152,8 @@ class SQLOperations(Common):
 
     def _clear(self, session: object, delta: Delta) -> Steps[None]:
         sql = self.dialect.sql
+        if delta.clears or delta.clear_all:
+            yield from self._sees_all()
         if delta.spare and (delta.clears or delta.clear_all):
             rows = yield from rows_of(sql.names, (session,))
             # what is no text belongs to a value that nobody can read or write

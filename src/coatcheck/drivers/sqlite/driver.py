@@ -111,8 +111,8 @@ class SQLiteDriver(Common):
         Raises:
             ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
         """
-        parts = urlsplit(url)
-        if parts.netloc or not url.startswith(f"{parts.scheme}:///") or parts.fragment:
+        has_host = not url.partition(":")[2].startswith("///")
+        if has_host or (parts := urlsplit(url)).fragment:
             raise ConfigurationError("a URL for SQLite is sqlite:///relative.db or sqlite:////absolute/path.db")
         options: dict[str, str] = {}
         for key, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -248,7 +248,8 @@ class _HastyDriver(SQLiteDriver):
 
 
 def _commits_alone(connection: sqlite3.Connection) -> bool:
-    return connection.isolation_level is None and not connection.in_transaction
+    mode = getattr(connection, "autocommit", -1)  # Python 3.12 and later; -1 stands for isolation_level
+    return (connection.isolation_level is None if mode == -1 else bool(mode)) and not connection.in_transaction
 
 
 def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -> None:
@@ -297,7 +298,7 @@ class _BorrowedDriver(Common):
         try:
             yield connection, run
         except sqlite3.Error as error:
-            raise translated(error, operation, "the application's database", 0.0) from error
+            raise translated(error, operation, "the application's database", None) from error
         finally:
             connection.text_factory = factory
 

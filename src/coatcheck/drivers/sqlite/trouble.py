@@ -19,7 +19,7 @@ _SURELY_UNDONE: Final = frozenset({
 
 
 def translated(
-    error: Exception, operation: str, place: str, timeout: float, *, committing: bool = False
+    error: Exception, operation: str, place: str, timeout: float | None, *, committing: bool = False
 ) -> CoatcheckError:
     """Give the error to raise instead of *error*.
 
@@ -27,7 +27,7 @@ def translated(
         error: What SQLite or the file system raised.
         operation: The operation of the contract.
         place: The path of the database, or what else names it.
-        timeout: How long a lock was waited for, in seconds.
+        timeout: How long a lock was waited for, in seconds; None for as long as a connection of the application's does.
         committing: True where a COMMIT failed, or a statement that commits by itself.
     """
     code = getattr(error, "sqlite_errorcode", None)
@@ -38,15 +38,18 @@ def translated(
     return DriverUnavailable(NAME, operation, _why(error, code, place, timeout), outcome_unknown=unknown)
 
 
-def _why(error: Exception, code: int | None, place: str, timeout: float) -> str:
+def _why(error: Exception, code: int | None, place: str, timeout: float | None) -> str:
     if code is None:
         return str(error)
     said = f"{error} ({getattr(error, 'sqlite_errorname', code)}) in {place}"
     if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
         return f"{said}: the transaction began with a read and another program wrote meanwhile: use BEGIN IMMEDIATE"
+    patience, where = ("the connection's timeout", "of the connection")
+    if timeout is not None:
+        patience, where = f"{timeout:g} s", "in the URL"
     advice = {
-        sqlite3.SQLITE_BUSY: f"another program wrote for longer than {timeout:g} s: keep its transactions short,"
-        " or raise timeout= in the URL",
+        sqlite3.SQLITE_BUSY: f"another program wrote for longer than {patience}: keep its transactions short,"
+        f" or raise timeout= {where}",
         sqlite3.SQLITE_LOCKED: "another statement of this process holds the table",
         sqlite3.SQLITE_READONLY: "the database, its -wal and -shm files and its folder must be writable for this user",
         sqlite3.SQLITE_CANTOPEN: "the file and its folder must exist and be writable for this user",

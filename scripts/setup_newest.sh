@@ -66,9 +66,8 @@ lay() {
         file=$(find "$root"/usr/{lib/postgresql,bin,sbin} -name "$name" ! -type d 2>/dev/null | head -1) || true
         [ -n "$file" ] || { echo "no program $name in ${packages[$set]}" >&2; exit 1; }
         file=$(realpath "$file")
-        if [ "$(head -c 4 "$file" | tail -c 3)" = ELF ] && [ ! -e "$root/bin/.$(basename "$file")" ]; then
+        if [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
             own_libraries "$root" "$file"
-            touch "$root/bin/.$(basename "$file")"
         fi
         ln -sf "$file" "$root/bin/${pair%%=*}"
     done

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from testservers import RedisServer
 from testservers.engines import Engine, params, with_options
 
 from coatcheck.drivers import open_driver
@@ -28,6 +29,15 @@ def driver(engine: Engine) -> Driver:
     driver = engine.open()
     driver.setup()
     return driver
+
+
+@pytest.fixture
+def redis_driver(redis_server: RedisServer, open_at: Callable[..., Driver]) -> Iterator[Driver]:
+    """A driver on one Redis server."""
+    driver = open_at(redis_server.url)
+    driver.setup()
+    yield driver
+    driver.tear_down()
 
 
 @pytest.fixture

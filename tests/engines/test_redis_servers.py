@@ -27,11 +27,8 @@ Open = Callable[..., RedisDriver]
 
 
 @pytest.fixture
-def driver(redis_server: RedisServer, open_at: Open) -> Iterator[RedisDriver]:
-    driver = open_at(redis_server.url)
-    driver.setup()
-    yield driver
-    driver.tear_down()
+def driver(redis_driver: RedisDriver) -> RedisDriver:
+    return redis_driver
 
 
 @pytest.fixture

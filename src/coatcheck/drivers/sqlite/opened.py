@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from coatcheck.drivers._files import PlaceError
 
-__all__ = ["Identity", "NotNow", "Opened", "create_file", "identity", "opened", "take_log_away"]
+__all__ = ["Identity", "NotNow", "Opened", "create_file", "identity", "log_files", "opened", "take_log_away"]
 
 Identity = tuple[int, int]
 """What names a file whatever it is called, as long as somebody has it open: the inode and the device."""
@@ -50,8 +50,13 @@ def identity(path: str) -> Identity | None:
 
 def opened(path: str) -> Opened:
     """Say which files a connection has open that was just made to the database at *path* and has read from it."""
+    return Opened(identity(path), log_files(path))
+
+
+def log_files(path: str) -> tuple[tuple[str, Identity | None], ...]:
+    """Say which files are the log and its index of the database at *path* now: the path and the identity of each."""
     real = os.path.realpath(path)  # SQLite keeps the log beside the file, not beside a link to it
-    return Opened(identity(real), tuple((real + end, identity(real + end)) for end in _BESIDE))
+    return tuple((real + end, identity(real + end)) for end in _BESIDE)
 
 
 def take_log_away(files: Opened, path: str, is_open: Callable[[], bool], patience: float) -> None:

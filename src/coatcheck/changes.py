@@ -8,7 +8,7 @@ from typing import Any
 from coatcheck.errors import NotACounter
 from coatcheck.merge import MISSING, merge
 from coatcheck.record import ABSENT, Committed, Delta, Name, Put, Value
-from coatcheck.snapshot import Entry, Settled, Snapshot
+from coatcheck.snapshot import Entry, First, Settled, Snapshot
 
 __all__ = ["Changes"]
 
@@ -33,7 +33,13 @@ class Changes(Snapshot):
                 entry = self._entries[name] = Entry(value, None, None)
         entry.value = value
         entry.dirty = True
-        entry.data = None if self._codec.is_mutable(value) else data
+        entry.first = None
+        if self._codec.is_mutable(value):
+            entry.data = None
+            entry.assigned = data if entry.base == ABSENT and type(data) is bytes else None
+        else:
+            entry.data = data
+            entry.assigned = None
         entry.reruns = ()
         self._adds.pop(name, None)
 
@@ -48,7 +54,7 @@ class Changes(Snapshot):
         entry = self._entries[name]
         entry.value = MISSING
         entry.dirty = True
-        entry.data = None
+        entry.data = entry.assigned = entry.first = None
         entry.reruns = ()
         self._adds.pop(name, None)
 
@@ -118,9 +124,13 @@ class Changes(Snapshot):
         if self._adds or self._cleared or self._cleared_all:
             return False
         for name, entry in self._entries.items():
-            if entry.dirty or (entry.origin is not None and self._encode(name, entry.value) != entry.origin):
+            if entry.dirty or (entry.origin is not None and self._is_edited(name, entry)):
                 return False
         return True
+
+    def _is_edited(self, name: Name, entry: Entry) -> bool:
+        """Tell whether a value that was read has been changed in place."""
+        return entry.origin is not None and self._encode(name, entry.value) != entry.origin
 
     def delta(
         self,
@@ -188,6 +198,7 @@ class Changes(Snapshot):
                 self._entries.pop(name, None)
         for name, entry in self._entries.items():
             entry.dirty = False
+            entry.first = None
             entry.reruns = ()
             if name in stored:
                 entry.raw = stored[name]
@@ -255,7 +266,7 @@ class Changes(Snapshot):
         for name in keys:
             entry = self._entries[name]
             raw = values.get(name)
-            theirs, _ = self._decode(name, raw)
+            theirs, origin = self._decode(name, raw)
             if entry.reruns and entry.origin in (None, self._codec.encode(entry.value)):  # not changed in place since
                 mine = theirs
                 for function, default in entry.reruns:
@@ -265,15 +276,45 @@ class Changes(Snapshot):
                 if entry.origin is not None:
                     entry.origin = self._codec.encode(mine)
             else:
-                base, _ = self._decode(name, entry.raw)
-                entry.value, clash = merge(base, entry.value, theirs, self._same)
-                if clash:
+                if self._merge(name, entry, theirs):
                     clashes.append(name)
+                entry.origin = origin
+                entry.reruns = ()
             entry.raw = raw
             entry.base = ABSENT if raw is None else raw.version
             entry.dirty = True
             entry.data = None
         return tuple(clashes)
+
+    def _merge(self, name: Name, entry: Entry, theirs: Any) -> bool:
+        """Merge the change of a value with *theirs*; True where a part of theirs is lost."""
+        mine, first = entry.value, entry.first
+        if first is not None:
+            mine, _ = merge(self._unpacked(first.merged), mine, self._unpacked(first.mine), self._same)
+        raw = entry.raw if first is None else first.raw
+        base, _ = self._decode(name, raw)
+        packed = self._packed(mine)
+        clash = True
+        if raw is None and entry.assigned is not None:
+            # Two steps, so that of two requests that both begin a list and append the same to it, both have appended.
+            start = self._codec.decode(entry.assigned)
+            if type(start) is type(theirs) is list and self._same(theirs[: len(start)], start):
+                begun, lost = theirs, False
+            else:
+                begun, lost = merge(MISSING, start, theirs, self._same)
+            value, clash = merge(start, mine, begun, self._same)
+            clash = clash or lost
+        if clash:
+            value, clash = merge(base, mine, theirs, self._same)
+        entry.value = value
+        entry.first = First(raw, packed, self._packed(value))
+        return clash
+
+    def _packed(self, value: Any) -> bytes | None:
+        return None if value is MISSING else self._codec.encode(value)
+
+    def _unpacked(self, data: bytes | None) -> Any:
+        return MISSING if data is None else self._codec.decode(data)
 
     def begin_anew(self, *, keep: bool) -> None:
         """Turn what is to be written into the values of a session that is still to be made.
@@ -294,7 +335,7 @@ class Changes(Snapshot):
             if entry.value is MISSING:
                 del self._entries[name]
             else:
-                entry.raw = entry.base = None
+                entry.raw = entry.base = entry.first = None
                 entry.dirty = True
         self.values = {}
         self._cleared = frozenset()
@@ -302,7 +343,7 @@ class Changes(Snapshot):
         self._spare = frozenset()
 
     def _is_new(self, name: Name) -> bool:
-        return name in self._adds or self._entries[name].dirty
+        return name in self._adds or self._entries[name].dirty or self._is_edited(name, self._entries[name])
 
     def _same(self, one: Any, other: Any) -> bool:
         return self._codec.encode(one) == self._codec.encode(other)

@@ -14,10 +14,27 @@ from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, Valu
 from coatcheck.merge import MISSING
 from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name, Value
 
-__all__ = ["Entry", "Owner", "Rerun", "Settled", "Snapshot"]
+__all__ = ["Entry", "First", "Owner", "Rerun", "Settled", "Snapshot"]
 
 Rerun = tuple[Callable[[Any], Any], Any]
 """A function given to `update_with`, and the default for a missing key."""
+
+
+class First(NamedTuple):
+    """A change as it was before it was merged with what others wrote: each further merge begins from it.
+
+    Beginning from the result of the last merge would count twice what that result has kept of the base.
+
+    Attributes:
+        raw: What the change was based on, as stored.
+        mine: The encoding of the changed value, or None where it was deleted.
+        merged: The encoding of what the last merge made of it, or None likewise. What the application changes after
+            a save that failed is the difference to this.
+    """
+
+    raw: Value | None
+    mine: bytes | None
+    merged: bytes | None
 
 
 class Settled(NamedTuple):
@@ -45,6 +62,8 @@ class Entry:
     dirty = False  # assigned or deleted; a change in place is found by comparing
     data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
     reruns: tuple[Rerun, ...] = ()
+    assigned: bytes | None = None  # what a mutable value was when it was assigned to a key seen to be missing
+    first: First | None = None  # while a save merges
 
     def __init__(self, value: Any, raw: Value | None, base: int | None, origin: bytes | None = None) -> None:
         self.value = value

@@ -102,6 +102,22 @@ def test_processes_lose_nothing(engine: Engine, driver: Driver, job: str) -> Non
     worker.check(job, held(manager, cookie), PROCESSES, TURNS)
 
 
+def test_two_appends_and_a_removal_leave_each_addition_once(driver: Driver) -> None:
+    """Two requests append to a list that both have read, and a third removes it meanwhile."""
+    storage = Interleaving(driver)
+    manager = SessionManager(storage)
+    cookie = begun(manager, look=1, cart=["hat", "scarf"])
+    one, two, leaving = (manager.open([cookie]) for _ in range(3))
+    one["cart"].append("one")
+    two["cart"].append("two")
+    del leaving["cart"]
+    for call, session in enumerate((leaving, two), 1):
+        storage.before("commit", lambda session=session: manager.save(session), call=call)
+    manager.save(one)
+    assert storage.pending == 0
+    assert held(manager, cookie) == {"cart": ["hat", "scarf", "two", "one"]}
+
+
 # -- a commit in flight, and an end that comes first ------------------------------------------------------------------
 
 

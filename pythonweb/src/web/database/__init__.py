@@ -12,6 +12,8 @@
 | ``postgresql`` | PostgreSQL, by psycopg 3 |
 | ``mysql`` | MySQL or MariaDB, by PyMySQL |
 
+``PySQLite`` and ``MySQLdb`` are older names of ``sqlite`` and ``mysql``.
+
 Errors of this package are `DatabaseError`; what a statement raises is the adapter's own error.
 """
 
@@ -21,7 +23,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from web.database._adapters import Adapter, adapter_for
+from web.database._adapter import Adapter
+from web.database._adapters import adapter_for
 from web.database._connection import CommitHook, Connection, Cursor
 from web.database._errors import (
     ConnectionClosed,

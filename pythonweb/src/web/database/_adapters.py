@@ -10,10 +10,12 @@ from web.database._errors import ParameterError, UnknownAdapter
 from web.database._servers import MySQL, PostgreSQL, Server
 from web.database._sqlite import SQLite
 
-__all__ = ["Adapter", "adapter_for"]
+__all__ = ["adapter_for"]
 
 _SERVERS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mysql": MySQL}
 _FILES = ("sqlite", "snakesql")
+# Names of 2005, each for the package of that time.
+_OLDER = {"pysqlite": "sqlite", "mysqldb": "mysql"}
 
 
 def adapter_for(name: str, database: Any, *, create: bool, params: dict[str, Any], **server: Any) -> Adapter:
@@ -32,6 +34,7 @@ def adapter_for(name: str, database: Any, *, create: bool, params: dict[str, Any
         ParameterError: A parameter does not fit the adapter.
     """
     key = str(name).lower()
+    key = _OLDER.get(key, key)
     if key not in _FILES and key not in _SERVERS:
         raise UnknownAdapter(f"there is no adapter {name!r}: use one of {', '.join(sorted((*_FILES, *_SERVERS)))}")
     text = os.fspath(database) if isinstance(database, os.PathLike) else database

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 from weakref import WeakSet
 
-from web.database._adapters import Adapter
+from web.database._adapter import Adapter
 from web.database._errors import ConnectionClosed, DatabaseError
 
 __all__ = ["CommitHook", "Connection", "Cursor"]
@@ -209,11 +209,11 @@ class Cursor:
         self._adapter = adapter
         self._closed = False
 
-    def execute(self, operation: str, parameters: Sequence[Any] | None = ()) -> Self:
+    def execute(self, sql: str, parameters: Sequence[Any] | None = ()) -> Self:
         """Run a statement.
 
         Args:
-            operation: The statement, with ``?`` where a value goes. (With a server, ``??`` is a question mark of the
+            sql: The statement, with ``?`` where a value goes. (With a server, ``??`` is a question mark of the
                 statement's own.)
             parameters: The values, in order.
 
@@ -225,18 +225,18 @@ class Cursor:
             TypeError: The parameters are no sequence.
         """
         values = _values(() if parameters is None else parameters)
-        self._open().execute(*self._adapter.statement(operation, values))
+        self._open().execute(*self._adapter.statement(sql, values))
         return self
 
-    def executemany(self, operation: str, seq_of_parameters: Iterable[Sequence[Any]]) -> Self:
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> Self:
         """Run a statement once for each sequence of values.
 
         Raises:
             ConnectionClosed: The cursor or its connection is closed.
-            TypeError: A member of *seq_of_parameters* is no sequence.
+            TypeError: A member of *parameters* is no sequence.
         """
-        rows = [_values(parameters) for parameters in seq_of_parameters]
-        self._open().executemany(self._adapter.translated(operation), rows)
+        rows = [_values(each) for each in parameters]
+        self._open().executemany(self._adapter.translated(sql), rows)
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import groupby
+from itertools import chain, groupby
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from wsgiref.types import StartResponse, WSGIApplication
@@ -235,10 +235,11 @@ class BaseMiddleware:
         wrong; what the application sends by ``write()`` is part of *output*.
 
         Args:
-            output: The body; it is closed for you.
+            output: The body; it is closed for you. It may be added to a list, as in ``output + ['</html>']``.
 
         Returns:
-            The new body. It may be a generator, and its ``close()`` is called.
+            The new body. It may be a generator, and its ``close()`` is called. Text in it is encoded by the charset of
+            Content-type, UTF-8 if that names none.
         """
         return output
 
@@ -258,6 +259,7 @@ class _Exchange:
         self._start_response = start_response
         self._transforms = getattr(hooks.transform, "__func__", None) is not BaseMiddleware.transform
         self._queue: deque[bytes] = deque()
+        self._headers: Headers = []
         self.started = False
 
     def start(self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /) -> Callable[[bytes], object]:
@@ -269,6 +271,7 @@ class _Exchange:
         _given(headers, self._hooks, "headers")
         if self._transforms and length is not None:
             headers = [each for each in headers if (each[0].lower(), each[1]) != ("content-length", length)]
+        self._headers = headers
         write = self._start_response(status, headers, exc_info) if exc_info else self._start_response(status, headers)
         self.started = True
         if not self._transforms:
@@ -290,11 +293,39 @@ class _Exchange:
         except BaseException:
             source.close()
             raise
-        return source if transformed is source else ClosingBody(transformed, source.close)
+        if transformed is source:
+            return source
+        close = getattr(transformed, "close", None)
+        return ClosingBody(map(self._encoded, transformed), *([close] if close is not None else ()), source.close)
+
+    def _encoded(self, item: bytes | str) -> bytes:
+        return encode(item, self._headers) if isinstance(item, str) else item
+
+
+class _Sum:
+    """A body with lists before or after it, whose close() is left to whoever made the body."""
+
+    def __init__(self, *parts: Iterable[bytes | str]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[bytes | str]:
+        return chain.from_iterable(self._parts)
+
+    def __add__(self, other: object) -> _Sum:
+        return _Sum(*self._parts, other) if isinstance(other, list | tuple | _Sum) else NotImplemented
+
+    def __radd__(self, other: object) -> _Sum:
+        return _Sum(other, *self._parts) if isinstance(other, list | tuple) else NotImplemented
 
 
 class _Source(ClosingBody):
     """The body that transform() gets: what write() was given, then what the application returned."""
+
+    def __add__(self, other: object) -> _Sum:
+        return _Sum(self) + other
+
+    def __radd__(self, other: object) -> _Sum:
+        return _Sum(self).__radd__(other)
 
     def __init__(self, body: Iterable[bytes], queue: deque[bytes]) -> None:
         super().__init__(body)

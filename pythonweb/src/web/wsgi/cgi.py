@@ -27,7 +27,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from web.wsgi.base import BaseMiddleware, ClosingBody
 
-__all__ = ["CGI", "Field", "FieldStorage", "FormError"]
+__all__ = ["CGI", "Field", "FieldStorage", "FormError", "Repeated"]
 
 _BLOCK = 64 * 1024
 # Parts up to this size stay in memory, larger ones go to an unnamed temporary file.
@@ -98,8 +98,17 @@ class Field:
         return f"Field({self.name!r}{'' if self.filename is None else f', filename={self.filename!r}'})"
 
 
+class Repeated(list[Field]):
+    """The fields of one name, in order."""
+
+    @property
+    def value(self) -> str | bytes:
+        """The value of the first one: a program that expects one field reads it as if it were alone."""
+        return self[0].value
+
+
 class FieldStorage:
-    """The fields of one request.
+    """The fields of one request. A blank one (``name=``, or ``name`` alone) is a field with the value ``''``.
 
     Args:
         fields: The fields, in order.
@@ -111,8 +120,8 @@ class FieldStorage:
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         self.list = [*fields]
 
-    def __getitem__(self, key: str) -> Field | list[Field]:
-        """Give the field of that name, or the list of fields where it is repeated.
+    def __getitem__(self, key: str) -> Field | Repeated:
+        """Return the field of that name, or the list of fields if it is repeated.
 
         Raises:
             KeyError: No field has that name.
@@ -120,7 +129,7 @@ class FieldStorage:
         found = self._named(key)
         if not found:
             raise KeyError(key)
-        return found[0] if len(found) == 1 else found
+        return found[0] if len(found) == 1 else Repeated(found)
 
     def has_key(self, key: str) -> bool:
         """Tell whether a field has that name."""
@@ -182,8 +191,6 @@ class CGI(BaseMiddleware):
         maxBody: The most bytes that a form may have.
         maxFields: The most fields, uploads included, that the form and the query string may have, each.
         maxFiles: The most uploaded files.
-        keepBlankValues: Whether ``?a=&b`` has fields. As in ``cgi.FieldStorage`` it has none unless this is true; a
-            multipart form's blank fields are there always.
 
     Raises:
         ValueError: A limit is not a positive number.
@@ -195,8 +202,6 @@ class CGI(BaseMiddleware):
         maxBody: int = 10 * 1024 * 1024,
         maxFields: int = 1000,
         maxFiles: int = 100,
-        *,
-        keepBlankValues: bool = False,
     ) -> None:
         super().__init__(application)
         limits: dict[str, Any] = {"maxBody": maxBody, "maxFields": maxFields, "maxFiles": maxFiles}
@@ -206,22 +211,30 @@ class CGI(BaseMiddleware):
         self.maxBody = maxBody
         self.maxFields = maxFields
         self.maxFiles = maxFiles
-        self.keepBlankValues = keepBlankValues
+
+    def fields(self, environ: dict[str, Any]) -> FieldStorage:
+        """Read the fields of a request.
+
+        Raises:
+            FormError: The form is malformed or too large.
+        """
+        storage = FieldStorage()
+        try:
+            _Reader(self, environ, storage.list).read()
+        except BaseException:
+            storage.close()
+            raise
+        return storage
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Read the form, then pass the request on."""
         if isinstance(environ.get("web.cgi"), FieldStorage):
             # Another CGI around this one read the body already.
             return super().__call__(environ, start_response)
-        storage = FieldStorage()
         try:
-            _Reader(self, environ, storage.list).read()
+            storage = self.fields(environ)
         except FormError as error:
-            storage.close()
             return _refuse(error, start_response)
-        except BaseException:
-            storage.close()
-            raise
         environ["web.cgi"] = storage
         try:
             body = super().__call__(environ, start_response)
@@ -260,7 +273,7 @@ class _Reader:
             raise FormError(f"{what} has more than {self.limits.maxFields} fields", status)
         for name, value in parse_qsl(
             text.decode(charset, "replace"),
-            keep_blank_values=self.limits.keepBlankValues,
+            keep_blank_values=True,
             encoding=charset,
             errors="replace",
         ):

@@ -41,19 +41,21 @@ class Database(BaseMiddleware):
         poolSize: The most connections that are kept open while no request uses them. More are made where more
             requests are answered at once, and closed after them. Each process has a pool of its own, also after a
             fork.
+        type: An older spelling of *adapter*.
         **params: Passed to the adapter's own ``connect``.
 
     Raises:
         UnknownAdapter: There is no adapter of that name.
         MissingPackage: The adapter needs a package that is not installed.
-        ParameterError: A parameter does not fit the adapter, or the database cannot be shared by connections.
+        ParameterError: A parameter does not fit the adapter, the database cannot be shared by connections, or *adapter*
+            is missing.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
         self,
         application: WSGIApplication,
-        adapter: str,
-        database: str,
+        adapter: str | None = None,
+        database: str = "",
         user: str = "",
         password: str = "",
         host: str = "",
@@ -62,9 +64,17 @@ class Database(BaseMiddleware):
         autoCreate: object = False,  # noqa: FBT002 -- the same
         *,
         poolSize: int = 5,
+        type: str | None = None,  # noqa: A002 -- the parameter's name in the 2005 reference
         **params: Any,
     ) -> None:
         super().__init__(application)
+        if adapter and type and adapter != type:
+            raise ParameterError(
+                f"Database(adapter={adapter!r}, type={type!r}): both mean the same, so give one of them"
+            )
+        adapter = adapter or type
+        if not adapter:
+            raise ParameterError("Database() names no adapter: add for example adapter='sqlite'")
         if poolSize < 0:
             raise ParameterError(f"Database(poolSize={poolSize!r}): give a number of connections, 0 or more")
         chosen = adapter_for(

@@ -1,0 +1,65 @@
+"""The names and spellings that the reference of 2005 has for adapters, parameters and statements."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from web import database
+from web.wsgi.base import BaseApplication
+from web.wsgi.database import Database
+
+
+@pytest.mark.parametrize("adapter", ["PySQLite", "pysqlite", "sqlite", "snakesql", "SnakeSQL"])
+def test_older_names_of_the_embedded_database(adapter: str, tmp_path: Path) -> None:
+    connection = database.connect(adapter=adapter, database=str(tmp_path / "shop.db"), autoCreate=1)
+    cursor = connection.cursor()
+    cursor.execute(sql="CREATE TABLE hat (colour TEXT, size INTEGER)")
+    cursor.executemany(sql="INSERT INTO hat VALUES (?, ?)", parameters=[("red", 1), ("blue", 2)])
+    cursor.execute(sql="SELECT colour FROM hat WHERE size = ?", parameters=[2])
+    assert cursor.fetchall() == [("blue",)]
+    assert connection.adapter in ("sqlite", "snakesql")
+    connection.close()
+
+
+@pytest.mark.parametrize("adapter", ["MySQLdb", "mysqldb", "mysql"])
+def test_older_names_of_mysql(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(database.MissingPackage, match=r"needs the package 'pymysql', .*: pip install pymysql"):
+        database.connect(adapter, "shop")
+
+
+class Select(BaseApplication):
+    def start(self) -> None:
+        cursor = self.environ["web.database.cursor"]
+        self.output(cursor.execute(sql="SELECT ? + 1", parameters=[1]).fetchone()[0])
+
+
+@pytest.mark.parametrize("spelling", [{"type": "PySQLite"}, {"adapter": "sqlite"}, {"adapter": "x", "type": "x"}])
+def test_type_is_an_older_spelling_of_adapter(spelling: dict[str, str], tmp_path: Path) -> None:
+    given = {name: value.replace("x", "snakesql") for name, value in spelling.items()}
+    middleware = Database(Select(), database=str(tmp_path / "shop.db"), autoCreate=1, **given)  # type: ignore[arg-type]
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body = middleware(environ, lambda *_: print)
+    assert list(body) == [b"2"]
+    body.close()  # type: ignore[attr-defined]
+    middleware.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"names no adapter: add for example adapter='sqlite'"),
+        ({"adapter": "sqlite", "type": "mysql"}, "both mean the same, so give one of them"),
+        ({"type": "oracle"}, "no adapter 'oracle'"),
+        ({"adapter": "sqlite", "database": ""}, "database='' is empty"),
+    ],
+)
+def test_what_is_missing_or_contradicts_itself(given: dict[str, str], message: str) -> None:
+    with pytest.raises(database.DatabaseError, match=message):
+        Database(Select(), **{"database": "shop.db", **given})  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import OrderedDict, defaultdict, deque, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -110,6 +110,8 @@ FROZEN: list[tuple[Any, str]] = [
     (dt.timedelta(days=-1, seconds=5, microseconds=6), "c70c0effffffff0000000500000006"),
     (dt.UTC, "d40f55"),
     (BERLIN, "c70e0f5a4575726f70652f4265726c696e"),
+    (Counter(hat=2, scarf=-1), "c70d1194a368617402a57363617266ff"),
+    (Counter(), "d41190"),
     (NAMED, "c7120f4efffffffffff0bdc06a7573742077657374"),
 ]
 
@@ -158,6 +160,8 @@ EXAMPLES: list[Any] = [
     {"z": 1, "a": 2, "m": 3},
     {"plain": [1, 2], "odd": ({"deep": [Decimal(1)]},), "last": None},
     {frozenset({(1, "a")}): {b"x"}},
+    Counter({"b": 0, "a": 2**70, (1, "x"): -3, None: 1.5, "d": Decimal("1.0"), "f": Fraction(1, 3)}),
+    {"cart": [Counter({"hat": 1}), Counter()]},
     [[], {}, (), set(), frozenset(), "", b"", bytearray()],
 ]
 
@@ -229,6 +233,7 @@ values = st.recursive(
         st.dictionaries(hashables, inner, max_size=3),
         st.sets(hashables, max_size=3),
         st.frozensets(hashables, max_size=3),
+        st.dictionaries(hashables, st.integers() | st.fractions(), max_size=3).map(Counter),
     ),
     max_leaves=8,
 )
@@ -576,6 +581,11 @@ BAD: dict[str, bytes] = {
     "pairs without a value": ext(5, [1, 2, 3]),
     "pairs with a list for a key": ext(5, [[1], 2]),
     "pairs with equal keys": ext(5, [1, 2, 1, 3]),
+    "counter without a count": ext(17, ["a"]),
+    "counter of text": ext(17, ["a", "1"]),
+    "counter of bools": ext(17, ["a", True]),
+    "counter with equal keys": ext(17, ["a", 1, "a", 2]),
+    "counter of lists": ext(17, ["a", [1]]),
     "decimal": ext(7, b"abc"),
     "empty decimal": ext(7, b""),
     "decimal with spaces": ext(7, b" 1 "),

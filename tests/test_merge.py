@@ -1,6 +1,9 @@
 """Three-way merge: what two requests did to one value is kept where it can be, and never lost in silence."""
 
 import copy
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -76,6 +79,33 @@ CASES: list[tuple[str, Any, Any, Any, Any, bool]] = [
     ("lists, no base", MISSING, ["m"], ["t"], ["t", "m"], False),
     ("lists, appended to another type", [1], [True, 2], [1.0, 3], [True, 2], True),
     ("lists in a dict", {"a": []}, {"a": ["m"]}, {"a": ["t"]}, {"a": ["t", "m"]}, False),
+    ("counters, both counted", Counter(a=1), Counter(a=2), Counter(a=3), Counter(a=4), False),
+    ("counters, equal counts are two", Counter(a=1), Counter(a=2), Counter(a=2), Counter(a=3), False),
+    ("counters, equal first counts are two", MISSING, Counter(a=1), Counter(a=1), Counter(a=2), False),
+    ("counters, new keys", Counter(), Counter(m=1), Counter(t=2), Counter(t=2, m=1), False),
+    ("counters, taken", Counter(a=5), Counter(a=3), Counter(a=4), Counter(a=2), False),
+    ("counters, taken by both to below nothing", Counter(a=1), Counter(a=0), Counter(a=0), Counter(a=-1), False),
+    ("counters, mine removed a key", Counter(a=2, b=1), Counter(b=1), Counter(a=2, b=2), Counter(b=2), False),
+    ("counters, theirs removed a key", Counter(a=2, b=1), Counter(a=2, b=2), Counter(b=1), Counter(b=2), False),
+    ("counters, both removed a key", Counter(a=2, b=1), Counter(b=1), Counter(b=3), Counter(b=3), False),
+    ("counters, removed while added to", Counter(a=2), Counter(), Counter(a=3), Counter(a=1), False),
+    ("counters, added to while removed", Counter(a=2), Counter(a=3), Counter(), Counter(a=1), False),
+    ("counters, removed while taken from", Counter(a=2), Counter(), Counter(a=1), Counter(), False),
+    ("counters, both emptied", Counter(a=2), Counter(), Counter(), Counter(), False),
+    ("counters, a count of nothing stays", Counter(a=1), Counter(a=0), Counter(a=1, b=1), Counter(a=0, b=1), False),
+    ("counters, in a dict", {"c": Counter(a=1)}, {"c": Counter(a=2)}, {"c": Counter(a=2)}, {"c": Counter(a=3)}, False),
+    ("counters, of two kinds", Counter(a=1), Counter(a=1.5), Counter(a=Decimal(2)), Counter(a=1.5), True),
+    ("counters, fractions", Counter(a=Fraction(1, 3)), Counter(a=1), Counter(a=1), Counter(a=Fraction(5, 3)), False),
+    ("counters, beside a dict", Counter(a=1), Counter(a=2), {"a": 2}, Counter(a=2), True),
+    (
+        "counters, another spelling of a key",
+        Counter({1: 1}),
+        Counter({True: 1}),
+        Counter({1: 2}),
+        Counter({True: 1}),
+        True,
+    ),
+    ("counters, deleted whole", Counter(a=1), MISSING, Counter(a=2), MISSING, True),
     ("tuples do not merge", (1,), (1, 2), (1, 3), (1, 2), True),
 ]
 
@@ -168,6 +198,23 @@ def test_what_both_appended_is_all_there(base: Any, mine: Any, theirs: Any) -> N
     if not exactly(mine, theirs):
         assert exactly(value, base + theirs + mine)
     assert not clash
+
+
+tallies = st.dictionaries(st.sampled_from("abc"), st.integers(-3, 3)).map(Counter)
+
+
+@settings(deadline=None)
+@given(tallies, tallies, tallies)
+def test_what_both_counted_adds_up(base: Counter[str], mine: Counter[str], theirs: Counter[str]) -> None:
+    value, clash = merge(base, mine, theirs, same)
+    assert not clash
+    for key in "abc":
+        total = theirs[key] + mine[key] - base[key]
+        if key in value or key not in base:
+            assert value[key] == total
+        else:
+            assert key not in mine or key not in theirs
+            assert total <= 0 or (key not in mine and key not in theirs)
 
 
 @settings(deadline=None)

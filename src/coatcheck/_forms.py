@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -16,8 +17,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 __all__ = [
-    "FRACTION", "FRACTION_BITS", "FROZENSET", "INT", "LEAF_READERS", "LEAVES", "NEST_READERS", "PAIRS", "RANGE",
-    "REGISTERED", "SET", "TUPLE", "RefusedError", "ensure", "is_text", "name_of", "write_int",
+    "COUNTER", "COUNTS", "FRACTION", "FRACTION_BITS", "FROZENSET", "INT", "LEAF_READERS", "LEAVES", "NEST_READERS",
+    "PAIRS", "RANGE", "REGISTERED", "SET", "TUPLE", "RefusedError", "ensure", "is_text", "name_of", "write_int",
 ]  # fmt: skip
 
 FRACTION_BITS: Final = 1 << 14
@@ -25,8 +26,11 @@ FRACTION_BITS: Final = 1 << 14
 
 # The tags of the stored format. One that was ever released keeps its meaning for good.
 INT, TUPLE, SET, FROZENSET, PAIRS, _BYTEARRAY, _DECIMAL, FRACTION, _COMPLEX = range(1, 10)
-_UUID, _DATETIME, _DATE, _TIME, _TIMEDELTA, _ZONE, RANGE = range(10, 17)
+_UUID, _DATETIME, _DATE, _TIME, _TIMEDELTA, _ZONE, RANGE, COUNTER = range(10, 18)
 REGISTERED: Final = 32
+
+COUNTS: Final = frozenset({int, float, Decimal, Fraction})
+"""The types of a Counter's counts: what two requests added to one can be added up."""
 
 _DATETIME_HEAD: Final = struct.Struct(">HBBBBBI")
 _DATE_FORM: Final = struct.Struct(">HBB")
@@ -190,6 +194,12 @@ def _read_pairs(flat: list[Any]) -> dict[Any, Any]:
     return value
 
 
+def _read_counter(flat: list[Any]) -> Counter[Any]:
+    value = Counter(_read_pairs(flat))
+    ensure(all(type(count) in COUNTS for count in value.values()), "a count that is no number")
+    return value
+
+
 def _read_fraction(parts: list[Any]) -> Fraction:
     above, below = parts
     ensure(type(above) is type(below) is int and below > 0, "not a Fraction")
@@ -210,6 +220,7 @@ NEST_READERS: Final[dict[int, Callable[[list[Any]], Any]]] = {
     SET: _read_set,
     FROZENSET: lambda members: frozenset(_read_set(members)),
     PAIRS: _read_pairs,
+    COUNTER: _read_counter,
     FRACTION: _read_fraction,
     RANGE: _read_range,
 }

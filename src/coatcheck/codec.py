@@ -8,6 +8,7 @@ it. Nothing is ever imported because stored data says so: the types of an applic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
@@ -20,6 +21,8 @@ from msgspec import Raw
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from coatcheck._forms import (
+    COUNTER,
+    COUNTS,
     FRACTION,
     FRACTION_BITS,
     FROZENSET,
@@ -102,7 +105,7 @@ def _too_deep_error(kind: type) -> RefusedError:
 
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
-_NESTS: Final = frozenset({list, dict, tuple, set, frozenset})
+_NESTS: Final = frozenset({list, dict, tuple, set, frozenset, Counter})
 _BUILT_IN: Final = _SCALARS | _NESTS | {Fraction, range} | LEAVES.keys()
 _SIMPLE: Final = _BUILT_IN - _NESTS - {bytearray}
 
@@ -132,7 +135,7 @@ def _too_deep(value: object) -> bool:
                 members += nest.values()
                 members += nest  # keys nest too, as tuples and frozensets
             elif type(nest) in _NESTS:
-                members += nest
+                members += nest  # of a Counter its keys, since its counts are numbers
         if _NESTS.isdisjoint(map(type, members)):
             return False
         level = [member for member in members if type(member) in _NESTS]
@@ -186,6 +189,8 @@ class _Walk:
             return Ext(FRACTION, _write(self._list([value.numerator, value.denominator], depth - 1)))
         if kind is range:
             return Ext(RANGE, _write(self._list([value.start, value.stop, value.step], depth - 1)))
+        if kind is Counter:
+            return self._counter(value, depth)
         raise RefusedError(kind, _remedy(kind))
 
     def _list(self, value: Any, depth: int) -> Any:
@@ -229,7 +234,17 @@ class _Walk:
             raise
         return self._pairs(value, depth)
 
-    def _pairs(self, value: dict[Any, Any], depth: int) -> Ext:
+    def _counter(self, value: Counter[Any], depth: int) -> Ext:
+        if depth >= MAX_DEPTH:
+            raise _too_deep_error(Counter)
+        for key, count in value.items():
+            if type(count) not in COUNTS:
+                refused = RefusedError(type(count), "a count of a Counter must be an int, float, Decimal or Fraction")
+                refused.steps.append(path_step(key))
+                raise refused
+        return self._pairs(value, depth, COUNTER)
+
+    def _pairs(self, value: dict[Any, Any], depth: int, tag: int = PAIRS) -> Ext:
         """A dict with keys that are no scalars: MessagePack's own maps would lose the types of such keys."""
         flat: list[Any] = []
         key = None
@@ -239,7 +254,7 @@ class _Walk:
         except RefusedError as refused:
             refused.steps.append(path_step(key))
             raise
-        return Ext(PAIRS, _write(flat))
+        return Ext(tag, _write(flat))
 
     def _application(self, known: _Registration, value: Any, depth: int) -> Ext:
         if depth >= MAX_DEPTH:
@@ -256,8 +271,9 @@ class Codec:
     """Encodes values to bytes and decodes them to exactly equal values of exactly the same types.
 
     Stored as they are: None, bool, int and float (any), str, bytes, bytearray, list, tuple, dict (any hashable keys;
-    the order is kept), set, frozenset, Decimal, Fraction, complex, range, UUID, datetime, date, time, timedelta,
-    timezone and ZoneInfo. Every other type, subclasses of these included, is refused unless it is registered.
+    the order is kept), set, frozenset, Counter (of int, float, Decimal or Fraction), Decimal, Fraction, complex, range,
+    UUID, datetime, date, time, timedelta, timezone and ZoneInfo. Every other type, subclasses of these included, is
+    refused unless it is registered.
     An object that is referred to from two places becomes two equal objects.
 
     Safe to use from many threads at once.

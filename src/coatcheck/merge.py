@@ -6,6 +6,7 @@ change wins and it is told, so that losing the other one is never silent. Nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from itertools import chain
@@ -29,7 +30,7 @@ MISSING: Final = _Missing.MISSING
 _Same = Callable[[Any, Any], bool]
 
 
-_GROWING: Final = frozenset({dict, int, list})
+_GROWING: Final = frozenset({Counter, dict, int, list})
 """Types of which two equal changes may be two: counts and appends, or a dict that holds such."""
 
 
@@ -39,8 +40,10 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
     A side that changed nothing yields to the other. Dicts merge key by key, at every depth (the order is theirs, then
     my new keys). Sets keep what either side added, without what either removed. Lists merge where at least one side
     only appended: its additions follow the other side's list, equal ones too, since two requests that put the same
-    thing into a cart meant two. A base that is missing counts as empty. Otherwise identical changes agree, but for
-    integers: two requests that both count from 1 to 2 lost a count. Everything else clashes, and then mine wins.
+    thing into a cart meant two. Counters merge by adding what each side added and subtracting what it took, equal
+    changes too; a key that one side removed goes, unless the other side added to it. A base that is missing counts as
+    empty. Otherwise identical changes agree, but for integers: two requests that both count from 1 to 2 lost a count.
+    Everything else clashes, and then mine wins.
 
     Args:
         base: What both sides started from, or `MISSING`.
@@ -57,13 +60,16 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
     if _equal(base, mine, same):
         return theirs, False
     kind = type(mine)
-    if _equal(mine, theirs, same) and (base is MISSING or type(base) is not kind or kind not in _GROWING):
+    agree = kind is not Counter if base is MISSING else type(base) is not kind or kind not in _GROWING
+    if agree and _equal(mine, theirs, same):
         return mine, False
     if type(theirs) is kind and (base is MISSING or type(base) is kind):
         if kind is dict:
             return _merge_dicts({} if base is MISSING else base, mine, theirs, same)
         if kind is set or kind is frozenset:
             return _merge_sets(kind() if base is MISSING else base, mine, theirs, same)
+        if kind is Counter:
+            return _merge_counters(Counter() if base is MISSING else base, mine, theirs, same)
         if kind is list:
             return _merge_lists([] if base is MISSING else base, mine, theirs, same)
     return mine, True
@@ -100,6 +106,25 @@ def _merge_dicts(
         clash = clash or lost
         if value is not MISSING:
             merged[key] = value
+    return merged, clash
+
+
+def _merge_counters(base: Counter[Any], mine: Counter[Any], theirs: Counter[Any], same: _Same) -> tuple[Any, bool]:
+    if _respelled(chain(base, theirs, mine), same):
+        return mine, True
+    merged: Counter[Any] = Counter()
+    clash = False
+    for key in dict.fromkeys(chain(theirs, mine)):
+        removed = key in base and (key not in mine or key not in theirs)
+        try:
+            count = theirs[key] + (mine[key] - base[key])
+            removed = removed and count <= 0
+        except (TypeError, ArithmeticError):  # a float and a Decimal, say
+            count, lost = merge(base.get(key, MISSING), mine.get(key, MISSING), theirs.get(key, MISSING), same)
+            clash = clash or lost
+            removed = count is MISSING
+        if not removed:
+            merged[key] = count
     return merged, clash
 
 

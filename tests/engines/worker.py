@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,9 @@ def count(session: Session, number: int, n: int) -> None:
 
 
 def append(session: Session, number: int, n: int) -> None:
-    """Change a list in place that everybody else changes."""
+    """Change a list and a cart in place that everybody else changes."""
     session.setdefault("items", []).append(number * 1000 + n)
+    session.setdefault("cart", Counter())["hat"] += 1
 
 
 JOBS: dict[str, tuple[Step, ...]] = {"keys and counter": (own_key, count), "appends": (append,)}
@@ -45,6 +47,7 @@ def check(job: str, found: dict[str, Any], workers: int, turns: int) -> None:
     """Say whether the session holds all that so many workers did in so many turns."""
     if job == "appends":
         items = found.pop("items")
+        assert found == {"cart": Counter(hat=workers * turns)}
         assert sorted(items) == [number * 1000 + n for number in range(workers) for n in range(turns)]
         for number in range(workers):  # in the order in which they were appended
             assert [item % 1000 for item in items if item // 1000 == number] == list(range(turns))

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ VALUES: list[object] = [
     {"a": 1, "b": {"c": [1, 2, 3]}}, {1: 2, (3, 4): frozenset({5})}, (1, (2,)), {1, 2, 3}, frozenset("ab"),
     Decimal("1.50"), Fraction(3, 4), 1 + 2j, range(1, 10, 3), UUID(int=5), datetime(2026, 1, 2, 3, 4, 5, 6, UTC),
     datetime(2026, 1, 2, tzinfo=ZoneInfo("Europe/Paris")), datetime(2026, 1, 2).date(), timedelta(1, 2, 3),  # noqa: DTZ001
-    datetime(2026, 1, 2).time(), [["x" * 50] * 10] * 3, "x" * 1000,  # noqa: DTZ001
+    Counter("aab"), datetime(2026, 1, 2).time(), [["x" * 50] * 10] * 3, "x" * 1000,  # noqa: DTZ001
 ]  # fmt: skip
 BOMBS: list[bytes] = [
     pickle.dumps(Bomb()),

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,7 @@ _STORABLE = st.recursive(
         | st.dictionaries(st.text(max_size=5), inner, max_size=4)
         | st.tuples(inner, inner)
         | st.frozensets(st.integers() | st.text(max_size=3), max_size=4)
+        | st.dictionaries(st.text(max_size=3), st.integers(), max_size=4).map(Counter)
     ),
     max_leaves=12,
 )

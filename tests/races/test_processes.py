@@ -84,6 +84,7 @@ def race(url: str, cookie: str, *jobs: tuple[str, int, float]) -> None:
         ("read_and_write_own_keys", 100, 0.003),
         ("append", 100, 0),
         ("update", 100, 0),
+        ("fill_cart", 100, 0),
     ],
 )
 def test_eight_processes_lose_nothing(url: str, job: str, count: int, pause: float) -> None:

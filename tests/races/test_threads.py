@@ -48,7 +48,7 @@ def race(site: Site, secret: str, job: str, count: int, pause: float) -> None:
 @pytest.mark.parametrize(("job", "count", "pause"), [
     ("increment", 500, 0), ("write_own_keys", 100, 0), ("append", 100, 0), ("update", 100, 0),
     ("read_and_increment", 100, 0.003), ("read_and_write_own_keys", 100, 0.003), ("append", 100, 0.003),
-    ("update", 100, 0.003),
+    ("update", 100, 0.003), ("fill_cart", 100, 0),
 ])  # fmt: skip
 def test_eight_threads_lose_nothing(site: Site, job: str, count: int, pause: float) -> None:
     browser = site.browser()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -54,9 +55,17 @@ def update(session: Session, number: int, n: int, pause: float) -> None:
     time.sleep(pause)
 
 
+def fill_cart(session: Session, number: int, n: int, pause: float) -> None:
+    """Count in a cart as everybody writes it."""
+    cart = session.setdefault("cart", Counter())
+    time.sleep(pause)
+    cart["hat"] += 1
+    cart[f"{number}"] += n
+
+
 JOBS: dict[str, Job] = {
     job.__name__: job
-    for job in (increment, read_and_increment, write_own_keys, read_and_write_own_keys, append, update)
+    for job in (increment, read_and_increment, write_own_keys, read_and_write_own_keys, append, update, fill_cart)
 }
 
 
@@ -76,6 +85,9 @@ def expected(job: str, workers: int, count: int) -> Callable[[dict[str, Any]], N
             assert len(items) == workers * count
             for number in range(workers):  # each once, and in the order in which they were appended
                 assert [item % 1000 for item in items if item // 1000 == number] == list(range(count))
+        elif job == "fill_cart":
+            total = sum(range(count))
+            assert found == {"cart": Counter(hat=workers * count, **{f"{n}": total for n in range(workers)})}
         else:
             assert found == {"total": count * sum(range(1, workers + 1))}
 

@@ -1,15 +1,29 @@
-"""The Python Web Modules interface of 2005 on Python 3: `web.wsgi`, `web.session`, `web.database` and more."""
+"""The Python Web Modules interface of 2005 on Python 3: `web.wsgi`, `web.session`, `web.database` and more.
+
+A CGI script prints `header()`, reads the fields of its request in `web.cgi`, and writes text through `encode`.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from web._script import encode, header
+    from web.wsgi.cgi import FieldStorage
+
+    cgi: FieldStorage
+
+__all__ = ["encode", "header"]
 
 __version__ = "0.1.0"
 
-_OURS: Final = frozenset({"__init__", "__pycache__", "database", "environment", "error", "py", "session", "wsgi"})
+_FOR_SCRIPTS: Final = frozenset({"cgi", "encode", "header"})
+_OURS: Final = frozenset(
+    {"__init__", "__pycache__", "_script", "database", "environment", "error", "py", "session", "wsgi"}
+)
 
 
 def _foreign(here: Path, path: list[str]) -> str | None:
@@ -31,3 +45,12 @@ if (_found := _foreign(Path(__file__).parent, sys.path)) is not None:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def __getattr__(name: str) -> Any:
+    """Make what CGI scripts use when they use it."""
+    if name not in _FOR_SCRIPTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from web import _script  # noqa: PLC0415 -- see above
+
+    return _script.fields() if name == "cgi" else getattr(_script, name)

@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["cookieSecrets", "info"]
+from web._script import Answer
+
+__all__ = ["checkReport", "cookieSecrets", "enable", "handle", "info"]
 
 _OUTPUTS = ("debug", "traceback", "code")
 _FORMATS = ("html", "text")
@@ -91,12 +93,7 @@ def info(
     Raises:
         ValueError: An argument has no meaning, or no exception is being handled.
     """
-    if output not in _OUTPUTS:
-        raise ValueError(f"info(output={output!r}): use one of {', '.join(map(repr, _OUTPUTS))}")
-    if format not in _FORMATS:
-        raise ValueError(f"info(format={format!r}): use one of {', '.join(map(repr, _FORMATS))}")
-    if context < 0:
-        raise ValueError(f"info(context={context!r}): give a number of lines, 0 or more")
+    checkReport(output, format, context)
     exception, trace = _exception(error)
     secrets = [*redact, *cookieSecrets(os.environ.get("HTTP_COOKIE"))]
     parts = _chain(exception, trace, 1 if output == "traceback" else context, secrets)
@@ -106,6 +103,74 @@ def info(
         text = _text(parts, full=output == "debug")
         return text if format == "text" else f"<pre>{html.escape(text)}</pre>\n"
     return _page(parts)
+
+
+def checkReport(output: str, format: str, context: int) -> None:  # noqa: A002, N802 -- see above and below
+    """Check the arguments that say what a report is like; see `info`.
+
+    Raises:
+        ValueError: An argument has no meaning.
+    """
+    if output not in _OUTPUTS:
+        raise ValueError(f"info(output={output!r}): use one of {', '.join(map(repr, _OUTPUTS))}")
+    if format not in _FORMATS:
+        raise ValueError(f"info(format={format!r}): use one of {', '.join(map(repr, _FORMATS))}")
+    if context < 0:
+        raise ValueError(f"info(context={context!r}): give a number of lines, 0 or more")
+
+
+def enable(
+    output: str = "debug",
+    format: str = "html",  # noqa: A002 -- the parameter's name in the 2005 reference
+    context: int = 5,
+    *,
+    debug: bool | None = None,
+) -> None:
+    """Answer with a page for what a CGI script raises, from now on.
+
+    The page has the headers that the script has not printed yet, status 500 among them. Where the headers are out, it
+    follows what was printed. The log (`logging.getLogger('web.error')`) has the traceback in any case, on standard
+    error where logging is not set up. A script that answers no request, as on a terminal, fails as without this call.
+
+    Args:
+        output: What the page shows, see `info`.
+        format: See `info`; text where the script said that it answers with something other than HTML.
+        context: See `info`.
+        debug: Who sees the report: True everybody, False nobody, None a client on this machine, as far as the request
+            shows that (see `web.wsgi.error.Error`). Others see a reference, which is in the log too.
+
+    Raises:
+        ValueError: An argument has no meaning.
+    """
+    sys.excepthook = Answer(output, format, context, debug).hook
+
+
+def handle(
+    error: Exception | None = None,
+    output: str = "debug",
+    format: str = "html",  # noqa: A002 -- the parameter's name in the 2005 reference
+    context: int = 5,
+    *,
+    debug: bool | None = None,
+) -> None:
+    """Answer with a page for an error that a CGI script has caught; where there is none, do as `enable` does.
+
+    Args:
+        error: The error; without it, the one that is being handled.
+        output: See `enable`, and so the ones that follow.
+        format: See there.
+        context: See there.
+        debug: See there.
+
+    Raises:
+        ValueError: An argument has no meaning.
+    """
+    answer = Answer(output, format, context, debug)
+    found = sys.exc_info()[1] if error is None else error
+    if isinstance(found, Exception):
+        answer.to(found)
+    else:
+        sys.excepthook = answer.hook
 
 
 def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, as all names here

@@ -102,6 +102,24 @@ class Error(BaseMiddleware):
         added: Iterable[object] = self.request.get("web.error.secrets") or ()
         return [*cookieSecrets(self.request.get("HTTP_COOKIE")), *map(str, added)]
 
+    def report(self, what: str, error: Exception) -> None:
+        """Write an error to the log. The traceback goes in as text: a handler given the error may log variables.
+
+        Args:
+            what: What happened to the request.
+            error: The error.
+        """
+        text = info("traceback", "text", error, redact=self.secrets())
+        _log.error(
+            "%r %r %s, reference %s\n%s",
+            self.request.get("REQUEST_METHOD", ""),
+            f"{self.request.get('SCRIPT_NAME', '')}{self.request.get('PATH_INFO', '')}",
+            what,
+            self.reference,
+            # Indented and without control characters: what a client sent cannot pass for a line of the log.
+            "\n".join("    " + _printable(line) for line in text.splitlines()),
+        )
+
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Pass one request on, and answer for the application where it fails."""
         call = copy.copy(self)
@@ -180,7 +198,7 @@ class _Guard:
         """
         self._failed = True
         self._middleware.reference = secrets.token_hex(6)
-        self._report("failed", error)
+        self._middleware.report("failed", error)
         try:
             status, headers, page = self._page()
         finally:
@@ -194,7 +212,7 @@ class _Guard:
             status, headers, page = self._middleware.error()
             return status, headers, [_bytes(item, headers) for item in page]
         except Exception as error:  # noqa: BLE001 -- a subclass's page must not hide the error it is about
-            self._report("failed to make the error page", error)
+            self._middleware.report("failed to make the error page", error)
         plain = copy.copy(self._middleware)
         plain.debug = False
         status, headers, page = Error.error(plain)
@@ -210,21 +228,7 @@ class _Guard:
         except Exception as error:  # noqa: BLE001 -- the response is over, only the log is left to tell
             if not self._failed:
                 self._middleware.reference = secrets.token_hex(6)
-            self._report("failed at the end of its response", error)
-
-    def _report(self, what: str, error: Exception) -> None:
-        """Log an error. The traceback goes in as text: a handler given the error itself may log variables."""
-        request = self._middleware.request
-        text = info("traceback", "text", error, redact=self._middleware.secrets())
-        _log.error(
-            "%r %r %s, reference %s\n%s",
-            request.get("REQUEST_METHOD", ""),
-            f"{request.get('SCRIPT_NAME', '')}{request.get('PATH_INFO', '')}",
-            what,
-            self._middleware.reference,
-            # Indented and without control characters: what a client sent cannot pass for a line of the log.
-            "\n".join("    " + _printable(line) for line in text.splitlines()),
-        )
+            self._middleware.report("failed at the end of its response", error)
 
 
 def _bytes(item: object, headers: Headers) -> bytes:

@@ -103,7 +103,7 @@ def wait_until(true: Callable[[], Any], what: str, patience: float = 30.0) -> No
                 return
         except _EndedError:
             raise
-        except (OSError, ValueError, ServerError) as error:
+        except (OSError, LookupError, ValueError, ServerError) as error:
             problem = error
         if time.monotonic() > end:
             raise ServerError(f"waited {patience:g} s in vain for {what}") from problem

@@ -73,7 +73,7 @@ class FaultProxy:
     def __init__(self, port: int, *, listen: int | None = None) -> None:
         self.port: Final = listen or free_port()
         self.fired = 0
-        self._server_port: Final = port
+        self._server_port = port
         self._counts = Counts()
         self._fault: Fault | None = None
         self._turns = 0  # how many requests pass before the fault
@@ -127,6 +127,14 @@ class FaultProxy:
         """Reset all connections; new ones are accepted."""
         self._run(self._cut())
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server, as a DNS name does that moves; those that are there stay."""
+        self._server_port = port
+
+    def vanish(self) -> None:
+        """Let nothing pass on the connections that are there, for ever and without their end; new ones work."""
+        self._run(self._silence())
+
     @property
     def counts(self) -> Counts:
         """What has passed up to now."""
@@ -160,6 +168,10 @@ class FaultProxy:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    async def _silence(self) -> None:
+        for link in self._links:
+            link.is_silent = True
 
     async def _cut(self) -> None:
         for link in list(self._links):
@@ -259,6 +271,7 @@ class _Link:
         self._server: Final = (server_reader, server_writer)
         self._server_spoke = True
         self._fault: Fault | None = None
+        self.is_silent = False
 
     async def run(self) -> None:
         """Pass on what is said until one side has ended."""
@@ -284,6 +297,8 @@ class _Link:
         proxy = self._proxy
         while data := await self._client[0].read(_CHUNK):
             await proxy._passing.wait()
+            if self.is_silent:
+                continue
             if self._server_spoke:
                 self._server_spoke = False
                 proxy._counts.round_trips += 1
@@ -299,6 +314,8 @@ class _Link:
         proxy = self._proxy
         while data := await self._server[0].read(_CHUNK):
             await proxy._passing.wait()
+            if self.is_silent:
+                continue
             self._server_spoke = True
             if proxy._fault is Fault.DRIP:
                 for start in range(0, len(data), _DROP):

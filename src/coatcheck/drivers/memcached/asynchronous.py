@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from coatcheck.drivers import _lifetimes
 from coatcheck.drivers._steps import AsyncSteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.common import (
@@ -38,8 +40,46 @@ _MOST: Final = 32
 _CHUNK: Final = 1 << 16
 
 
-async def _connected(server: Server) -> socket.socket:
-    """Give a new connection. It is a bare socket: it needs no loop to be closed, and none to be open meanwhile."""
+class _Connection:
+    """A connection. It is a bare socket: it needs no loop to be closed, and none to be open meanwhile."""
+
+    __slots__ = ("_opened", "_used", "socket")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket: Final = connected
+        self._opened: Final = time.monotonic()
+        self._used = self._opened
+
+    async def ask(self, request: Request) -> Any:
+        """Send *request* and give the reply; see `_Connection.ask` in `driver`."""
+        loop = asyncio.get_running_loop()
+        data, parser = put(request)
+        self._used = time.monotonic()
+        await loop.sock_sendall(self.socket, data)
+        while True:
+            arrived = await loop.sock_recv(self.socket, _CHUNK)
+            if not arrived:
+                raise Lost
+            for reply in feed(parser, arrived):
+                return reply
+
+    def is_good(self) -> bool:
+        """Return whether the connection is open, not too old, and nothing has come that nobody asked for."""
+        if _lifetimes.is_worn(self._opened, self._used, time.monotonic()):
+            return False
+        with suppress(OSError):
+            try:
+                self.socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return True
+        return False
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+async def _connected(server: Server) -> _Connection:
+    """Give a new connection."""
     loop = asyncio.get_running_loop()
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -51,6 +91,7 @@ async def _connected(server: Server) -> socket.socket:
         try:
             connection.settimeout(0)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _lifetimes.keep_alive(connection)
             await loop.sock_connect(connection, address)
         except OSError as refused:
             connection.close()
@@ -59,31 +100,8 @@ async def _connected(server: Server) -> socket.socket:
             connection.close()
             raise
         else:
-            return connection
+            return _Connection(connection)
     raise error
-
-
-async def _exchanged(connection: socket.socket, request: Request) -> Any:
-    """Send *request* and give the reply; see `_Connection.ask` in `driver`."""
-    loop = asyncio.get_running_loop()
-    data, parser = put(request)
-    await loop.sock_sendall(connection, data)
-    while True:
-        arrived = await loop.sock_recv(connection, _CHUNK)
-        if not arrived:
-            raise Lost
-        for reply in feed(parser, arrived):
-            return reply
-
-
-def _is_quiet(connection: socket.socket) -> bool:
-    """Tell whether the connection is open and nothing has come that nobody asked for."""
-    with suppress(OSError):
-        try:
-            connection.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-    return False
 
 
 class _Pool:
@@ -92,14 +110,14 @@ class _Pool:
     __slots__ = ("idle", "turns")
 
     def __init__(self) -> None:
-        self.idle: Final[deque[socket.socket]] = deque()
+        self.idle: Final[deque[_Connection]] = deque()
         self.turns: Final = asyncio.Semaphore(_MOST)
 
-    def take(self) -> socket.socket | None:
+    def take(self) -> _Connection | None:
         """Give an idle connection that works, or None."""
         while self.idle:
             connection = self.idle.pop()
-            if _is_quiet(connection):
+            if connection.is_good():
                 return connection
             connection.close()
         return None
@@ -197,10 +215,10 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
         attempt.was_sent = False
         return await self._exchange_on(connection or await _connected(server), pool, request, attempt)
 
-    async def _exchange_on(self, connection: socket.socket, pool: _Pool, request: Request, attempt: Attempt) -> Any:
+    async def _exchange_on(self, connection: _Connection, pool: _Pool, request: Request, attempt: Attempt) -> Any:
         try:
             attempt.was_sent = True
-            reply = await _exchanged(connection, request)
+            reply = await connection.ask(request)
         except Refused:
             pool.idle.append(connection)
             raise

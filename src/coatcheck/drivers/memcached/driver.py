@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
+from coatcheck.drivers import _lifetimes
 from coatcheck.drivers._steps import SteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.common import (
@@ -38,11 +39,14 @@ _CHUNK: Final = 1 << 16
 class _Connection:
     """A connection to one server."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_opened", "_socket", "_used")
 
     def __init__(self, server: Server, timeout: float) -> None:
         self._socket: Final = socket.create_connection((server.host, server.port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _lifetimes.keep_alive(self._socket)
+        self._opened: Final = time.monotonic()
+        self._used = self._opened
 
     def ask(self, request: Request, until: float) -> Any:
         """Send *request* and give the reply, by the moment *until* of the monotonic clock.
@@ -63,13 +67,16 @@ class _Connection:
                 return reply
 
     def _wait_until(self, until: float) -> None:
-        left = until - time.monotonic()
+        self._used = time.monotonic()
+        left = until - self._used
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
 
-    def is_quiet(self) -> bool:
-        """Tell whether the connection is open and nothing has come that nobody asked for."""
+    def is_good(self) -> bool:
+        """Return whether the connection is open, not too old, and nothing has come that nobody asked for."""
+        if _lifetimes.is_worn(self._opened, self._used, time.monotonic()):
+            return False
         self._socket.settimeout(0)
         with suppress(OSError):
             try:
@@ -110,7 +117,7 @@ class _Pools:
                 connection = idle.pop()
             except IndexError:
                 return None
-            if connection.is_quiet():
+            if connection.is_good():
                 return connection
             connection.close()
         return None

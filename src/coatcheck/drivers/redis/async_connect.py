@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import select
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from coatcheck.drivers._breaker import Breaker
-from coatcheck.drivers.redis.connect import connection_failed, is_refused, lost
+from coatcheck.drivers.redis.lines import CHUNK, Line, connection_failed, is_refused, lost
 from coatcheck.drivers.redis.places import Settings
 from coatcheck.drivers.redis.requests import Address, Exchange
 from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
@@ -38,6 +39,12 @@ class AsyncServers:
             pool = self._pools[request.address] = _Pool(self._settings, request.address)
         return await pool.exchange(request)
 
+    async def forget(self, address: Address) -> None:
+        """Use no connection to a server again that is there now."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            await pool.forget()
+
     async def close(self) -> None:
         """Close the connections that are not in use; the others when they are given back."""
         pools = list(self._pools.values())
@@ -57,7 +64,8 @@ class _Pool:
         self._address: Final = address
         self._breaker: Final = Breaker(NAME, str(address))
         self._why = ""  # it was down the last time
-        self._idle: Final[deque[Any]] = deque()
+        self._idle: Final[deque[Line]] = deque()
+        self._generation = 0  # of the connections that are good
         self._free: Final = asyncio.Semaphore(settings.max_connections)
         self._is_closed = False
 
@@ -85,36 +93,40 @@ class _Pool:
 
     async def _exchange(self, request: Exchange) -> list[Any]:
         self._check()
-        connection = await self._taken()
-        replies: list[Any] = []
+        line = await self._taken()
         try:
             async with asyncio.timeout(self._settings.timeout):
-                await connection.send_packed_command(request.packed, check_health=False)
-                for _ in request.packed:
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as error:
-                        replies.append(error)
+                replies = await _exchanged(line, request.packed)
         except BaseException as error:
-            await connection.disconnect(nowait=True)
+            await line.connection.disconnect(nowait=True)
             if not isinstance(error, (RedisError, OSError)):
                 raise
-            if is_refused(error) and not replies:
+            if line.steps_back:
+                await self.forget()
+            if is_refused(error) and not line.is_partly_read:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
             if failure.is_timeout:
-                self._went_down(failure)
+                await self._went_down(failure)
             raise failure from error
         self._breaker.worked()
-        if self._is_closed:
-            await connection.disconnect(nowait=True)
+        if line.steps_back:
+            await self.forget()
+        if self._is_closed or line.generation != self._generation:
+            await line.connection.disconnect(nowait=True)
         else:
-            self._idle.append(connection)
+            self._idle.append(line)
         return replies
 
-    def _went_down(self, failure: Exception) -> None:
+    async def forget(self) -> None:
+        """Use no connection again that is there now: the address may lead to another server."""
+        self._generation += 1
+        await self._close_idle()
+
+    async def _went_down(self, failure: Exception) -> None:
         self._why = str(failure)
         self._breaker.failed()
+        await self._close_idle()  # their peer may have vanished with that of the one that failed
 
     def _check(self) -> None:
         try:
@@ -122,12 +134,13 @@ class _Pool:
         except DriverUnavailable as error:
             raise NotSent(f"a moment ago, and it is not asked again yet: {self._why}") from error
 
-    async def _taken(self) -> Any:
+    async def _taken(self) -> Line:
         while self._idle:
-            connection = self._idle.pop()
-            if not _is_over(connection):
-                return connection
-            await connection.disconnect(nowait=True)
+            line = self._idle.pop()
+            if not _is_over(line):
+                return line
+            await line.connection.disconnect(nowait=True)
+        generation = self._generation
         connection = self._settings.async_connection(self._address)
         try:
             async with asyncio.timeout(self._settings.timeout):
@@ -138,26 +151,39 @@ class _Pool:
                 raise
             failure = connection_failed(error, self._address)
             if not is_refused(error):
-                self._went_down(failure)
+                await self._went_down(failure)
             raise failure from error
-        return connection
+        return Line(connection, generation, asks_role=self._settings.asks_role(self._address))
 
     async def close(self) -> None:
         """Close what is not in use, now and later."""
         self._is_closed = True
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         while self._idle:
             with contextlib.suppress(RedisError, OSError):
-                await self._idle.pop().disconnect()
+                await self._idle.pop().connection.disconnect(nowait=True)
 
 
-def _is_over(connection: Any) -> bool:
-    """Tell whether anything arrived unasked, which can only be the connection's end.
+async def _exchanged(line: Line, packed: Sequence[bytes]) -> list[Any]:
+    """Send commands and return the replies."""
+    reader, writer = line.connection._reader, line.connection._writer  # noqa: SLF001 (redis-py offers no other way)
+    writer.write(line.begin(packed))
+    await writer.drain()
+    while not line.feed(await reader.read(CHUNK)):
+        pass
+    return line.end()
+
+
+def _is_over(line: Line) -> bool:
+    """Return whether it is of no more use: it is too old, or something arrived unasked, which can only be its end.
 
     The loop may not have had the time to notice it, so the socket is asked too. With TLS, the server may have sent
     what is no data, and the loop would have taken that: where it did not, the connection is given up for nothing.
     """
-    reader, writer = connection._reader, connection._writer  # noqa: SLF001 (redis-py offers no other way to them)
-    if writer is None or writer.is_closing() or reader.at_eof() or reader.exception() is not None:
+    reader, writer = line.connection._reader, line.connection._writer  # noqa: SLF001 (redis-py offers no other way)
+    if line.is_worn or writer is None or writer.is_closing() or reader.at_eof() or reader.exception() is not None:
         return True
     poller = select.poll()
     poller.register(writer.get_extra_info("socket").fileno(), select.POLLIN)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import select
+import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeout
+from redis.exceptions import RedisError
 
 from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers.redis.lines import CHUNK, Line, connection_failed, is_refused, lost
 from coatcheck.drivers.redis.places import Settings
 from coatcheck.drivers.redis.requests import Address, Exchange
-from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused
+from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["Servers", "connection_failed", "is_refused", "lost"]
+__all__ = ["Servers"]
 
 
 class Servers:
@@ -47,6 +48,12 @@ class Servers:
                 pool = self._pools.setdefault(request.address, _Pool(self._settings, request.address))
         return pool.exchange(request)
 
+    def forget(self, address: Address) -> None:
+        """Use no connection to a server again that is there now."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            pool.forget()
+
     def close(self) -> None:
         """Close the connections that are not in use; the others when they are given back."""
         with self._lock:
@@ -56,26 +63,49 @@ class Servers:
             pool.close()
 
 
-class _Line:
+class _Line(Line):
     """A connection, and a cheap way to see whether anything arrived on it unasked: that can only be its end."""
 
-    __slots__ = ("connection", "poll")
+    __slots__ = ("_poll", "_socket", "_timeout")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, generation: int, *, asks_role: bool) -> None:
         connection.connect()
-        self.connection: Final[Any] = connection
+        super().__init__(connection, generation, asks_role=asks_role)
+        self._socket: Final[socket.socket] = connection._get_socket()  # noqa: SLF001 (redis-py offers no other way)
+        self._timeout: Final[float] = connection.socket_timeout
+        self._socket.settimeout(self._timeout)
         poller = select.poll()
-        poller.register(connection._get_socket(), select.POLLIN)  # noqa: SLF001 (redis-py offers no other way to it)
-        self.poll: Final[Callable[[int], list[Any]]] = poller.poll
+        poller.register(self._socket, select.POLLIN)
+        self._poll: Final[Callable[[int], list[Any]]] = poller.poll
 
     def is_over(self) -> bool:
-        """Tell whether the server has closed it."""
-        if not self.poll(0):
+        """Return whether it is of no more use: the server has closed it, or it is too old."""
+        if self.is_worn:
+            return True
+        if not self._poll(0):
             return False
         try:
             return bool(self.connection.can_read(0))  # with TLS, what arrived may be no data
         except (RedisError, OSError):
             return True
+
+    def exchange(self, packed: Sequence[bytes]) -> list[Any]:
+        """Send commands and return the replies, all within one limit of time."""
+        until = time.monotonic() + self._timeout
+        self._socket.sendall(self.begin(packed))
+        if not self.feed(self._socket.recv(CHUNK)):
+            self._read_rest(until)
+        return self.end()
+
+    def _read_rest(self, until: float) -> None:
+        is_whole = False
+        while not is_whole:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            is_whole = self.feed(self._socket.recv(CHUNK))
+        self._socket.settimeout(self._timeout)
 
 
 class _Pool:
@@ -92,6 +122,7 @@ class _Pool:
         self._why = ""  # it was down the last time
         self._idle: Final[deque[_Line]] = deque()
         self._free: Final = threading.Condition()
+        self._generation = 0  # of the connections that are good
         self._made = 0
         self._waiting = 0
         self._is_closed = False
@@ -99,31 +130,37 @@ class _Pool:
     def exchange(self, request: Exchange) -> list[Any]:
         """See `Servers.exchange`."""
         line = self._taken()
-        connection = line.connection
         try:
-            connection.send_packed_command(request.packed, check_health=False)
-            read = connection.read_response
-            replies: list[Any] = []
-            for _ in request.packed:
-                try:
-                    replies.append(read())
-                except ResponseError as error:
-                    replies.append(error)
+            replies = line.exchange(request.packed)
         except BaseException as error:
             self._drop(line)
             if not isinstance(error, (RedisError, OSError)):
                 raise
-            if is_refused(error) and not replies:
+            if line.steps_back:
+                self.forget()
+            if is_refused(error) and not line.is_partly_read:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
             if failure.is_timeout:
                 self._went_down(failure)
             raise failure from error
         self._breaker.worked()
-        self._idle.append(line)
+        if line.steps_back:
+            self.forget()
+        if line.generation == self._generation:
+            self._idle.append(line)
+        else:
+            self._drop(line)
         if self._waiting or self._is_closed:
             self._given_back()
         return replies
+
+    def forget(self) -> None:
+        """Use no connection again that is there now: the address may lead to another server."""
+        with self._free:
+            self._generation += 1
+            self._close_idle()
+            self._free.notify_all()
 
     def _taken(self) -> _Line:
         self._check()
@@ -142,6 +179,9 @@ class _Pool:
     def _went_down(self, failure: Exception) -> None:
         self._why = str(failure)
         self._breaker.failed()
+        with self._free:
+            self._close_idle()  # their peer may have vanished with that of the one that failed
+            self._free.notify_all()
 
     def _check(self) -> None:
         try:
@@ -173,7 +213,8 @@ class _Pool:
 
     def _opened(self) -> _Line:
         try:
-            return _Line(self._settings.connection(self._address))
+            connection = self._settings.connection(self._address)
+            return _Line(connection, self._generation, asks_role=self._settings.asks_role(self._address))
         except BaseException as error:
             self._gone()
             if not isinstance(error, (RedisError, OSError, ValueError)):
@@ -209,22 +250,3 @@ class _Pool:
             while True:
                 self._idle.pop().connection.disconnect()
                 self._made -= 1
-
-
-def is_refused(error: Exception) -> bool:
-    """Tell whether an error is the server's answer; redis-py takes some of these for the end of the connection."""
-    return getattr(error, "status_code", None) is not None or isinstance(error, ResponseError)
-
-
-def connection_failed(error: Exception, address: Address) -> NotSent:
-    """Give the error for a connection that could not be made."""
-    if is_refused(error):
-        return NotSent(refused(error, str(address)))
-    return NotSent(f"{address} cannot be reached: {error}", is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
-
-
-def lost(error: Exception, address: Address) -> Lost:
-    """Give the error for a connection that failed in the middle of something."""
-    if isinstance(error, (RedisTimeout, TimeoutError)):
-        return Lost(f"{address} did not answer in time", is_timeout=True)
-    return Lost(f"the connection to {address} broke: {error}", is_reset=True)

@@ -18,7 +18,7 @@ from coatcheck.drivers.redis.cluster_work import ClusterWork
 from coatcheck.drivers.redis.connect import Servers
 from coatcheck.drivers.redis.keys import Keys
 from coatcheck.drivers.redis.places import Settings, settings_from
-from coatcheck.drivers.redis.requests import Pause
+from coatcheck.drivers.redis.requests import Exchange, Forget, Pause
 from coatcheck.drivers.redis.routes import Routes
 from coatcheck.drivers.redis.scripts import Scripts
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent
@@ -116,8 +116,8 @@ class RedisDriver(SteppedDriver):
         try:
             request = work.send(None)
             while True:
-                if type(request) is Pause:
-                    time.sleep(request.seconds)
+                if type(request) is not Exchange:
+                    self._beside(here, request)
                     request = work.send(None)
                     continue
                 try:
@@ -129,6 +129,12 @@ class RedisDriver(SteppedDriver):
         except StopIteration as stop:
             done: T = stop.value
             return done
+
+    def _beside(self, here: _Process, request: Pause | Forget) -> None:
+        if isinstance(request, Forget):
+            here.servers.forget(request.address)
+        else:
+            time.sleep(request.seconds)
 
     def advice(self) -> list[str]:
         """Look at the settings of the servers; give a sentence for each that should be mended, and how."""
@@ -192,8 +198,8 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         try:
             request = work.send(None)
             while True:
-                if type(request) is Pause:
-                    await asyncio.sleep(request.seconds)
+                if type(request) is not Exchange:
+                    await self._beside(here, request)
                     request = work.send(None)
                     continue
                 try:
@@ -205,6 +211,12 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         except StopIteration as stop:
             done: T = stop.value
             return done
+
+    async def _beside(self, here: _Loop, request: Pause | Forget) -> None:
+        if isinstance(request, Forget):
+            await here.servers.forget(request.address)
+        else:
+            await asyncio.sleep(request.seconds)
 
     async def close(self) -> None:
         """Close the connections of the running loop. Using the driver again opens new ones."""

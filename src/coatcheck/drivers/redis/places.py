@@ -10,6 +10,7 @@ import redis.connection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from coatcheck.drivers._lifetimes import KEEPALIVE
 from coatcheck.drivers._urls import Options, Place, parsed
 from coatcheck.drivers.redis.keys import DEFAULT_PREFIX
 from coatcheck.drivers.redis.requests import Address
@@ -31,6 +32,7 @@ _MOST_CONNECTIONS: Final = 64
 _TIMEOUT: Final = 2.0
 _FOR_REPLICAS: Final = 0.8  # of the timeout: the rest is for the way
 _MOST_REPLICAS: Final = 16
+_KEEPALIVE: Final[dict[str, Any]] = {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,16 @@ class Settings:
             return SentinelRoutes(self.seeds, self.service, replicas=self.replicas, patience=patience)
         return Routes(self.seeds, replicas=self.replicas, patience=patience)
 
+    def asks_role(self, address: Address) -> bool:
+        """Return whether a server has to say that it is a primary. In a cluster, a replica passes on what is asked."""
+        return self.kind != "cluster" and not address.is_sentinel
+
     def connection(self, address: Address) -> Any:
         """Give a connection that is not open yet, and tries nothing twice."""
         times = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
         if not address.port:
             return _blocking.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
-        where = {"host": address.host, "port": address.port}
+        where = {"host": address.host, "port": address.port, **_KEEPALIVE}
         if self.is_encrypted:
             return _blocking.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
         return _blocking.Connection(**where, **self._common(address), **times)
@@ -89,7 +95,7 @@ class Settings:
         times: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None}
         if not address.port:
             return _asynchronous.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
-        where: dict[str, Any] = {"host": address.host, "port": address.port}
+        where: dict[str, Any] = {"host": address.host, "port": address.port, **_KEEPALIVE}
         if self.is_encrypted:
             return _asynchronous.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
         return _asynchronous.Connection(**where, **self._common(address), **times)

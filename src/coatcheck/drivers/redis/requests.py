@@ -17,6 +17,7 @@ __all__ = [
     "Ask",
     "Effect",
     "Exchange",
+    "Forget",
     "Pause",
     "Primaries",
     "ask",
@@ -87,6 +88,12 @@ class Exchange(NamedTuple):
 
     address: Address
     packed: Sequence[bytes]
+
+
+class Forget(NamedTuple):
+    """Close the connections to one server that are there now: its address may lead to another one. No reply."""
+
+    address: Address
 
 
 class Pause(NamedTuple):

@@ -13,18 +13,19 @@ from redis.exceptions import (
     AskError,
     MovedError,
     NoScriptError,
-    ReadOnlyError,
     RedisError,
     TryAgainError,
 )
 
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._steps import Steps
+from coatcheck.drivers.redis.lines import ROLE, is_primary
 from coatcheck.drivers.redis.requests import (
     Address,
     Ask,
     Effect,
     Exchange,
+    Forget,
     Pause,
     Primaries,
     command,
@@ -33,7 +34,7 @@ from coatcheck.drivers.redis.requests import (
     loading,
     writes,
 )
-from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused
+from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, steps_back, was_begun
 from coatcheck.errors import DriverUnavailable
 
 __all__ = ["ClusterRoutes", "Routes", "SentinelRoutes"]
@@ -45,7 +46,6 @@ _PAUSE: Final = 0.05  # seconds, while a slot is on the move
 _ASKING: Final = command(b"ASKING")
 _SLOT_COUNT: Final = 16384
 _SLOTS: Final = command(b"CLUSTER", b"SLOTS")
-_ROLE: Final = command(b"ROLE")
 
 
 class _Failed(NamedTuple):
@@ -105,7 +105,7 @@ class Routes:
         for left in range(_TRIES, 0, -1):
             failed, todo = (failed, []) if failed else (yield from self._sent(asks, todo, replies, is_last=left == 1))
             for number, address, error in failed:
-                mended = yield from self._mended(asks[number], address, error)
+                mended = yield from self._mended(asks[number], address, error, is_first=left == _TRIES)
                 if mended is None and left > 1:
                     todo.append(number)
                 else:
@@ -164,7 +164,7 @@ class Routes:
         except Lost as error:
             replies = yield from self._after_loss(error, address, asks, packed)
         if len(replies) > len(asks):
-            self._check_copies(replies.pop(), replies)
+            yield from self._check_copies(address, replies.pop(), replies)
         return replies
 
     def _after_loss(
@@ -179,21 +179,27 @@ class Routes:
         replies: list[Any] = yield Exchange(address, packed)
         return replies
 
-    def _check_copies(self, copies: Any, replies: list[Any]) -> None:
+    def _check_copies(self, address: Address, copies: Any, replies: list[Any]) -> Steps[None]:
+        """Raise `Lost` where too few replicas have a write: they may follow another primary by now."""
         if all(isinstance(reply, RedisError) or is_refusal(reply) for reply in replies):
             return
         if not isinstance(copies, int) or copies < self._replicas:
             what = (
                 f"{copies} of {self._replicas} replicas" if isinstance(copies, int) else f"WAIT failed ({copies}): none"
             )
+            self._forget(address)
+            yield Forget(address)
             raise Lost(f"it is written, and {what} said in time that they have it")
 
-    def _mended(self, request: Ask, address: Address, error: RedisError) -> Steps[Any]:
+    def _mended(self, request: Ask, address: Address, error: RedisError, *, is_first: bool) -> Steps[Any]:
         """Do what a refusal asks for: give the reply in the end, or None to begin again."""
         if isinstance(error, NoScriptError) and request.script is not None:
             told, reply = yield from self._exchanged(address, [loading(request.script), request])
             return told if isinstance(told, RedisError) else reply
-        if not self.can_move or request.address is not None:
+        has_stepped_back = steps_back(error) and not was_begun(error)
+        if not self.can_move:  # its connections are closed; a new one may lead to the server that took its place
+            return None if has_stepped_back and is_first else error
+        if request.address is not None:
             return error
         if isinstance(error, MovedError):
             self._moved(error.slot_id, Address(error.host or address.host, error.port))
@@ -203,7 +209,7 @@ class Routes:
         if isinstance(error, TryAgainError):
             yield Pause(_PAUSE)
             return None
-        if isinstance(error, ReadOnlyError) and (yield from self._is_elsewhere(address)):
+        if has_stepped_back and (yield from self._is_elsewhere(address)):
             return None
         return error
 
@@ -307,8 +313,8 @@ class SentinelRoutes(Routes):
             text = "it knows no such service" if told is None else str(told)
             raise NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
         address = Address(told[0].decode(), int(told[1]))
-        (role,) = yield Exchange(address, [_ROLE])
-        if not (isinstance(role, list) and role and role[0] == b"master"):
+        (role,) = yield Exchange(address, [ROLE])
+        if isinstance(role, RedisError) or not is_primary(role):
             raise NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
         return address
 

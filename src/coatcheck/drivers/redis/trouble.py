@@ -6,7 +6,7 @@ from typing import Final
 
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["NAME", "SPOILT", "Lost", "NotSent", "refused", "said", "unavailable", "was_begun"]
+__all__ = ["NAME", "SPOILT", "Lost", "NotSent", "refused", "said", "steps_back", "unavailable", "was_begun"]
 
 NAME: Final = "redis"
 SPOILT: Final = "WRONGTYPE"
@@ -69,6 +69,10 @@ _AHEAD_OF_SCRIPTS: Final = frozenset(
 )  # fmt: skip
 """What a server says before it runs a script."""
 _NO_SUCH_COMMAND: Final = "ERR unknown command"
+_OLD_SCRIPT: Final = "ERR Error running script"
+"""How Redis 6.2 begins the error of a script; what a command in it said comes last."""
+_STEPS_BACK: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "NOREPLICAS"})
+"""What a server says whose place another one may have taken, or may be about to take."""
 _AHEAD_OF_WRITES: Final = frozenset({"READONLY", "OOM", "MISCONF", "NOREPLICAS"})
 """What it says at the first write of a script, and at no later one."""
 
@@ -95,7 +99,14 @@ def was_begun(error: Exception) -> bool:
     return code not in _AHEAD_OF_WRITES and (not is_ahead or _IN_SCRIPT in text)
 
 
+def steps_back(error: Exception) -> bool:
+    """Return whether a server says that it is not the one to ask: the way to the primary may lead elsewhere by now."""
+    return _code(said(error)) in _STEPS_BACK
+
+
 def _code(text: str) -> str:
+    if text.startswith(_OLD_SCRIPT) and ": -" in text:
+        text = text.rpartition(": -")[2]
     return text.partition(" ")[0]
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from math import ceil
 from typing import Final
+from urllib.parse import quote
 
-from coatcheck.policy import Policy
+from coatcheck.policy import Policy, is_domain, is_path
 
-__all__ = ["Channel", "Origin", "channel_of", "cookie_name", "deletion", "find", "set_cookie"]
+__all__ = ["Channel", "Origin", "channel_of", "cookie_name", "deletion", "deletions_of_others", "find", "set_cookie"]
 
 _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
 _MAX_AGE: Final = 400 * 86400  # RFC 6265bis 5.5: no cookie lives longer
-
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # the usual ones, which need no parsing
+_MAX_OTHERS: Final = 16  # a kilobyte or two: proxies refuse a response whose headers are too long
 
 
 class Channel(Enum):
@@ -29,8 +30,8 @@ class Channel(Enum):
     __hash__ = object.__hash__  # quicker than an Enum's own, and a member is the only one of its kind
 
 
-Origin = tuple[str, str, str, bool]
-"""The facts that `channel_of` judges by: scheme, client, host, forwarded."""
+Origin = tuple[str, str, str, bool, str]
+"""Where a request came from and what it asked for: scheme, client, host, forwarded, path."""
 
 
 def channel_of(policy: Policy, scheme: str, client: str, host: str, forwarded: bool) -> Channel:  # noqa: FBT001 (an Origin)
@@ -108,7 +109,7 @@ def set_cookie(policy: Policy, channel: Channel, secret: str, lifetime: float | 
         secret: The token.
         lifetime: Seconds that the cookie should live, rounded up to whole ones; None until the browser closes.
     """
-    attributes = _attributes(policy, channel)
+    attributes = _attributes(policy, channel, _own_place(policy))
     if lifetime is not None:
         attributes = f"; Max-Age={max(0, min(_MAX_AGE, ceil(lifetime)))}{attributes}"
     return f"{cookie_name(policy, channel)}={secret}{attributes}"
@@ -116,17 +117,82 @@ def set_cookie(policy: Policy, channel: Channel, secret: str, lifetime: float | 
 
 def deletion(policy: Policy, channel: Channel) -> str:
     """Write the value of a Set-Cookie header that deletes the cookie: same name, Path, Domain, Secure, Partitioned."""
+    return _deletion(policy, channel, _own_place(policy))
+
+
+def deletions_of_others(policy: Policy, channel: Channel, host: str = "", path: str = "") -> tuple[str, ...]:
+    """Write the values of Set-Cookie headers that delete every other cookie of that name that a browser may send along.
+
+    A cookie is told from another by its name, Domain, Path and partition (RFC 6265bis 5.7), and a request does not say
+    which came. Those that can come with a request have no Domain, or the host or a parent of it, and a Path that the
+    request's begins with. There are 16 at most, the likeliest first.
+
+    Args:
+        policy: The settings.
+        channel: How the request came.
+        host: The ``Host`` header, port and all; empty where it is not known.
+        path: The path of the request, decoded; empty where it is not known.
+    """
+    own = _own_place(policy)
+    wanted = [place for place in dict.fromkeys(_places(policy, channel, host, path)) if place != own]
+    return tuple(_deletion(policy, channel, place) for place in wanted[:_MAX_OTHERS])
+
+
+_Place = tuple[str, str, bool]
+"""What tells cookies of one name apart: Path, Domain (empty for none), Partitioned."""
+
+
+def _own_place(policy: Policy) -> _Place:
+    return policy.path, policy.domain or "", policy.partitioned
+
+
+def _places(policy: Policy, channel: Channel, host: str, path: str) -> Iterator[_Place]:
+    own_path, own_domain, partitioned = _own_place(policy)
+    if not _is_secure(policy, channel):  # Partitioned needs Secure
+        partitions: tuple[bool, ...] = (False,)
+    else:
+        partitions = (partitioned, not partitioned)
+        yield own_path, own_domain, not partitioned
+    if cookie_name(policy, channel).startswith("__Host-"):  # of which no other Path or Domain is ever taken
+        return
+    paths = dict.fromkeys([own_path, "/", *_paths(path)])
+    domains = dict.fromkeys(["", own_domain, *(each for each in _domains(host) if each != own_domain.lower())])
+    yield from ((path, domain, each) for each in partitions for path in paths for domain in domains)
+
+
+def _paths(path: str) -> Iterator[str]:
+    """Yield the Paths of cookies that come with a request for *path*, the shortest first."""
+    encoded = quote(path, safe="/!$&'()*+,=:@~", encoding="latin-1", errors="replace")  # as WSGI has decoded it
+    for at, character in enumerate(encoded):
+        if character == "/" and at > 0:
+            yield encoded[:at]
+            yield encoded[: at + 1]
+    if is_path(encoded):
+        yield encoded
+
+
+def _domains(host: str) -> Iterator[str]:
+    """Yield the Domains of cookies that come to *host*, the longest first; none for an address."""
+    labels = host.partition(":")[0].lower().split(".")
+    if labels[-1].isdecimal() or not is_domain(".".join(labels)):
+        return
+    for at in range(len(labels) - 1):  # no browser takes a Domain of one label
+        yield ".".join(labels[at:])
+
+
+def _deletion(policy: Policy, channel: Channel, place: _Place) -> str:
     expired = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-    return f"{cookie_name(policy, channel)}={expired}{_attributes(policy, channel)}"
+    return f"{cookie_name(policy, channel)}={expired}{_attributes(policy, channel, place)}"
 
 
-def _attributes(policy: Policy, channel: Channel) -> str:
-    parts = [f"; Path={policy.path}"]
-    if policy.domain is not None:
-        parts.append(f"; Domain={policy.domain}")
+def _attributes(policy: Policy, channel: Channel, place: _Place) -> str:
+    path, domain, partitioned = place
+    parts = [f"; Path={path}"]
+    if domain:
+        parts.append(f"; Domain={domain}")
     if _is_secure(policy, channel):
         parts.append("; Secure")
     parts.append(f"; HttpOnly; SameSite={policy.same_site}")
-    if policy.partitioned:
+    if partitioned:
         parts.append("; Partitioned")
     return "".join(parts)

@@ -29,7 +29,7 @@ def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str
     if saved.set_cookie is not None:
         headers = [header for header in headers if header[0].lower() not in ("cache-control", "expires", "pragma")]
         headers.append(("Cache-Control", "no-store"))
-        headers.append(("Set-Cookie", saved.set_cookie))
+        headers.extend(("Set-Cookie", cookie) for cookie in (*saved.deletions, saved.set_cookie))
     return headers
 
 

@@ -70,11 +70,21 @@ class ManagerBase(ABC):
     def _state(
         self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver | AsyncDriver, opened: float
     ) -> State:
+        place = ("", "")
         if not isinstance(channel, Channel):
-            channel = channel_of(self.policy, *channel)
+            scheme, client, host, forwarded, path = channel
+            channel, place = channel_of(self.policy, scheme, client, host, forwarded), (host, path)
         if channel is Channel.PLAIN:
             self._warn_of_http()
-        state = State(self.policy, self.codec, channel, opened, self._tokens(cookies, self._names[channel]), self.emit)
+        values = find(cookies, self._names[channel]) if cookies else []
+        tokens = [token for token in map(Token.parse, values) if token is not None]
+        candidates = tokens if len(values) < 2 else self._candidates(tokens, self._names[channel])  # noqa: PLR2004
+        state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
+        if len(values) > 1:
+            state.doubled, state.place, state.rivals = True, place, tuple(tokens)
+            state.unsettled = () if candidates else state.rivals
+        elif values and self.policy.partitioned and self._names[channel].startswith("__Host-"):
+            state.doubled = True  # the one that came may be from before the policy said so, and stay beside a new one
         state.revocations = self._revocations
         if self._loads_by_itself:
             state.loader = self._load
@@ -83,19 +93,12 @@ class ManagerBase(ABC):
             state.rotation_bits = driver.rotation_bits
         return state
 
-    def _tokens(self, cookies: Sequence[str], name: str) -> list[Token]:
-        values = find(cookies, name) if cookies else ()
-        if not values:
-            return []
-        if len(values) == 1:
-            token = Token.parse(values[0])
-            return [] if token is None else [token]
-        if len(values) > 1 and name.startswith("__Host-"):
-            # No browser sends two of this name: something between put one in (RFC 6265bis 8.6).
-            self.emit(Event(kind=Kind.DUPLICATES))
-            return []
-        tokens = [token for token in map(Token.parse, values) if token is not None]
-        if len(tokens) > _MAX_CANDIDATES:
+    def _candidates(self, tokens: list[Token], name: str) -> list[Token]:
+        """Give those of several tokens that are tried: none of a name that only this host can set, which comes once.
+
+        Two of that name are one with Partitioned and one without, or something between put one in (RFC 6265bis 8.6).
+        """
+        if name.startswith("__Host-") or len(tokens) > _MAX_CANDIDATES:
             self.emit(Event(kind=Kind.DUPLICATES))
             return []
         return tokens

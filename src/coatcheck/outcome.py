@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from coatcheck.cookie import set_cookie
+from coatcheck.cookie import deletions_of_others, set_cookie
 from coatcheck.errors import DriverUnavailable
 from coatcheck.events import Event, Kind
 from coatcheck.record import NEVER, Committed, Delta, Missing, Reason, Record, touch_interval
@@ -23,6 +23,7 @@ __all__ = [
     "loaded",
     "lost",
     "missing",
+    "reply",
     "unsaved",
     "written",
 ]
@@ -33,12 +34,15 @@ class Saved:
     """What a save means for the response.
 
     Attributes:
-        set_cookie: The value of the one Set-Cookie header to send, or None for none at all.
+        set_cookie: The value of the Set-Cookie header that brings the cookie or deletes it, or None for none at all.
         vary: True where the response depends on the session, so that caches have to tell users apart.
+        deletions: The values of further Set-Cookie headers, to be sent before it: where the client sent several cookies
+            of the name, they delete those that *set_cookie* does not replace.
     """
 
     set_cookie: str | None = field(default=None, repr=False)
     vary: bool = False
+    deletions: tuple[str, ...] = field(default=(), repr=False)
 
 
 READ: Final = Saved(vary=True)
@@ -91,7 +95,16 @@ def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
         _note(state, delta, done, None, now)
         return READ
     cookie = committed(state, delta, done, None, now)
-    return Saved(None if state.closed_headers else cookie, vary=True)
+    return reply(state, cookie)
+
+
+def reply(state: State, cookie: str | None) -> Saved:
+    """Say what goes out with the response, where *cookie* is the one that is to come out of it."""
+    if cookie is None or state.closed_headers:
+        return Saved(None, state.used)
+    if not state.doubled:
+        return Saved(cookie, state.used)
+    return Saved(cookie, state.used, deletions_of_others(state.policy, state.channel, *state.place))
 
 
 def committed(

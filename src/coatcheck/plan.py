@@ -14,7 +14,7 @@ from coatcheck._pause import drawn
 from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
-from coatcheck.outcome import Saved, committed, failed, fulfilled, issue, lost, missing
+from coatcheck.outcome import Saved, committed, failed, fulfilled, issue, lost, missing, reply
 from coatcheck.record import (
     NEVER,
     Answer,
@@ -74,9 +74,12 @@ def load(state: State, now: float) -> Steps:
         return
     if len(state.candidates) > 1:
         state.emit(Event(kind=Kind.DUPLICATES))
-    if len(found) == 1:
-        state.adopt(*found[0], None)
+    # The old and the new token of one rotation open the same session; the new one is in force.
+    sessions = {record.sid: (token, record) for token, record in sorted(found, key=lambda each: not each[1].stale)}
+    if len(sessions) == 1:
+        state.adopt(*sessions.popitem()[1], None)
         return
+    state.unsettled = tuple(token for token, _ in found)
     ended = [reason for reason in reasons if reason.is_tombstone]
     reason = (ended or reasons or [Reason.UNKNOWN])[0]
     missing(state, reason)
@@ -114,6 +117,7 @@ def save(state: State, now: float, refused: Conflict | Gone | None = None) -> St
     """
     if state.failure is not None:
         return Saved(vary=state.used)
+    logs_in = state.login is not None
     if state.login is not None:
         user, moment = state.login
         sid = None if state.record is None else state.record.sid
@@ -122,7 +126,9 @@ def save(state: State, now: float, refused: Conflict | Gone | None = None) -> St
     cookie = yield from _write(state, now, refused)
     if cookie is None and removed:
         cookie = deletion(state.policy, state.channel)
-    return Saved(None if state.closed_headers else cookie, state.used)
+    elif cookie is not None and logs_in:
+        yield from _end_unsettled(state, now)
+    return reply(state, cookie)
 
 
 def is_pending(state: State, now: float) -> bool:
@@ -143,18 +149,11 @@ def _destroy(state: State, now: float) -> Steps:
         return False
     was_live, reasons = False, []
     while state.ended:
-        digest = state.ended[0].digest
-        answer: Record | Missing | None = None
-        if state.ended_unread:  # asked before the revocation leaves a tombstone under whatever the client sent
-            answer = yield Call("load", (digest, now))
-        if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
-            reasons.append(answer.reason)
-        elif (yield Call("revoke", (digest, now))):
+        reason = yield from _end(state, state.ended[0].digest, now, unread=state.ended_unread)
+        if reason is None:
             was_live = True
-            sid, user = (answer.sid, answer.user) if isinstance(answer, Record) else state.ended_info
-            state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
         else:
-            reasons.append(Reason.REVOKED)
+            reasons.append(reason)
         state.ended = state.ended[1:]
     if was_live:
         state.dead = False  # a renewal elsewhere had taken the token away; now the session itself has ended
@@ -164,6 +163,30 @@ def _destroy(state: State, now: float) -> Steps:
     state.dead = reason.is_tombstone
     missing(state, reason)
     return False
+
+
+def _end(state: State, digest: bytes, now: float, *, unread: bool) -> Steps:
+    """End one session. The answer is None where it was alive, or the reason why it was not."""
+    answer: Record | Missing | None = None
+    if unread:  # asked before the revocation leaves a tombstone under whatever the client sent
+        answer = yield Call("load", (digest, now))
+    if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
+        return answer.reason
+    if not (yield Call("revoke", (digest, now))):
+        return Reason.REVOKED
+    sid, user = (answer.sid, answer.user) if isinstance(answer, Record) else state.ended_info
+    state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
+    return None
+
+
+def _end_unsettled(state: State, now: float) -> Steps:
+    """End, after a log-in, the sessions that could as well have been the client's: their cookies may stay in a browser.
+
+    Not before the log-in, since one that is refused ends nothing.
+    """
+    for token in state.unsettled:
+        yield from _end(state, token.digest, now, unread=True)
+    state.unsettled = ()
 
 
 def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import NEVER
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "is_domain", "is_path"]
 
 Length = float | Literal["never"]
 """A length of time in seconds, or "never" for no such limit, which has to be asked for by name."""
@@ -97,9 +97,9 @@ class Policy:
             )
         if self.cookie_name.lower().startswith(("__host-", "__secure-", "__http-")):
             raise ConfigurationError("Policy(cookie_name=...) goes without a prefix: __Host- or __Secure- is added")
-        if not isinstance(self.path, str) or _PATH.fullmatch(self.path) is None:
+        if not isinstance(self.path, str) or not is_path(self.path):
             raise ConfigurationError("Policy(path=...) must start with '/' and hold no space, ';' or control character")
-        if self.domain is not None and (not isinstance(self.domain, str) or _DOMAIN.fullmatch(self.domain) is None):
+        if self.domain is not None and (not isinstance(self.domain, str) or not is_domain(self.domain)):
             raise ConfigurationError("Policy(domain=...) must be a host name such as 'example.org', or None")
         if self.insecure_http and (self.same_site == "None" or self.partitioned):
             raise ConfigurationError(
@@ -126,6 +126,16 @@ class Policy:
     def absolute_seconds(self) -> float:
         """`absolute` as a number, `NEVER` for no limit."""
         return NEVER if self.absolute == "never" else float(self.absolute)
+
+
+def is_path(text: str) -> bool:
+    """Check that *text* can be the Path of a cookie."""
+    return _PATH.fullmatch(text) is not None
+
+
+def is_domain(text: str) -> bool:
+    """Check that *text* can be the Domain of a cookie."""
+    return _DOMAIN.fullmatch(text) is not None
 
 
 def _check_length(name: str, value: object) -> None:

@@ -38,6 +38,7 @@ _SAVED: Final = (
     "record",
     "rotate",
     "token",
+    "unsettled",
     "wanted",
 )
 """What a save changes in a `State`."""
@@ -53,7 +54,12 @@ class State:
         policy: The settings.
         channel: How the request came.
         opened: When the request came; a log-in in it is dated so, and so is a session made in it.
-        candidates: The well-formed tokens of the request: none, one, or several under a name that others can set.
+        candidates: The tokens of the request that may open its session: none, one, or several under a name that others
+            can set.
+        rivals: Where several cookies of the name came, the well-formed tokens of all of them.
+        unsettled: Those of them of which the session could be any. Nobody knows which, so the request has none of them.
+        doubled: True where several cookies of the name came, or would from now on: a new one must be the only one left.
+        place: The host and the path that the request asked for, as far as they are known.
         token: The token in force: the client's, or the one that replaced it.
         record: The session as loaded or as last written, or None.
         reason: Why the load found none.
@@ -85,6 +91,10 @@ class State:
     record: Record | None = None
     reason: Reason | None = None
     heir: Record | None = None
+    rivals: tuple[Token, ...] = ()
+    unsettled: tuple[Token, ...] = ()
+    doubled = False
+    place = ("", "")
     failure: Exception | None = None
     used = False
     dead = False
@@ -158,9 +168,11 @@ class State:
         self.check()
         if self.record is not None:
             self.ended_info = (self.record.sid, self.record.user)
-        if len(self.candidates) > 1 and not self.wrote:
+        if self.rivals:
             # Whichever is the client's own and whichever was planted: none of them logs it in again.
-            self.ended, self.ended_unread = tuple(self.candidates), True
+            tokens = self.rivals if self.token is None else (self.token, *self.rivals)
+            self.ended = tuple({token.digest: token for token in tokens}.values())
+            self.ended_unread, self.unsettled = True, ()
         elif self.reason is Reason.ROTATED:
             self.ended = tuple(self.candidates)  # the session goes on under a token that this client may yet receive
         elif self.token is not None and (self.record is not None or not self.loaded):

@@ -40,6 +40,7 @@ def request_origin(environ: WSGIEnvironment) -> Origin:
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
         not _PROXY_HEADERS.isdisjoint(environ),
+        f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}",
     )
 
 
@@ -73,8 +74,10 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         manager = self.manager
         cookies = environ.get("HTTP_COOKIE")
-        channel = _SECURE if environ.get("wsgi.url_scheme") == "https" else request_origin(environ)
-        session = manager.open(() if cookies is None else (cookies,), channel)
+        if cookies is None and environ.get("wsgi.url_scheme") == "https":
+            session = manager.open((), _SECURE)
+        else:
+            session = manager.open(() if cookies is None else (cookies,), request_origin(environ))
         environ["coatcheck.session"] = session
         return respond(self.app, environ, _SessionResponse(manager, session, start_response))
 

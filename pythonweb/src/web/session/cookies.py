@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from coatcheck import Codec, ConfigurationError, Policy, SessionManager
-from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, find, set_cookie
+from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, deletions_of_others, find, set_cookie
 from coatcheck.outcome import Saved
 from coatcheck.record import Record
 from coatcheck.session import expiry
@@ -92,7 +92,7 @@ class Cookies(ABC):
     @cached_property
     def _channel(self) -> Channel:
         if self._wsgi:
-            return channel_of(self._core.policy, *request_origin(dict(self._environ)))
+            return channel_of(self._core.policy, *request_origin(dict(self._environ))[:4])
         secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
         return Channel.SECURE if secure else Channel.PLAIN
 
@@ -110,9 +110,30 @@ class Cookies(ABC):
             return None
         return expiry(state) - self._core.clock() if self._max_age is None else self._max_age
 
+    @cached_property
+    def _values(self) -> list[str]:
+        """What the request's cookies of that name hold: several, where a browser has more than one."""
+        return find(self._cookies, self._cookie_name)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        environ = self._environ
+        return environ.get("HTTP_HOST", ""), f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+
+    def deletions(self) -> tuple[str, ...]:
+        """Give the cookie headers that have to go before one that sets or deletes the session's cookie."""
+        if len(self._values) < 2:  # noqa: PLR2004 (several)
+            return ()
+        return deletions_of_others(self._core.policy, self._channel, *self._place)
+
+    def _note_rivals(self, state: State) -> None:
+        """Have a session that ends end the others whose cookies came too."""
+        if len(self._values) > 1:
+            state.rivals = tuple(token for token in map(Token.parse, self._values) if token is not None)
+
     def _append(self, cookie: str) -> None:
         self._given.add(cookie)
-        self.response_headers.append(("Set-Cookie", cookie))
+        self.response_headers.extend(("Set-Cookie", each) for each in (*self.deletions(), cookie))
 
     def _promised(self) -> str | None:
         """Give the cookie of a session that is made but not saved yet."""

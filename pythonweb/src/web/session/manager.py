@@ -96,6 +96,7 @@ class Manager(Saving):
         # of a newer one.
         self._switch(self._core.open((), self._channel))
         state = self._state("loadOrCreate")
+        self._note_rivals(state)
         state.token = Token.new()
         state.reason = self._reason
         state.dead = state.used = True
@@ -202,6 +203,7 @@ class Manager(Saving):
         self._switch(self._core.open((), self._channel))
         self._created, self._ended, self.used = True, False, True
         state = self._state("create")
+        self._note_rivals(state)
         state.used = state.wanted = True
         state.token = Token.new()
         state.deadline = min(state.opened + self.expire, NEVER)

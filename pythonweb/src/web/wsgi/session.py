@@ -142,7 +142,7 @@ class _Response(Response):
             else:
                 others.append(header)
         cookie = None if self._failed else self._web.cookie(saved, foreign)
-        return with_session(others, Saved(cookie, vary=self._web.used))
+        return with_session(others, Saved(cookie, self._web.used, () if cookie is None else self._web.deletions()))
 
     def sweep_due(self) -> bool:
         return random.random() < self._cleanup  # noqa: S311 (no secret)

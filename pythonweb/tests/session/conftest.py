@@ -267,14 +267,14 @@ class ServerSite(Site):
         return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgresql(postgresql_server: Any) -> dict[str, Any]:
     """The parameters of a database on PostgreSQL."""
     postgresql_server.create_database("web")
     return _parameters("postgresql", postgresql_server)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mysql(mariadb_server: Any) -> dict[str, Any]:
     """The parameters of a database on MariaDB."""
     mariadb_server.create_database("web")

@@ -169,23 +169,30 @@ def test_create_prints_once(session: Manager, capsys: pytest.CaptureFixture[str]
     assert cookies(capsys.readouterr().out) == [session.response_headers[1][1]]
 
 
-def test_the_other_cookie_methods_print(session: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_other_cookie_methods_print_where_asked(session: Manager, capsys: pytest.CaptureFixture[str]) -> None:
     session.create(sendCookieHeaders=False)
-    capsys.readouterr()
     session.response_headers.clear()
     session.setCookie(60)
-    assert cookies(capsys.readouterr().out) == [session.setCookieString(60)]
+    session.deleteCookie()
+    assert capsys.readouterr().out == ""
+    assert [f"{name}: {value}" for name, value in session.response_headers] == [
+        session.setCookieString(60),
+        session.deleteCookieString(),
+    ]
+    session.sendCookieHeaders()
+    assert len(cookies(capsys.readouterr().out)) == 2
+    assert session.sent_headers == session.response_headers
+    session.setCookie(70, sendCookieHeaders=True)
+    assert capsys.readouterr().out == f"{session.setCookieString(70)}\n"
+    session.deleteCookie(sendCookieHeaders=True)
+    assert capsys.readouterr().out == f"{session.deleteCookieString()}\n"
     assert "; Max-Age=60;" in session.setCookieString(60)
     assert "Max-Age" not in session.setCookieString(0)
     assert "; Max-Age=86400;" in session.setCookieString()
-    session.setCookie(sendCookieHeaders=False)
-    assert capsys.readouterr().out == ""
-    session.sendCookieHeaders()
-    assert len(cookies(capsys.readouterr().out)) == 1
-    session.deleteCookie()
-    assert cookies(capsys.readouterr().out) == [session.deleteCookieString()]
+    for line in (session.setCookieString(), session.deleteCookieString()):
+        assert line.startswith("Set-Cookie: site=")
+        assert "\n" not in line
     assert session.exists()
-    session.deleteCookie(sendCookieHeaders=False)
     session.destroy(ignoreWarning=True, sendCookieHeaders=False)
     assert capsys.readouterr().out == ""
 

@@ -53,9 +53,9 @@ def manager(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
     expire: float = 86400,
     path: str = "/",
     domain: str = "",
-    comment: str = "",  # noqa: ARG001 (RFC 6265 dropped the attribute, so it is accepted and sent no more)
+    comment: str = "",
     maxAge: int | None = None,
-    seed: object = None,  # noqa: ARG001 (identifiers come from the system's random number generator)
+    seed: object = None,
     cleanupProbability: float = 0.05,
     cookie: Mapping[str, Any] | None = None,
     autoCreate: object = 0,
@@ -68,9 +68,9 @@ def manager(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
         expire: The length of a new session in seconds.
         path: The cookie's Path.
         domain: The cookie's Domain; empty for the host alone.
-        comment: Accepted and not sent.
+        comment: Accepted and not sent: RFC 6265 dropped the attribute.
         maxAge: The cookie's lifetime in seconds: None for what is left of the session, 0 until the browser closes.
-        seed: Accepted and not needed.
+        seed: Accepted and not needed: identifiers come from the system's random number generator.
         cleanupProbability: How often, from 0 to 1, this call removes some expired sessions.
         cookie: ``path``, ``domain``, ``comment`` and ``max-age`` in one mapping; they come before the parameters.
         autoCreate: A true value creates what is missing of the session environment.
@@ -82,25 +82,27 @@ def manager(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
     chosen = _chosen(driver, driverParams)
     prepare(chosen, create=bool(autoCreate))
     check_probability(cleanupProbability)
-    made = Manager(chosen, expire=expire, **cookie_settings(path, domain, maxAge, cookie))
+    settings = cookie_settings(path, domain, comment, maxAge, cookie)
+    made = Manager(chosen, expire=expire, seed=seed, cleanupProbability=cleanupProbability, **settings)
     if random.random() < cleanupProbability:  # noqa: S311 (no secret)
         made.sweep()
     return made
 
 
-def cookie_settings(path: str, domain: str, maxAge: int | None, cookie: Mapping[str, Any] | None) -> dict[str, Any]:
+def cookie_settings(
+    path: str, domain: str, comment: str, maxAge: int | None, cookie: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Put the cookie's parameters and the mapping ``cookie`` together; the mapping comes first.
 
     Raises:
         SessionError: The mapping has an unknown key.
     """
-    settings: dict[str, Any] = {"path": path, "domain": domain, "maxAge": maxAge}
+    settings: dict[str, Any] = {"path": path, "domain": domain, "comment": comment, "maxAge": maxAge}
     _check_mapping(cookie)
     for key, value in (cookie or {}).items():
         if key not in _COOKIE_KEYS:
             raise SessionError(f"manager(cookie=...): unknown key {key!r}; it takes {', '.join(_COOKIE_KEYS)}")
         settings[_COOKIE_KEYS[key]] = value
-    settings.pop("comment", None)
     return settings
 
 

@@ -21,6 +21,8 @@ from coatcheck.token import Token
 from coatcheck.wsgi import request_origin
 from web.session.drivers import Driver
 from web.session.errors import SessionError
+from web.session.expiry import EndTime
+from web.session.output import watch
 
 __all__ = ["Cookies", "Header", "codec"]
 
@@ -28,6 +30,7 @@ Header = tuple[str, str]
 
 codec: Final = Codec()
 """Turns values into bytes and back, for every session of the process: register an application's own types on it."""
+codec.register(EndTime, "web.session.expireTime", float, float, immutable=True)
 
 
 @lru_cache(maxsize=64)
@@ -47,6 +50,24 @@ def _policy(environment: str, path: str, domain: str, *, persistent: bool) -> Po
         raise SessionError(f"session manager: {error}") from error
 
 
+class Clock:
+    """The clock of one request's session.
+
+    Attributes:
+        as_of: A moment that counts as the present one, or None.
+    """
+
+    __slots__ = ("_clock", "as_of")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.as_of: float | None = None
+
+    def __call__(self) -> float:
+        """Return the present moment."""
+        return self._clock() if self.as_of is None else self.as_of
+
+
 class Cookies(ABC):
     """What a `Manager` does about cookies.
 
@@ -54,6 +75,7 @@ class Cookies(ABC):
         driver: The `Driver`.
         response_headers: The cookie headers for the response, as (name, value).
         sent_headers: Those already printed.
+        closedHeaders: True once the response's headers are out, so that no cookie can be set any more.
     """
 
     def __init__(
@@ -72,13 +94,18 @@ class Cookies(ABC):
         self.driver = driver
         self.response_headers: list[Header] = []
         self.sent_headers: list[Header] = []
+        self.closedHeaders = False
         self._max_age = maxAge
         self._wsgi = environ is not None
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
         policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
-        self._core = SessionManager(driver.core, policy, codec=codec, clock=clock)
+        self._clock = Clock(clock)
+        self._core = SessionManager(driver.core, policy, codec=codec, clock=self._clock)
         self._by_hand: Callable[[State | None], str | None] | None = None  # the cookie that the application asked for
         self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's
+        self._prints = True  # False where the script said that it sends the cookie itself
+        if not self._wsgi:
+            watch(sys.stdout, self._close_headers)
 
     @property
     @abstractmethod
@@ -88,6 +115,9 @@ class Cookies(ABC):
     @abstractmethod
     def _state(self, what: str) -> State:
         """Give what is known of the session, loaded or made where it was not used yet."""
+
+    def _close_headers(self) -> None:
+        self.closedHeaders = True
 
     @cached_property
     def _channel(self) -> Channel:
@@ -141,12 +171,12 @@ class Cookies(ABC):
         if state is None or state.dead:
             return None
         if state.token is None:
-            return self.deleteCookieString() if state.ended else None
+            return self._deletion() if state.ended else None
         if state.record is not None and state.deadline is None:
             return None
         return set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
 
-    def cookie(self, saved: Saved, foreign: str | None) -> str | None:
+    def response_cookie(self, saved: Saved, foreign: str | None) -> str | None:
         """Give the one cookie to send.
 
         Args:
@@ -209,43 +239,56 @@ class Cookies(ABC):
         return noSessionID
 
     def sendCookieHeaders(self) -> None:
-        """Print the cookie headers that were not printed yet, in a CGI script. Under WSGI the middleware sends them."""
-        if self._wsgi:
+        """Print the cookie headers that were not printed yet, in a CGI script whose headers are not out yet.
+
+        Under WSGI the middleware sends them.
+        """
+        if self._wsgi or self.closedHeaders:
             return
         for header in self.response_headers[len(self.sent_headers) :]:
             sys.stdout.write(f"{header[0]}: {header[1]}\n")
             self.sent_headers.append(header)
 
-    def setCookie(self, maxAge: int | None = None, sendCookieHeaders: bool = True) -> None:
-        """Send the session's cookie with a lifetime in seconds of the application's choice.
+    def setCookie(self, maxAge: int | None = None, sendCookieHeaders: bool = False) -> None:
+        """Append the session's cookie, with a lifetime of the application's choice, to `response_headers`.
 
         Args:
-            maxAge: None for the manager's own, 0 until the browser closes.
-            sendCookieHeaders: True prints the header in a CGI script.
+            maxAge: The lifetime in seconds: None for the manager's own, 0 until the browser closes.
+            sendCookieHeaders: True prints it too, in a CGI script whose headers are not out yet.
         """
 
         def asked(state: State | None) -> str | None:
             return None if state is None else self._written(state, maxAge)
 
-        self._set_by_hand(self.setCookieString(maxAge), asked, sendCookieHeaders)
+        self._set_by_hand(self._cookie_value(maxAge), asked, sendCookieHeaders)
 
     def setCookieString(self, maxAge: int | None = None) -> str:
-        """Give the value of a Set-Cookie header for the session; see `setCookie`."""
-        _check_max_age(maxAge)
-        cookie = self._written(self._state("setCookieString"), maxAge)
+        """Return the header line ``Set-Cookie: ...`` for the session, ready to be printed; see `setCookie`."""
+        return f"Set-Cookie: {self._cookie_value(maxAge)}"
+
+    def _cookie_value(self, max_age: int | None) -> str:
+        _check_max_age(max_age)
+        cookie = self._written(self._state("setCookieString"), max_age)
         if cookie is None:
             raise SessionError("setCookieString: there is no session: call create() or load()")
-        if maxAge is None:
+        if max_age is None:
             self._given.add(cookie)
         return cookie
 
-    def deleteCookie(self, sendCookieHeaders: bool = True) -> None:
-        """Delete the session's cookie from the browser; the session itself stays."""
-        cookie = self.deleteCookieString()
+    def deleteCookie(self, sendCookieHeaders: bool = False) -> None:
+        """Append a header that deletes the session's cookie to `response_headers`; the session itself stays.
+
+        Args:
+            sendCookieHeaders: As for `setCookie`.
+        """
+        cookie = self._deletion()
         self._set_by_hand(cookie, lambda _state: cookie, sendCookieHeaders)
 
     def deleteCookieString(self) -> str:
-        """Give the value of a Set-Cookie header that deletes the session's cookie."""
+        """Return the header line ``Set-Cookie: ...`` that deletes the session's cookie, ready to be printed."""
+        return f"Set-Cookie: {self._deletion()}"
+
+    def _deletion(self) -> str:
         return deletion(self._core.policy, self._channel)
 
     def _set_by_hand(self, cookie: str, asked: Callable[[State | None], str | None], send: bool) -> None:
@@ -254,7 +297,19 @@ class Cookies(ABC):
         if send:
             self.sendCookieHeaders()
 
-    def genSessionID(self) -> str:
+    def _renew_cookie(self) -> None:
+        """Send the cookie again in a CGI script, after the end of the session was changed."""
+        state = self.state
+        if self._wsgi or state is None or self._max_age == 0:
+            return
+        cookie = self._written(state, None) if self._by_hand is None else self._by_hand(state)
+        if cookie is None:
+            return
+        self._append(cookie)
+        if self._prints:
+            self.sendCookieHeaders()
+
+    def genSessionID(self, seed: object = None) -> str:  # noqa: ARG002 (accepted and not needed)
         """Draw a new session ID from the system's random number generator: 192 bits as 32 characters."""
         return Token.new().secret
 

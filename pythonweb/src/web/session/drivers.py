@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import coatcheck
-from coatcheck import CoatcheckError
+from coatcheck import CoatcheckError, MissingExtra
 from web.database import Connection
 from web.environment import checkName
 from web.session.errors import SessionError
@@ -20,6 +20,20 @@ __all__ = ["Driver", "driver"]
 _opened: Final[dict[tuple[str, str], coatcheck.Driver]] = {}
 """The storage of this process by URL and environment: pools and open files serve many requests."""
 _lock: Final = threading.Lock()
+
+_EXAMPLES: Final = {
+    "database": "sqlite:///sessions.db",
+    "filesystem": "filesystem:///sessions",
+    "mariadb": "mariadb://user:password@localhost/site",
+    "memcached": "memcached://localhost",
+    "memory": "memory:",
+    "mysql": "mysql://user:password@localhost/site",
+    "postgresql": "postgresql://user:password@localhost/site",
+    "redis": "redis://localhost",
+    "sqlite": "sqlite:///sessions.db",
+    "valkey": "valkey://localhost",
+}
+"""A URL for each name of a driver, for messages."""
 
 _OTHER_NAMES: Final = {"mariadb": "mysql", "redis": "valkey"}
 """Engines that one driver serves: the name of the driver, and the other name."""
@@ -117,11 +131,25 @@ def driver(driver: str, environment: str, **params: Any) -> Driver:
     if url is None and driver == "memory":
         url = "memory:"
     if not isinstance(url, str):
-        raise SessionError(f"web.session.driver({driver!r}, ...) needs url=, such as url='sqlite:///sessions.db'")
+        raise SessionError(_how_to(driver))
     core = _own(url, environment)
     if driver not in ("database", urlsplit(url).scheme, core.name, _OTHER_NAMES.get(core.name)):
-        raise SessionError(f"web.session.driver({driver!r}, ...): its url must start with {driver}:")
+        such_as = f", such as {_EXAMPLES[driver]!r}" if driver in _EXAMPLES else ""
+        raise SessionError(f"web.session.driver({driver!r}, ...): its url must start with {driver}:{such_as}")
     return Driver(environment, core)
+
+
+def _how_to(name: str) -> str:
+    """Say which URL a driver needs, and which package, if that is missing."""
+    if name not in _EXAMPLES:
+        known = ", ".join(_EXAMPLES)
+        return f"web.session.driver({name!r}, ...): there are {known}; a driver of another package needs url="
+    missing = ""
+    try:
+        coatcheck.open(_EXAMPLES[name])  # which connects to nothing
+    except MissingExtra as error:
+        missing = f". {error}"
+    return f"web.session.driver({name!r}, ...) needs url=, such as url={_EXAMPLES[name]!r}{missing}"
 
 
 def _on_cursor(environment: str, cursor: Any) -> Driver:

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import coatcheck
-from coatcheck import CoatcheckError, ConfigurationError, DriverUnavailable
+from coatcheck import DriverUnavailable
 from coatcheck.cookie import set_cookie
-from coatcheck.record import NEVER, Delta, Missing, Reason, Record
+from coatcheck.record import NEVER, Missing, Reason, Record
 from coatcheck.session import expiry, opened
 from coatcheck.state import State
 from coatcheck.token import Token
 from web.session.drivers import Driver
 from web.session.errors import SessionError, SessionWarning
+from web.session.expiry import EndTime, bounded, set_deadline
 from web.session.saving import Saving, Task
 from web.session.store import Store
 
@@ -44,22 +45,27 @@ class Manager(Saving):
         autocommit: True commits the connection after each change, where nobody else holds it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the parameters of `web.session.manager`)
         self,
         driver: Driver,
         *,
         expire: float = 86400,
         path: str = "/",
         domain: str = "",
+        comment: str = "",
         maxAge: int | None = None,
+        seed: object = None,
+        cleanupProbability: float = 0.05,
         environ: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         _check_expire("session manager", expire)
         super().__init__(driver, path=path, domain=domain, maxAge=maxAge, environ=environ, clock=clock)
         self.expire = expire
+        self.seed = seed
+        self.cleanupProbability = cleanupProbability
+        self.cookie = {"path": path, "domain": domain, "comment": comment, "max-age": maxAge}
         self.used = False
-        self.closedHeaders = False
         self._created = False
         self._error: str | None = None
         self._reason: Reason | None = None  # why the last load found none
@@ -125,9 +131,10 @@ class Manager(Saving):
         return self._error
 
     @property
-    def expireTime(self) -> float:
-        """The moment at which the session ends, in seconds since the epoch."""
-        return self._end(self._state("expireTime"))
+    def expireTime(self) -> EndTime:
+        """The moment at which the session ends, in seconds since the epoch; see `setExpire` for what adds to it."""
+        state = self._state("expireTime")
+        return self._ending(state).time(self._end(state))
 
     def _end(self, state: State) -> float:
         return state.opened + self.expire if state.dead and state.record is None else expiry(state)
@@ -164,6 +171,7 @@ class Manager(Saving):
             if own is None or own.token is None or own.token.secret != state.token.secret:
                 self._switch(session)
                 self._created = self._ended = False
+                self._prints = sessionID is None or sessionID == self.cookieSessionID()
             return True
         self._error = _why_not(sessionID is not None or bool(state.candidates), state.reason)
         if own is not None:
@@ -187,17 +195,20 @@ class Manager(Saving):
         ended = (each for session in self._sessions() for each in opened(session).ended)
         return any(each.secret == token.secret for each in ended)
 
-    def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> None:
-        """Make a new session with a new identifier; a client's own is never taken over.
+    def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> str:
+        """Make a new session with a new identifier, and return it; a client's own is never taken over.
 
         Args:
             sendCookieHeaders: True prints the cookie in a CGI script; a middleware sends it either way.
             expire: The length of the session in seconds; default the manager's.
+
+        Raises:
+            SessionError: The response's headers are out, so that the cookie cannot be sent.
         """
         if expire is not None:
             _check_expire("create", expire)
             self.expire = expire
-        if self.closedHeaders:
+        if self.closedHeaders and (sendCookieHeaders or self._wsgi):
             raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
         _ = self.driver.core  # which says so where the request is over
         self._switch(self._core.open((), self._channel))
@@ -205,15 +216,17 @@ class Manager(Saving):
         state = self._state("create")
         self._note_rivals(state)
         state.used = state.wanted = True
-        state.token = Token.new()
+        token = state.token = Token.new()
         state.deadline = min(state.opened + self.expire, NEVER)
         secrets = self._environ.get("web.error.secrets") if self._wsgi else None
         if isinstance(secrets, list):
-            secrets.append(state.token.secret)  # no error page shows it
-        self._append(set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state)))
+            secrets.append(token.secret)  # no error page shows it
+        self._append(set_cookie(self._core.policy, self._channel, token.secret, self._lifetime(state)))
+        self._prints = sendCookieHeaders
         self._changed()
         if sendCookieHeaders:
             self.sendCookieHeaders()
+        return token.secret
 
     def store(self, app: str) -> Store:
         """Give the values of an application: 1 to 255 characters of ``a-zA-Z0-9-_.``.
@@ -221,10 +234,6 @@ class Manager(Saving):
         Raises:
             SessionError: The name has another form.
         """
-        try:
-            coatcheck.Session(_no_state).store(app)
-        except ConfigurationError as error:
-            raise SessionError(str(error)) from error
         return Store(self, app)
 
     def destroy(
@@ -252,47 +261,55 @@ class Manager(Saving):
         self._created = False
         self._by_hand = None
         self._ended = True
-        self._append(self.deleteCookieString())
+        self._append(self._deletion())
         self._changed()
         if sendCookieHeaders:
             self.sendCookieHeaders()
 
-    def valid(self, id: str | None = None) -> bool:
-        """Tell whether a session has not expired.
+    def valid(self, sessionID: str | None = None) -> bool:
+        """Return whether a session has not expired.
 
         Raises:
             SessionError: There is no such session.
         """
-        if id is None or id == self.sessionID:
+        if sessionID is None or sessionID == self.sessionID:
             return self._end(self._state("valid")) > self._core.clock()
-        answer = self._look(id)
+        answer = self._look(sessionID)
         if isinstance(answer, Missing) and answer.reason is not Reason.EXPIRED:
             raise SessionError("valid: there is no such session")
         return isinstance(answer, Record)
 
-    def exists(self, id: str | None = None) -> bool:
-        """Tell whether a session exists, expired or not."""
-        if id is None or id == self.sessionID:
+    def exists(self, sessionID: str | None = None) -> bool:
+        """Return whether a session exists, expired or not."""
+        if sessionID is None or sessionID == self.sessionID:
             if self._wsgi and not self._ended:
                 self._session_of("exists")
             return self._session is not None and not self._ended
-        answer = self._look(id)
+        answer = self._look(sessionID)
         return isinstance(answer, Record) or answer.reason is Reason.EXPIRED
 
     def setExpire(self, expireTime: float, sessionID: str | None = None) -> None:
         """Set the moment at which a session ends, in seconds since the epoch. Now or earlier ends it at once.
 
-        The cookie's lifetime follows by itself.
+        `expireTime` and a number of seconds is a move: ``setExpire(expireTime + 5)`` in several requests at once makes
+        the session longer by five seconds for each of them. Any other moment stands as it is, until the next change. A
+        session that has expired and is still in storage lives on. The cookie's lifetime follows by itself.
+
+        Args:
+            expireTime: The moment.
+            sessionID: Default: the session of this request.
+
+        Raises:
+            SessionError: There is no such session, or *expireTime* is no number.
         """
-        if type(expireTime) not in (int, float) or expireTime != expireTime:  # noqa: PLR0124 (NaN)
-            raise SessionError("setExpire: expireTime must be a number of seconds since the epoch")
-        moment = min(max(expireTime, 1), NEVER)  # 0 would read as "no change"
+        moment = bounded(expireTime)
         if sessionID is not None and sessionID != self.sessionID:
-            self._do(_ending(self._token(sessionID).digest, moment))
+            if not self._do(_limiting(self._token(sessionID).digest, moment)):
+                raise SessionError("setExpire: there is no such session")
             return
-        session = self._session_of("setExpire")
-        session.expire_at(moment)
+        self._ending(self._state("setExpire")).set(expireTime)
         self._changed()
+        self._renew_cookie()
 
     def cleanup(self, min: float = 0, max: float | None = None, ignoreWarning: bool = False) -> None:
         """Remove the sessions that ended between two moments, in seconds since the epoch.
@@ -331,10 +348,6 @@ class Manager(Saving):
         return self.driver.core.load(token.digest, self._core.clock())
 
 
-def _no_state() -> State:
-    raise CoatcheckError("this session is for checking a name only")
-
-
 def _parsed(session_id: object) -> Token | None:
     return Token.parse(session_id) if isinstance(session_id, str) else None
 
@@ -354,8 +367,8 @@ def _revoking(digest: bytes) -> Task:
     return lambda driver, now: driver.revoke(digest, now)
 
 
-def _ending(digest: bytes, moment: float) -> Task:
-    return lambda driver, now: driver.commit(digest, Delta(deadline=moment), now)
+def _limiting(digest: bytes, moment: float) -> Task:
+    return lambda driver, now: set_deadline(driver, digest, moment, now)
 
 
 def _sweeping(since: float, until: float) -> Task:

@@ -17,6 +17,7 @@ from coatcheck.session import opened
 from coatcheck.state import Mark, State
 from web.session.cookies import Cookies
 from web.session.drivers import Driver
+from web.session.expiry import Ending, just_before
 
 __all__ = ["Saving", "Task"]
 
@@ -48,6 +49,7 @@ class Saving(Cookies):
         self.autocommit = False
         self._session: coatcheck.Session | None = None
         self._left: list[coatcheck.Session] = []  # used in this request before the present one, and maybe unsaved
+        self._end_of_session: Ending | None = None
         self._saved = Saved()
         self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
         self._before = Saved()  # what `_saved` was before that
@@ -72,14 +74,20 @@ class Saving(Cookies):
         self._session = session
         self._by_hand = None
 
-    def _do(self, task: Task) -> None:
-        task(self.driver.core, self._core.clock())
+    def _ending(self, state: State) -> Ending:
+        if self._end_of_session is None or self._end_of_session.state is not state:
+            self._end_of_session = Ending(state)
+        return self._end_of_session
+
+    def _do(self, task: Task) -> Any:
+        done = task(self.driver.core, self._core.clock())
         connection = self.driver.connection
         if connection is not None:
             self._done.append(task)
             self._note_flush()
             self._mark_transaction(connection)
             self._changed()
+        return done
 
     def _note_flush(self) -> None:
         if not self._flushed:
@@ -101,13 +109,27 @@ class Saving(Cookies):
     def save(self) -> Saved:
         """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
         for session in self._sessions():
-            saved = self._core.save(session)
             state = opened(session)
+            late = self._clock.as_of = self._when_alive(state)
+            try:
+                saved = self._core.save(session)
+            finally:
+                self._clock.as_of = None
             cookie = saved.set_cookie
-            if cookie is not None and self._max_age and state.token is not None:
-                cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._max_age)
+            if cookie is not None and state.token is not None and (self._max_age or late):
+                cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
             self._saved = Saved(cookie or self._saved.set_cookie, vary=saved.vary)
         return self._saved
+
+    def _when_alive(self, state: State) -> float | None:
+        """Return a moment at which a session that expired meanwhile was alive, where `setExpire` gave it a new end.
+
+        As of that moment the new end is saved: the application asked for it, and the 2005 interface grants it.
+        """
+        record, now = state.record, self._core.clock()
+        if record is None or record.expires > now or state.deadline is None or state.deadline <= now:
+            return None
+        return just_before(record.expires)
 
     def _sessions(self) -> Iterator[coatcheck.Session]:
         yield from self._left

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from web.session.errors import MissingKey
+import coatcheck
+from coatcheck import CoatcheckError, ConfigurationError
+from web.session.errors import MissingKey, SessionError
 
 if TYPE_CHECKING:
-    import coatcheck
+    from coatcheck.state import State
     from web.session.manager import Manager
 
 __all__ = ["Store"]
@@ -18,13 +20,28 @@ class Store(MutableMapping[str, Any]):
     """The values of *app*: a mapping, with the methods of 2005 beside it.
 
     Attributes:
-        app: The name of the application.
         manager: The `Manager` of the request.
     """
 
     def __init__(self, manager: Manager, app: str) -> None:
         self.app = app
         self.manager = manager
+
+    @property
+    def app(self) -> str:
+        """The name of the application. Assign another one to go on with the values of that application.
+
+        Raises:
+            SessionError: The name is not 1 to 255 characters of ``a-zA-Z0-9-_.``.
+        """
+        return self._app
+
+    @app.setter
+    def app(self, name: str) -> None:
+        try:
+            self._app = coatcheck.Session(_no_state).store(name).app
+        except ConfigurationError as error:
+            raise SessionError(str(error)) from error
 
     def __repr__(self) -> str:
         return f"<Store {self.app!r}>"
@@ -112,3 +129,7 @@ class Store(MutableMapping[str, Any]):
     def __ior__(self, other: Any) -> Store:  # noqa: PYI034 (Self would promise more than a 2005 class keeps)
         self.update(other)
         return self
+
+
+def _no_state() -> State:
+    raise CoatcheckError("this session is for checking a name only")

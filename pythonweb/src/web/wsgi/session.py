@@ -62,7 +62,7 @@ class Session:
         """Serve one request."""
         chosen = self._driver(environ)
         self._prepare(chosen)
-        manager = Manager(chosen, environ=environ, **self._settings)
+        manager = Manager(chosen, environ=environ, cleanupProbability=self._cleanup, **self._settings)
         environ["web.session.driver"] = chosen
         environ["web.session.manager"] = manager
         if self.app is not None:
@@ -99,12 +99,12 @@ def _settings(
     expire: float = 86400,
     path: str = "/",
     domain: str = "",
-    comment: str = "",  # noqa: ARG001 (accepted and sent no more)
+    comment: str = "",
     maxAge: int | None = None,
-    seed: object = None,  # noqa: ARG001 (accepted and not needed)
+    seed: object = None,
     cookie: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return {"expire": expire, **cookie_settings(path, domain, maxAge, cookie)}
+    return {"expire": expire, "seed": seed, **cookie_settings(path, domain, comment, maxAge, cookie)}
 
 
 _PARAMETERS: Final = frozenset(_settings.__kwdefaults__ or ())
@@ -141,7 +141,7 @@ class _Response(Response):
                 foreign = header[1]
             else:
                 others.append(header)
-        cookie = None if self._failed else self._web.cookie(saved, foreign)
+        cookie = None if self._failed else self._web.response_cookie(saved, foreign)
         return with_session(others, Saved(cookie, self._web.used, () if cookie is None else self._web.deletions()))
 
     def sweep_due(self) -> bool:

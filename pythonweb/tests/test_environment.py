@@ -61,10 +61,13 @@ def test_an_environment_is_made_completed_and_removed(connection) -> None:
     assert setup.createEnvironment() == []
     assert setup.completeEnvironment() is True
     assert setup.createEnvironment() == [], "a second time changes nothing"
-    assert tables(connection) == ["testEnv_environment", "testEnv_other"]
+    assert set(tables(connection)) > {"testEnv_environment", "testEnv_other", "testEnv_coatcheck_session"}
     other = driver("database", "other", cursor=connection.cursor())
     assert other.completeEnvironment() is False
-    assert other.removeEnvironment() == ["table 'other_environment' does not exist"]
+    assert other.removeEnvironment() == [
+        "the session environment 'other' is not complete: there is nothing to remove",
+        "table 'other_environment' does not exist",
+    ]
     assert other.removeEnvironment(ignoreErrors=True) == []
     assert setup.removeEnvironment() == []
     assert tables(connection) == ["testEnv_other"]
@@ -126,8 +129,8 @@ def test_errors_are_returned_as_text(connection) -> None:
     assert setup.createEnvironment() == []
     connection.close()
     for errors in (setup.createEnvironment(), setup.removeEnvironment()):
-        assert len(errors) == 1
-        assert "database connection is closed" in errors[0]
+        assert errors
+        assert all("database connection is closed" in error for error in errors)
     assert setup.removeEnvironment(ignoreErrors=True) == []
 
 
@@ -151,7 +154,7 @@ def test_many_create_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("storage", ["redis", "memcached", "filesystem", "memory"])
 def test_other_storages_need_no_setting_up(storage: str) -> None:
     for name in ("", "testEnv"):
-        setup = driver(storage, name, url="redis://localhost")
+        setup = driver(storage, name)
         assert setup.completeEnvironment() is True
         assert setup.createEnvironment() == []
         assert setup.removeEnvironment() == []

@@ -108,6 +108,9 @@ class Statements:
         self.prefix = prefix
         self.ddl = tuple(sql(text) for text in _DDL)
         self.drop_tables = tuple(sql(f"DROP TABLE IF EXISTS {table}") for table in _TABLES)
+        self.tables = tuple(prefix + table for table in _TABLES)
+        marks = ", ".join("?" * len(_TABLES))
+        self.count_tables = f"SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ({marks})"
         self.meta = sql("SELECT +key, +value FROM coatcheck_meta")
         self.set_meta = sql("INSERT OR IGNORE INTO coatcheck_meta (key, value) VALUES (?, ?)")
 
@@ -201,7 +204,7 @@ def create_tables(connection: sqlite3.Connection, statements: Statements) -> Non
 
 
 def check_schema(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
-    """Tell whether the tables are there, after checking that they are ours.
+    """Return whether all tables are there, after checking that they are ours.
 
     Raises:
         ConfigurationError: They have another schema version, or belong to another prefix.
@@ -230,4 +233,5 @@ def check_schema(connection: sqlite3.Connection, statements: Statements, place: 
             f"the session tables in {place} belong to the prefix {meta.get('prefix')!r}, which differs from"
             f" {statements.prefix!r} in case only: choose a prefix that differs in more than case"
         )
-    return True
+    (there,) = sqlite3.Cursor(connection).execute(statements.count_tables, statements.tables).fetchone()
+    return bool(there == len(statements.tables))  # somebody may have removed one

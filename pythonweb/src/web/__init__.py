@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _FOR_SCRIPTS: Final = frozenset({"cgi", "encode", "header"})
 _OURS: Final = frozenset(
-    {"__init__", "__pycache__", "_script", "database", "environment", "error", "py", "session", "wsgi"}
+    {"__init__", "__pycache__", "_printed", "_script", "database", "environment", "error", "py", "session", "wsgi"}
 )
 
 

@@ -15,7 +15,9 @@ import os
 import secrets
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
+
+from web._printed import printed
 
 if TYPE_CHECKING:
     from web.wsgi.cgi import FieldStorage
@@ -58,10 +60,10 @@ def header(type: str = "text/html") -> str:
     """
     if not type or not type.isascii() or not type.isprintable():
         raise ValueError(f"header({type!r}) is no content type: give one such as 'text/plain'")
-    printed = _printed()
-    if printed.typed or printed.closed:
+    so_far = printed()
+    if so_far.typed or so_far.closed:
         return ""
-    printed.typed = True
+    so_far.typed = True
     is_open = type.lower().startswith("text/") and "charset=" not in type.lower()
     value = f"{type.rstrip('; ')}; charset={_charset()}" if is_open else type
     return f"Content-Type: {value}\n"
@@ -116,7 +118,7 @@ class Answer:
         self._format = format
         self._context = context
         self._debug = debug
-        _printed()
+        printed()
 
     def hook(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Take the place of `sys.excepthook`."""
@@ -134,7 +136,7 @@ class Answer:
         middleware.request = dict(os.environ)
         middleware.reference = secrets.token_hex(6)
         middleware.report("failed", error)
-        plain = self._format == "text" or not _printed().takes_html
+        plain = self._format == "text" or not printed().takes_html
         if middleware.showsTraceback():
             form = "text" if plain else "html"
             text = info(self._output, form, error, self._context, redact=middleware.secrets())
@@ -144,58 +146,15 @@ class Answer:
         _answer("500 Internal Server Error", "text/plain" if plain else "text/html", text, plain=plain)
 
 
-class _Printed:
-    """What a CGI script has printed, up to the end of the headers."""
-
-    def __init__(self, output: TextIO) -> None:
-        self.output = output
-        self.headers = ""
-        self.closed = False
-        self.typed = False  # whether header() gave its line
-        self._write = output.write
-        if (attributes := getattr(output, "__dict__", None)) is not None:  # else nothing of it can be replaced
-            attributes["write"] = self.write
-
-    def write(self, text: str, /) -> int:
-        """Write, and look for the empty line."""
-        if not self.closed:
-            self.headers += text.replace("\r", "")
-            end = 0 if self.headers.startswith("\n") else self.headers.find("\n\n") + 1
-            if end or self.headers.startswith("\n"):
-                self.headers, self.closed = self.headers[:end], True
-        return self._write(text)
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The headers so far: values by names, both in lower case."""
-        pairs = (line.partition(":") for line in self.headers.lower().splitlines())
-        return {name.strip(): value.strip() for name, _, value in pairs}
-
-    @property
-    def takes_html(self) -> bool:
-        """Whether a page can follow."""
-        return "html" in self.names.get("content-type", "html")
-
-
-_latest: _Printed | None = None
-
-
-def _printed() -> _Printed:
-    global _latest  # noqa: PLW0603 -- a process has one standard output, and tests have another
-    if _latest is None or _latest.output is not sys.stdout:
-        _latest = _Printed(sys.stdout)
-    return _latest
-
-
 def _charset() -> str:
     return codecs.lookup(sys.stdout.encoding or "utf-8").name
 
 
 def _answer(status: str, type: str, text: str, *, plain: bool) -> None:
     """Print an answer, with the headers that the script has not printed where they are not out yet."""
-    printed = _printed()
+    so_far = printed()
     lines = []
-    if not printed.closed:
+    if not so_far.closed:
         wanted = {
             "Status": status,
             "Content-Type": f"{type}; charset={_charset()}",
@@ -204,9 +163,9 @@ def _answer(status: str, type: str, text: str, *, plain: bool) -> None:
         }
         if not plain:
             wanted["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
-        if printed.headers and not printed.headers.endswith("\n"):
+        if so_far.headers and not so_far.headers.endswith("\n"):
             lines.append("")
-        given = printed.names
+        given = so_far.names
         lines += [f"{name}: {value}" for name, value in wanted.items() if name.lower() not in given]
     charset = _charset()
     body = text.encode(charset, "backslashreplace" if plain else "xmlcharrefreplace").decode(charset)

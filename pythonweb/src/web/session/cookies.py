@@ -19,10 +19,10 @@ from coatcheck.session import expiry
 from coatcheck.state import State
 from coatcheck.token import Token
 from coatcheck.wsgi import request_origin
+from web._printed import printed
 from web.session.drivers import Driver
 from web.session.errors import SessionError
 from web.session.expiry import EndTime
-from web.session.output import watch
 
 __all__ = ["Cookies", "Header", "codec"]
 
@@ -75,7 +75,6 @@ class Cookies(ABC):
         driver: The `Driver`.
         response_headers: The cookie headers for the response, as (name, value).
         sent_headers: Those already printed.
-        closedHeaders: True once the response's headers are out, so that no cookie can be set any more.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Cookies(ABC):
         self.driver = driver
         self.response_headers: list[Header] = []
         self.sent_headers: list[Header] = []
-        self.closedHeaders = False
+        self._closed_headers = False
         self._max_age = maxAge
         self._wsgi = environ is not None
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
@@ -105,7 +104,7 @@ class Cookies(ABC):
         self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's
         self._prints = True  # False where the script said that it sends the cookie itself
         if not self._wsgi:
-            watch(sys.stdout, self._close_headers)
+            printed()  # which looks for the end of the headers from now on
 
     @property
     @abstractmethod
@@ -116,8 +115,14 @@ class Cookies(ABC):
     def _state(self, what: str) -> State:
         """Give what is known of the session, loaded or made where it was not used yet."""
 
-    def _close_headers(self) -> None:
-        self.closedHeaders = True
+    @property
+    def closedHeaders(self) -> bool:
+        """True once the response's headers are out, so that no cookie can be set any more."""
+        return self._closed_headers or (not self._wsgi and printed().closed)
+
+    @closedHeaders.setter
+    def closedHeaders(self, closed: bool) -> None:
+        self._closed_headers = closed
 
     @cached_property
     def _channel(self) -> Channel:

@@ -208,7 +208,8 @@ class Manager(Saving):
         if expire is not None:
             _check_expire("create", expire)
             self.expire = expire
-        if self.closedHeaders and (sendCookieHeaders or self._wsgi):
+        answers = self._wsgi or (sendCookieHeaders and "REQUEST_METHOD" in self._environ)
+        if answers and self.closedHeaders:
             raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
         _ = self.driver.core  # which says so where the request is over
         self._switch(self._core.open((), self._channel))

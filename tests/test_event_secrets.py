@@ -93,6 +93,10 @@ def live_through_everything(house: House) -> Iterator[str]:
     stranger.cookie = f"__Host-sid={Token.new().secret}"
     yield step(dict, stranger)
     yield step(lambda session: session.update(again=1))
+    overtaken = house.client().open()
+    overtaken.login("eve")
+    house.manager.revoke_user("eve")
+    assert house.manager.save(overtaken).login_refused
     house.clock.advance(WEEK)
     yield step(dict)
     house.manager.sweep()

@@ -300,7 +300,7 @@ def test_every_kind_is_tested() -> None:
 LEVELS = {
     Kind.CREATED: "INFO", Kind.RENEWED: "INFO", Kind.EXPIRED: "INFO", Kind.DESTROYED: "INFO",
     Kind.PRIVILEGE_CHANGED: "INFO", Kind.UNKNOWN_ID: "WARNING", Kind.DUPLICATES: "WARNING", Kind.UNREADABLE: "WARNING",
-    Kind.CONFLICT: "WARNING", Kind.GONE: "WARNING", Kind.UNAVAILABLE: "ERROR",
+    Kind.CONFLICT: "WARNING", Kind.GONE: "WARNING", Kind.UNAVAILABLE: "ERROR", Kind.LOGIN_REFUSED: "WARNING",
     Kind.AT_RISK: "WARNING",
 }  # fmt: skip
 

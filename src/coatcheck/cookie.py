@@ -11,11 +11,23 @@ from urllib.parse import quote
 
 from coatcheck.policy import Policy, is_domain, is_path
 
-__all__ = ["Channel", "Origin", "channel_of", "cookie_name", "deletion", "deletions_of_others", "find", "set_cookie"]
+__all__ = [
+    "MAX_AGE",
+    "Channel",
+    "Origin",
+    "channel_of",
+    "cookie_name",
+    "deletion",
+    "deletions_of_others",
+    "find",
+    "set_cookie",
+]
 
 _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
-_MAX_AGE: Final = 400 * 86400  # RFC 6265bis 5.5: no cookie lives longer
+MAX_AGE: Final = 400 * 86400
+"""Seconds. No cookie lives longer (RFC 6265bis 5.5)."""
+
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # the usual ones, which need no parsing
 _MAX_OTHERS: Final = 16  # a kilobyte or two: proxies refuse a response whose headers are too long
 
@@ -111,7 +123,7 @@ def set_cookie(policy: Policy, channel: Channel, secret: str, lifetime: float | 
     """
     attributes = _attributes(policy, channel, _own_place(policy))
     if lifetime is not None:
-        attributes = f"; Max-Age={max(0, min(_MAX_AGE, ceil(lifetime)))}{attributes}"
+        attributes = f"; Max-Age={max(0, min(MAX_AGE, ceil(lifetime)))}{attributes}"
     return f"{cookie_name(policy, channel)}={secret}{attributes}"
 
 

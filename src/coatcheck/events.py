@@ -24,6 +24,7 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     DESTROYED = "destroyed"
     PRIVILEGE_CHANGED = "privilege changed"
+    LOGIN_REFUSED = "login refused"
     UNKNOWN_ID = "unknown id"
     DUPLICATES = "duplicate cookies"
     UNREADABLE = "unreadable"
@@ -34,6 +35,7 @@ class Kind(StrEnum):
 
 
 _LEVELS: Final = {
+    Kind.LOGIN_REFUSED: logging.WARNING,
     Kind.UNKNOWN_ID: logging.WARNING,
     Kind.DUPLICATES: logging.WARNING,
     Kind.UNREADABLE: logging.WARNING,

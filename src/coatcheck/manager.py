@@ -21,7 +21,7 @@ from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import AsyncSession, Session, check_user, state_of
+from coatcheck.session import AsyncSession, Session, check_user, sid_to_keep, state_of
 from coatcheck.state import State
 
 __all__ = ["AsyncSessionManager", "SessionManager"]
@@ -90,12 +90,13 @@ class SessionManager(ManagerBase):
         if len(state.candidates) > 1:
             self._run(plan.load(state, self.clock()), driver)
         else:
+            now = self.clock()
             try:
-                answer = driver.load(state.candidates[0].digest, self.clock())
+                answer = driver.load(state.candidates[0].digest, now)
             except DriverUnavailable as error:
                 outcome.failed(state, error)
                 raise
-            outcome.loaded(state, answer)
+            outcome.loaded(state, answer, now)
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
 
@@ -195,24 +196,27 @@ class SessionManager(ManagerBase):
         """
         return (driver or self.driver).sessions_of(check_user(user), self.clock())
 
-    def revoke_user(self, user: str, *, keep: str | None = None, driver: Driver | None = None) -> int:
-        """End all sessions of *user*, on every device, but the one with the sid *keep*; give their number.
+    def revoke_user(self, user: str, *, keep: str | Session | None = None, driver: Driver | None = None) -> int:
+        """End all sessions of *user*, on every device, but *keep*; return their number.
 
         A log-in that began before and is still under way does not slip through (ASVS 7.4.2, 7.4.3). One in the same
         request, after this call or into the session *keep*, stands.
 
         Args:
             user: The user, as `Session.login` takes it.
-            keep: The sid of the session that goes on.
+            keep: The session that goes on, or its sid. It may be one that this request logs in and has not saved yet.
             driver: A driver on a connection that the application lends, such as the one on which the new password is
                 written; default the manager's own.
 
         Raises:
             UnsupportedCapability: The engine keeps no index by user.
+            CoatcheckError: *keep* is a session that is neither stored nor logged in, or something else than a session
+                or a sid.
         """
+        sid = sid_to_keep(keep)
         now = self.clock()
-        ended = (driver or self.driver).revoke_user(check_user(user), now, keep=keep)
-        self._revocations.note(user, now, keep)
+        ended = (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
+        self._revocations.note(user, now, sid)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended
@@ -283,13 +287,14 @@ class AsyncSessionManager(ManagerBase):
         if len(state.candidates) > 1:
             await self._run(plan.load(state, self.clock()), driver)
         else:
+            now = self.clock()
             try:
-                answer = await driver.load(state.candidates[0].digest, self.clock())
+                answer = await driver.load(state.candidates[0].digest, now)
             except DriverUnavailable as error:
                 outcome.failed(state, error)
                 raise
             if not state.loaded:  # another task of the request may have been faster
-                outcome.loaded(state, answer)
+                outcome.loaded(state, answer, now)
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
 
@@ -366,11 +371,16 @@ class AsyncSessionManager(ManagerBase):
         """List the live sessions of *user*, oldest first; see `SessionManager.sessions_of`."""
         return await (driver or self.driver).sessions_of(check_user(user), self.clock())
 
-    async def revoke_user(self, user: str, *, keep: str | None = None, driver: AsyncDriver | None = None) -> int:
-        """End all sessions of *user* but the one with the sid *keep*; see `SessionManager.revoke_user`."""
+    async def revoke_user(
+        self, user: str, *, keep: str | Session | None = None, driver: AsyncDriver | None = None
+    ) -> int:
+        """End all sessions of *user* but *keep*, a session or its sid; see `SessionManager.revoke_user`."""
+        if isinstance(keep, AsyncSession):
+            await keep.load()
+        sid = sid_to_keep(keep)
         now = self.clock()
-        ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=keep)
-        self._revocations.note(user, now, keep)
+        ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
+        self._revocations.note(user, now, sid)
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended

@@ -14,9 +14,10 @@ from coatcheck._pause import drawn
 from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
-from coatcheck.outcome import Saved, committed, failed, fulfilled, issue, lost, missing, reply
+from coatcheck.outcome import Saved, committed, failed, fulfilled, is_late, issue, lost, not_found, reply
 from coatcheck.record import (
     NEVER,
+    REPLY_TIME,
     Answer,
     Committed,
     Conflict,
@@ -30,7 +31,7 @@ from coatcheck.record import (
     touch_interval,
 )
 from coatcheck.state import State
-from coatcheck.token import Token, new_sid
+from coatcheck.token import Token
 
 __all__ = ["Call", "Pause", "Steps", "is_pending", "load", "plain_change", "save"]
 
@@ -59,7 +60,7 @@ Steps = Generator[Call | Pause, Any, Any]
 def load(state: State, now: float) -> Steps:
     """Find out which session, if any, the request belongs to."""
     found: list[tuple[Token, Record]] = []
-    reasons: list[Reason] = []
+    absent: list[tuple[Token, Missing]] = []
     for token in state.candidates:
         try:
             answer: Record | Missing = yield Call("load", (token.digest, now))
@@ -69,7 +70,7 @@ def load(state: State, now: float) -> Steps:
         if isinstance(answer, Record):
             found.append((token, answer))
         else:
-            reasons.append(answer.reason)
+            absent.append((token, answer))
     if state.loaded:  # another task of the request was faster
         return
     if len(state.candidates) > 1:
@@ -80,10 +81,7 @@ def load(state: State, now: float) -> Steps:
         state.adopt(*sessions.popitem()[1], None)
         return
     state.unsettled = tuple(token for token, _ in found)
-    ended = [reason for reason in reasons if reason.is_tombstone]
-    reason = (ended or reasons or [Reason.UNKNOWN])[0]
-    missing(state, reason)
-    state.adopt(None, None, reason)
+    not_found(state, absent, now)
 
 
 def plain_change(state: State, now: float) -> Delta | None:
@@ -120,10 +118,10 @@ def save(state: State, now: float, refused: Conflict | Gone | None = None) -> St
     logs_in = state.login is not None
     if state.login is not None:
         user, moment = state.login
-        sid = None if state.record is None else state.record.sid
-        state.login = user, state.revocations.settled_moment(user, moment, sid, state.opened, now)
-    removed = yield from _destroy(state, now)
+        state.login = user, state.revocations.settled_moment(user, moment, state.sid, state.opened, now)
+    removed = (yield from _destroy(state, now)) or state.was_ended
     cookie = yield from _write(state, now, refused)
+    state.was_ended = False
     if cookie is None and removed:
         cookie = deletion(state.policy, state.channel)
     elif cookie is not None and logs_in:
@@ -139,7 +137,7 @@ def is_pending(state: State, now: float) -> bool:
     """
     if state.over or state.failure is not None:
         return False
-    if state.ended or _wants_write(state):
+    if state.ended or state.was_ended or _wants_write(state):
         return True
     return state.record is not None and (_touch_due(state.record, state, now) or _rotation_due(state, now))
 
@@ -147,33 +145,34 @@ def is_pending(state: State, now: float) -> bool:
 def _destroy(state: State, now: float) -> Steps:
     if not state.ended:
         return False
-    was_live, reasons = False, []
+    was_live, absent, ended = False, [], state.ended
     while state.ended:
-        reason = yield from _end(state, state.ended[0].digest, now, unread=state.ended_unread)
-        if reason is None:
+        token = state.ended[0]
+        missing = yield from _end(state, token.digest, now, unread=state.ended_unread)
+        if missing is None:
             was_live = True
         else:
-            reasons.append(reason)
+            absent.append((token, missing))
         state.ended = state.ended[1:]
     if was_live:
         state.dead = False  # a renewal elsewhere had taken the token away; now the session itself has ended
+        if state.login is not None:
+            state.tombstones = tuple((token, Reason.REVOKED) for token in ended)
         return True
-    # Somebody else ended it before. Their response carries the cookie; ours must not overwrite a newer one.
-    reason = next((reason for reason in reasons if reason.is_tombstone), reasons[0])
-    state.dead = reason.is_tombstone
-    missing(state, reason)
+    # Another request ended it before, and its response deletes the cookie. Ours must not overwrite a newer one.
+    not_found(state, absent, now)
     return False
 
 
 def _end(state: State, digest: bytes, now: float, *, unread: bool) -> Steps:
-    """End one session. The answer is None where it was alive, or the reason why it was not."""
+    """End one session. The answer is None if it was alive, or what there was instead."""
     answer: Record | Missing | None = None
     if unread:  # asked before the revocation leaves a tombstone under whatever the client sent
         answer = yield Call("load", (digest, now))
     if isinstance(answer, Missing) and answer.reason is not Reason.ROTATED:
-        return answer.reason
+        return answer
     if not (yield Call("revoke", (digest, now))):
-        return Reason.REVOKED
+        return Missing(Reason.REVOKED)
     sid, user = (answer.sid, answer.user) if isinstance(answer, Record) else state.ended_info
     state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
     return None
@@ -194,7 +193,7 @@ def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:
     if refused is not None:
         yield from _prepare_again(state, refused, tries, 0.0, now)
     while True:
-        if state.dead and not _revived_by_login(state):
+        if (state.dead or state.heir is not None) and not _revived_by_login(state):
             return None
         if not state.loaded and _needs_record(state) and _wants_write(state):
             yield from load(state, now)
@@ -226,7 +225,10 @@ class _Tries:
 def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: float, now: float) -> Steps:
     """Make of a refusal what can be made of it, so that the next round of the write has a chance."""
     if isinstance(answer, Gone):
-        lost(state, answer.reason)
+        if answer.reason.is_tombstone and not state.loaded and state.token is not None:
+            yield from load(state, now)  # which says when it ended
+        else:
+            lost(state, answer.reason)
     elif answer.keys:
         tries.merges += 1
         if tries.merges > _MAX_MERGES:
@@ -243,12 +245,14 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
 
 
 def _revived_by_login(state: State) -> bool:
-    """Give up the changes of a request whose session somebody ended, unless it asks for a new session by a log-in."""
+    """Drop the changes of a request that came too late, unless it asks for a new session by a log-in."""
     if state.login is not None and not state.closed_headers:
         state.begin_anew(keep=False)
+        state.heir = None
         return True
-    state.drop_changes()
-    return False
+    if state.dead:
+        state.drop_changes()
+    return not state.dead
 
 
 def _needs_record(state: State) -> bool:
@@ -295,7 +299,8 @@ def _successor(state: State) -> Token:
 
 def _rotation_due(state: State, now: float) -> bool:
     record, policy = state.record, state.policy
-    if record is None or not state.used or policy.rotate_after == "never":
+    # A token that is presented for the first time is confirmed first, which starts the grace of the one before it.
+    if record is None or record.fresh or not state.used or policy.rotate_after == "never":
         return False
     return now - record.rotated >= (policy.grace if record.stale else policy.rotate_after)
 
@@ -307,14 +312,39 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
         state.emit(Event(kind=Kind.GONE, keys=(*delta.puts, *delta.increments)))
         state.drop_changes()
         return None
+    user = None
+    if state.login is not None:
+        user = state.login[0]
+        yield from _hold_others_back(state, now)
+    record, token, answer = yield from _store(state, delta, now)
+    if isinstance(answer, Gone):
+        _refuse(state, answer.reason, user)
+        return None
+    if user is None and (yield from _is_overtaken(state, token, now)):
+        return None
+    assert isinstance(answer, Committed)  # noqa: S101 (`_store` ends on something else than Conflict)
+    state.changes.values = {}
+    state.changes.settle(delta, Committed(answer.version, delta.increments))
+    state.record, state.token, state.loaded, state.reserved = record, token, True, None
+    fulfilled(state)
+    state.emit(Event(kind=Kind.CREATED, sid=record.sid, user=user))
+    if user is not None:
+        state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
+    return issue(state, token, record, now)
+
+
+def _store(state: State, delta: Delta, now: float) -> Steps:
+    """Store a new session; return its Record, its Token and the driver's answer."""
     values: dict[Name, Value] = {name: Value(put.data, 0) for name, put in delta.puts.items()}
     values.update({name: Value(number, 0) for name, number in delta.increments.items()})
     user, auth_time = state.login or (None, None)
     for draw in range(_MAX_DRAWS + 1):
         _check_draws(draw)
-        token = state.token if state.token is not None and draw == 0 else Token.new()
+        if draw > 0:
+            state.token = state.reserved = None
+        token, sid = state.reserve()
         record = Record(
-            sid=new_sid(token.digest, state.rotation_bits),
+            sid=sid,
             digest=token.digest,
             created=state.opened,
             seen=max(now, state.opened),
@@ -329,18 +359,41 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
         answer: Answer = yield Call("create", (record, now))
         if not isinstance(answer, Conflict):
             break
-    if isinstance(answer, Gone):
-        lost(state, answer.reason)
-        return None
-    assert isinstance(answer, Committed)  # noqa: S101 (the loop ended on something else than Conflict)
-    state.changes.values = {}
-    state.changes.settle(delta, Committed(answer.version, delta.increments))
-    state.record, state.token, state.loaded = record, token, True
-    fulfilled(state)
-    state.emit(Event(kind=Kind.CREATED, sid=record.sid, user=user))
-    if user is not None:
-        state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
-    return issue(state, token, record.expires, now)
+    return record, token, answer
+
+
+def _hold_others_back(state: State, now: float) -> Steps:
+    """Keep other requests with the browser's old token from beginning a session while a log-in is answered.
+
+    The cookie of theirs might arrive last. It goes before the log-in is stored, so that none slips through.
+    """
+    for ended, reason in state.tombstones:
+        if reason is Reason.REVOKED:
+            yield Call("revoke", (ended.digest, now + REPLY_TIME))
+
+
+def _refuse(state: State, reason: Reason, user: str | None) -> None:
+    """Record that a new session may not be stored: its user was revoked, or its deadline is over."""
+    if user is None or reason is not Reason.REVOKED:
+        lost(state, reason)
+        return
+    state.emit(Event(kind=Kind.LOGIN_REFUSED, user=user, reason=reason))
+    state.drop_changes()
+    state.reason, state.dead, state.refused = reason, True, True
+
+
+def _is_overtaken(state: State, token: Token, now: float) -> Steps:
+    """Check whether a log-in of the same browser was faster than this request's new session, and take that back.
+
+    Asked after the session was stored: a log-in that is stored later is answered later, and its cookie comes last.
+    """
+    for ended, _ in state.tombstones:
+        answer: Record | Missing = yield Call("load", (ended.digest, now))
+        if isinstance(answer, Missing) and is_late(state, answer, now):
+            yield Call("revoke", (token.digest, now))
+            lost(state, answer.reason)
+            return True
+    return False
 
 
 def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:

@@ -18,6 +18,7 @@ __all__ = [
     "COUNTER_MIN",
     "MAX_TOUCH_INTERVAL",
     "NEVER",
+    "REPLY_TIME",
     "TOMBSTONE",
     "TOUCHES_PER_IDLE",
     "USER_FENCE",
@@ -51,6 +52,10 @@ USER_FENCE: Final = 3600.0
 CLOCK_SKEW: Final = 300.0
 """Seconds by which the clocks of hosts may differ: what lies further in the future was dated by a wrong clock."""
 
+REPLY_TIME: Final = 10.0
+"""Seconds in which a response that carries a new token is expected to reach the browser. A request that began in this
+time after a log-in or a rotation, under the old token, may have been sent before the new cookie arrived."""
+
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
 
@@ -75,7 +80,7 @@ class Reason(StrEnum):
 
     @property
     def is_tombstone(self) -> bool:
-        """True where somebody ended the session or its token on purpose, less than a minute ago."""
+        """True if a request ended the session or its token on purpose, less than `TOMBSTONE` seconds ago."""
         return self in (Reason.ROTATED, Reason.REVOKED)
 
 
@@ -212,10 +217,13 @@ class Missing:
         reason: Why.
         heir: With `ROTATED`, the live session that the digest opened before, under an empty digest: it opens nothing,
             and is there for a log-in that comes twice. Otherwise None.
+        ended: With `ROTATED` and `REVOKED`, the moment at which the digest stopped working, in seconds since the
+            epoch, by the clock of the host that ended it. Otherwise None.
     """
 
     reason: Reason
     heir: Record | None = field(default=None, repr=False, compare=False)
+    ended: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import math
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Revocations"]
+__all__ = ["Revocation", "Revocations"]
+
+_ROUNDING: Final = 0.001
+"""Seconds by which a moment may differ after storage did sums with it."""
 
 
-class _Revocation(NamedTuple):
+class Revocation(NamedTuple):
+    """All sessions of *user* were ended at *moment*, but the one with the sid *keep*."""
+
     user: str
     moment: float
     keep: str | None
+
+    def is_end(self, ended: float) -> bool:
+        """Check whether a session that ended at *ended*, as storage tells it, was ended by this revocation."""
+        return abs(self.moment - ended) < _ROUNDING
 
     @property
     def after(self) -> float:
@@ -26,14 +35,25 @@ class _Revocation(NamedTuple):
 
 
 class Revocations:
-    """The revocations that one manager was asked for."""
+    """The revocations that one manager was asked for.
+
+    Attributes:
+        count: How many there were, in all threads. A session that has looked at that count need not look again.
+    """
 
     def __init__(self) -> None:
-        self._last: ContextVar[_Revocation | None] = ContextVar("coatcheck_revocation", default=None)
+        self._last: ContextVar[Revocation | None] = ContextVar("coatcheck_revocation", default=None)
+        self.count = 0
 
     def note(self, user: str, moment: float, keep: str | None) -> None:
         """Remember that all sessions of *user* were ended at *moment*, but the one with the sid *keep*."""
-        self._last.set(_Revocation(user, moment, keep))
+        self._last.set(Revocation(user, moment, keep))
+        self.count += 1
+
+    def since(self, opened: float) -> Revocation | None:
+        """Return the last revocation by this thread or task, if a request that came at *opened* made it."""
+        last = self._last.get()
+        return last if last is not None and last.moment >= opened else None
 
     def login_moment(self, user: str, opened: float) -> float:
         """Give the moment of a log-in that is asked for now, in a request that came at *opened*."""

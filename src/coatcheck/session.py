@@ -296,9 +296,8 @@ class Session(_Values):
 
     @property
     def sid(self) -> str | None:
-        """The session's public name, for good: for logs and lists of devices. None until it is stored."""
-        record = self._loaded().record
-        return None if record is None else record.sid
+        """The session's public name, for good: for logs and lists of devices. None until it is stored or logged in."""
+        return self._loaded().sid
 
     @property
     def user(self) -> str | None:
@@ -407,6 +406,21 @@ def check_user(user: object) -> str:
     if type(user) is not str or not 0 < len(user) <= _MAX_KEY or "\0" in user or not _is_unicode(user):
         raise CoatcheckError("a user is named by a str of 1 to 255 characters without NUL, such as str(user.id)")
     return user
+
+
+def sid_to_keep(keep: object) -> str | None:
+    """Return the sid of a session that a revocation is to spare.
+
+    Raises:
+        CoatcheckError: *keep* is neither a sid nor a session that has one.
+    """
+    sid = keep.sid if isinstance(keep, Session) else keep
+    if keep is not None and (not isinstance(sid, str) or not sid):
+        raise CoatcheckError(
+            "revoke_user(keep=...) takes a session or its sid; a session has a sid once it is stored or logged in:"
+            " call login() before"
+        )
+    return sid if isinstance(sid, str) else None
 
 
 def opened(session: Session) -> State:

@@ -11,7 +11,8 @@ from coatcheck.changes import Changes
 from coatcheck.errors import SessionNotLoaded, SessionUnavailable
 from coatcheck.events import Event, Kind
 from coatcheck.record import Reason
-from coatcheck.revoked import Revocations
+from coatcheck.revoked import Revocation, Revocations
+from coatcheck.token import Token, new_sid
 
 if TYPE_CHECKING:
     from coatcheck.codec import Codec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.policy import Policy
     from coatcheck.record import Name, Record, Value
-    from coatcheck.token import Token
 
 __all__ = ["Mark", "State"]
 
@@ -38,6 +38,7 @@ _SAVED: Final = (
     "record",
     "rotate",
     "token",
+    "tombstones",
     "unsettled",
     "wanted",
 )
@@ -68,10 +69,16 @@ class State:
         failure: What went wrong with the load.
         changes: The values and what was done to them.
         used: True once the application read, probed or wrote; the response then varies with the cookie.
-        dead: True once it turned out that somebody ended the session or its token: nothing more is written or sent.
+        dead: True once it is known that the session or its token ended after the request began: nothing more is
+            written or sent.
+        tombstones: The request's tokens that storage remembers as ended, and why. Storage is asked about them once
+            more before a new session's cookie goes out: a log-in of the same browser may have been faster.
+        reserved: The token and the sid of the session that is still to be made, if either was needed before.
+        refused: True if the request's log-in was refused because the user was revoked meanwhile.
         ended: The tokens of the session that this request destroyed and that are still to be revoked: of several that
             the client sent, all.
         ended_info: The sid and user of that session, where they are known.
+        was_ended: True if this request ended its session by a revocation of the user, and the cookie is to be deleted.
         ended_unread: True where nobody looked whether there was one.
         login: The user to log in and the moment, still to be written.
         rotate: True where a new token is due, whatever the policy says.
@@ -82,10 +89,14 @@ class State:
         over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
         revocations: What this thread or task has revoked.
+        revocations_seen: How many revocations there were when this request last looked at them.
+        revocation: The one that this request made before it used the session, if any.
         rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
     """
 
     # Defaults stand in the class, so that making a State costs no more than what is known of the request.
+    revocation: Revocation | None = None
+    revocations_seen = 0
     loader: Callable[[Any, State], None] | None = None
     driver: Driver | AsyncDriver | None = None
     record: Record | None = None
@@ -98,9 +109,13 @@ class State:
     failure: Exception | None = None
     used = False
     dead = False
+    tombstones: tuple[tuple[Token, Reason], ...] = ()
+    reserved: tuple[Token, str] | None = None
+    refused = False
     ended: tuple[Token, ...] = ()
     ended_info: tuple[str | None, str | None] = (None, None)
     ended_unread = False
+    was_ended = False
     login: tuple[str, float] | None = None
     rotate = False
     deadline: float | None = None
@@ -153,6 +168,19 @@ class State:
         self.used = True
         if self.failure is not None:
             raise SessionUnavailable(was_saved=self.over) from self.failure
+        if self.revocations.count != self.revocations_seen:
+            self._look_at_revocations()
+
+    def _look_at_revocations(self) -> None:
+        """Go on as after a log-out, if this very request has revoked its session's user since it was last used."""
+        self.revocations_seen = self.revocations.count
+        self.revocation = last = self.revocations.since(self.opened)
+        record, token = self.record, self.token
+        if last is None or record is None or token is None or record.user != last.user or record.sid == last.keep:
+            return
+        self.end()
+        self.ended = ()  # storage has ended it already
+        self.was_ended, self.tombstones = True, ((token, Reason.REVOKED),)
 
     def adopt(self, token: Token | None, record: Record | None, reason: Reason | None) -> None:
         """Take the answer of a load."""
@@ -160,8 +188,21 @@ class State:
         self.token = token
         self.record = record
         self.reason = reason
-        self.dead = reason is not None and reason.is_tombstone
         self.changes.values = {} if record is None else record.values
+
+    def reserve(self) -> tuple[Token, str]:
+        """Return the token and the sid of the session that this request is going to make; drawn once."""
+        if self.reserved is None:
+            token = self.token or Token.new()
+            self.reserved = token, new_sid(token.digest, self.rotation_bits)
+        return self.reserved
+
+    @property
+    def sid(self) -> str | None:
+        """The public name of the session, also of one that a log-in is going to make; None if there is none."""
+        if self.record is not None:
+            return self.record.sid
+        return self.reserve()[1] if self.login is not None and self.loaded else None
 
     def end(self) -> None:
         """Note that the session is to be destroyed, and go on as a request without one."""
@@ -178,7 +219,7 @@ class State:
         elif self.token is not None and (self.record is not None or not self.loaded):
             self.ended, self.ended_unread = (self.token,), not self.loaded
         self.loaded = True
-        self.token = self.record = self.login = self.deadline = None
+        self.token = self.record = self.login = self.deadline = self.reserved = None
         self.rotate = self.wanted = False
         self.changes = self._no_changes()
 

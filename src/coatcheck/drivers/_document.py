@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from coatcheck.drivers._rules import added, checked, cleared, failed_bases, prior_state, rotation_refused
+from coatcheck.drivers._rules import added, checked, cleared, ended_at, failed_bases, prior_state, rotation_refused
 from coatcheck.record import (
     ABSENT,
     NEVER,
@@ -228,18 +228,26 @@ def record_of(session: Document, values: Mapping[Name, Value], digest: bytes, ba
     )
 
 
-def missing(session: Document | Ended, reason: Reason, values: Mapping[Name, Value] | None, now: float) -> Missing:
-    """Give the answer to a load that fails for *reason*.
+def missing(
+    session: Document | Ended, digest: bytes, now: float, values: Mapping[Name, Value] | None = None
+) -> Missing:
+    """Return the answer to a load of a digest that opens no session.
 
     Args:
         session: What is there.
-        reason: What `reason_of` said.
-        values: Its values, for an heir.
+        digest: The digest.
         now: The present moment.
+        values: Its values, for an heir.
     """
-    if reason is not Reason.ROTATED or isinstance(session, Ended) or values is None or session.expires <= now:
+    reason = reason_of(session, digest, now) or Reason.UNKNOWN
+    if isinstance(session, Ended):
+        return Missing(reason, ended=ended_at(session.until) if reason.is_tombstone else None)
+    if reason is not Reason.ROTATED:
         return Missing(reason)
-    return Missing(reason, record_of(session, values, b""))
+    is_alive = values is not None and session.expires > now
+    heir = record_of(session, values, b"") if values is not None and is_alive else None
+    over = session.prior_until if digest == session.prior else ended_at(dict(session.past)[digest])
+    return Missing(reason, heir, over)
 
 
 # -- changes
@@ -322,7 +330,7 @@ def to_rotate(
     reason = reason_of(session, old, now)
     if reason is not None:
         return Gone(reason)
-    if old != session.digest and grace > 0 and rotation_refused(session.prior_until, session.rotated, grace, now):
+    if rotation_refused(session.prior_until, session.rotated, grace, now, by_prior=old != session.digest):
         return Conflict()
     change = _applied(session, values, delta, now)
     if isinstance(change, Conflict):

@@ -68,7 +68,7 @@ def record_of(head: Row, values: Mapping[Name, Value], digest: bytes, now: float
     if ends <= now:
         return Missing(Reason.EXPIRED)
     if stale and (reason := prior_state(until, now)) is not None:
-        return Missing(reason)
+        return Missing(reason, ended=until)
     return Record(
         sid=sid,
         created=created,

@@ -26,6 +26,7 @@ __all__ = [
     "added",
     "checked",
     "cleared",
+    "ended_at",
     "failed_bases",
     "has_bases",
     "is_fenced",
@@ -103,16 +104,27 @@ def prior_state(until: float, now: float) -> Reason | None:
     return Reason.ROTATED if until + TOMBSTONE > now else Reason.UNKNOWN
 
 
-def rotation_refused(until: float, issued: float, grace: float, now: float) -> bool:
-    """Tell whether a digest that has a successor may not be rotated again.
+def ended_at(until: float) -> float:
+    """Return the moment at which a digest stopped working, from the end of its tombstone."""
+    return until - TOMBSTONE
+
+
+def rotation_refused(until: float, issued: float, grace: float, now: float, *, by_prior: bool) -> bool:
+    """Check whether a session may not get a new token now.
+
+    A digest whose successor works already is not rotated a second time. The digest in force is not rotated while the
+    one before it is in its grace: only one prior digest is stored, so the older one would lose what is left of it.
 
     Args:
-        until: The end of its grace; `NEVER` while the successor has not been presented.
-        issued: When the successor was issued.
-        grace: The grace of the rotation that is asked for.
+        until: The end of the prior digest's grace; `NEVER` while its successor has not been presented.
+        issued: When the digest in force was issued.
+        grace: The grace of the rotation that is asked for; a rotation without one is never refused.
         now: The present moment.
+        by_prior: True if the prior digest is the one to rotate.
     """
-    return until < NEVER or issued + grace > now
+    if grace <= 0:
+        return False
+    return until < NEVER or issued + grace > now if by_prior else until > now
 
 
 def is_fenced(fence: float | None, login: float, now: float) -> bool:

@@ -2,7 +2,8 @@
 
  1. `load` answers with a `Record`, or with `Missing` and a reason: unknown, expired, rotated, revoked, unreadable.
     Every reason means "no session". An error means that the engine failed, and never "no session". With rotated comes
-    the `heir`: what the digest opened before, if that is alive.
+    the `heir`: what the digest opened before, if that is alive. With rotated and revoked comes `ended`, the moment at
+    which the digest stopped working, as it was passed; a later `revoke` of a dead digest moves it.
  2. `create` never overwrites: `Conflict()` on a digest or sid that exists, `Gone` on a digest with a tombstone.
  3. `commit` is atomic, touches only what the `Delta` names and answers `Committed`, `Conflict` or `Gone`. Requests that
     change different keys all keep their changes: between threads, tasks and processes, and, where the engine's scope is
@@ -14,8 +15,9 @@
  6. `rotate` keeps sid, values and user, in time that does not grow with the values. With `grace` 0 every older digest
     is dead at once, the one it was asked for included. With a grace, the old digest works until the first commit under
     the new one, and for `grace` seconds after it; a second rotation of an old digest is then `Conflict()`, unless its
-    successor was issued at least `grace` ago and never used: then the new digest replaces it. The record of an old
-    digest is `stale`, its `digest` is the one asked for, and its `rotated` is when the successor was issued.
+    successor was issued at least `grace` ago and never used: then the new digest replaces it. While an old digest
+    works, a rotation of the new one with a grace is `Conflict()` too: the old one would lose its grace. The record of
+    an old digest is `stale`, its `digest` is the one asked for, and its `rotated` is when the successor was issued.
  7. `revoke` ends the session of a digest: current, in grace, or rotated away within `TOMBSTONE`, so that a logout that
     races a rotation ends the session all the same. `revoke_user` ends all sessions of a user but the one with the sid
     `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,

@@ -18,6 +18,7 @@ from coatcheck.drivers._rules import (
     added,
     checked,
     cleared,
+    ended_at,
     failed_bases,
     is_fenced,
     prior_state,
@@ -109,9 +110,13 @@ class MemoryDriver(Driver):
         with self._lock:
             held = self._find(digest, now)
             if held is Reason.ROTATED:
-                heir = self._digests.get(digest) or self._sessions.get(self._ended[digest][2] or "")
+                current = self._digests.get(digest)
+                heir = current or self._sessions.get(self._ended[digest][2] or "")
                 is_alive = heir is not None and heir.info.expires > now
-                return Missing(held, _record(heir, b"") if heir is not None and is_alive else None)
+                ended = ended_at(self._ended[digest][1]) if current is None else current.prior_until
+                return Missing(held, _record(heir, b"") if heir is not None and is_alive else None, ended)
+            if held is Reason.REVOKED:
+                return Missing(held, ended=ended_at(self._ended[digest][1]))
             return Missing(held) if isinstance(held, Reason) else _record(held, digest)
 
     def create(self, record: Record, now: float) -> Answer:
@@ -150,7 +155,7 @@ class MemoryDriver(Driver):
             held = self._find(old, now)
             if isinstance(held, Reason):
                 return Gone(held)
-            if old != held.digest and grace > 0 and rotation_refused(held.prior_until, held.rotated, grace, now):
+            if rotation_refused(held.prior_until, held.rotated, grace, now, by_prior=old != held.digest):
                 return Conflict()
             if self._taken(new, now) is not None:
                 return Conflict()

@@ -102,6 +102,26 @@ class EndRules(Rules):
             assert driver.commit(record.digest, logged_in, LATER + 1) == Gone(why)
             assert not has_user_index(driver) or driver.sessions_of(logged_in.user or "", LATER + 1) == []
 
+    def test_rule_01_what_ended_on_purpose_says_when(self, driver: Driver) -> None:
+        """`Missing.ended` is the moment of the end; a later revocation moves it."""
+        for end, why, idle in ENDINGS:
+            record = started(driver, user=user(), idle=idle, values={A: b"a"})
+            end(driver, record)
+            found = self.reopen(driver).load(record.digest, LATER + 5)
+            assert isinstance(found, Missing)
+            if why is Reason.EXPIRED:
+                assert found.ended is None
+                continue
+            moment = START + 1 + 2 if end is _rotated_and_over else LATER
+            assert found.ended is not None
+            assert abs(found.ended - moment) < 0.001, end.__name__
+            if why is Reason.REVOKED:
+                assert not driver.revoke(record.digest, LATER + 20)
+                again = self.reopen(driver).load(record.digest, LATER + 5)
+                assert isinstance(again, Missing)
+                assert again.ended is not None
+                assert abs(again.ended - (LATER + 20)) < 0.001, end.__name__
+
     def test_rule_04_a_based_change_meets_gone_and_no_conflict(self, driver: Driver) -> None:
         """A put with the version that was loaded is Gone, not Conflict, once the session has ended."""
         for end, why, idle in ENDINGS:
@@ -175,9 +195,10 @@ class EndRules(Rules):
             record = started(driver, user=user())
             chain = [record.digest]
             for step in range(rotations):
+                moment = START + (15 + grace) * step
                 chain.append(successor(driver, record.digest))
-                committed(driver.rotate(chain[-2], chain[-1], Delta(), grace, START + 15 * step))
-                committed(driver.commit(chain[-1], Delta(touch=START + 15 * step), START + 15 * step))
+                committed(driver.rotate(chain[-2], chain[-1], Delta(), grace, moment))
+                committed(driver.commit(chain[-1], Delta(touch=moment), moment))
             late = chain[0] if grace == 0 else chain[-2]
             assert driver.load(late, now) == Missing(Reason.ROTATED)
             assert self.reopen(driver).revoke(late, now), (grace, rotations, now)

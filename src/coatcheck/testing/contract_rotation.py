@@ -211,20 +211,27 @@ class RotationRules(Rules):
             assert (found.fresh, found.stale, found.user, found.sid) == (False, False, login.user, record.sid)
 
     def test_rule_06_one_rotation_after_the_other(self, driver: Driver) -> None:
-        """A session has at most two tokens: the one before the last dies when the next is issued."""
+        """A session has at most two tokens, and the older one keeps all of its grace: until then, Conflict."""
         record = started(driver, idle=NEVER)
         chain = [record.digest]
-        for step in range(4):
+        for step in range(3):
             now = START + 100 * step
             chain.append(successor(driver, record.digest))
             committed(driver.rotate(chain[-2], chain[-1], Delta(), GRACE, now))
             assert loaded(driver, chain[-1], now).fresh
             assert loaded(driver, chain[-2], now).stale
-            if step % 2:
-                committed(driver.commit(chain[-1], Delta(touch=now), now))
+            early = successor(driver, record.digest)
+            assert driver.rotate(chain[-1], early, Delta(), GRACE, now) == Conflict()  # first used by a rotation
+            assert loaded(driver, chain[-2], now + GRACE).stale
+            committed(driver.commit(chain[-1], Delta(touch=now), now))
+            assert driver.rotate(chain[-1], early, Delta(), GRACE, now + GRACE - 1) == Conflict()
+            assert loaded(driver, chain[-2], now + GRACE - 1).stale
             for dead in chain[:-2]:
                 assert isinstance(driver.load(dead, now), Missing)
                 assert isinstance(driver.commit(dead, Delta(touch=now), now), Gone)
+        early = successor(driver, record.digest)
+        committed(driver.rotate(chain[-1], early, Delta(), GRACE, START + 200 + GRACE))
+        committed(driver.rotate(early, successor(driver, record.digest), Delta(), 0, START + 200 + GRACE))  # a log-in
 
     def test_rule_06_the_change_comes_along(self, driver: Driver) -> None:
         """A rotation applies its change in the same step."""

@@ -198,7 +198,11 @@ class Model:
         if not isinstance(held, Held):
             return {Gone(reason) for reason in held}
         found = self.commit_refusals(old, delta, now)
-        if grace > 0 and old == held.prior and (held.prior_until < NEVER or held.record.rotated + grace > now):
+        if old == held.prior:
+            too_early = held.prior_until < NEVER or held.record.rotated + grace > now
+        else:
+            too_early = held.prior is not None and held.prior_until > now  # the prior digest would lose its grace
+        if grace > 0 and too_early:
             found.add(Conflict())
         if new in self.owners or new in self._fates:
             found.add(Conflict())

@@ -76,8 +76,8 @@ class Work:
 
     def _load(self, digest: bytes, now: float) -> Record | Missing:
         named = self._named(digest, now)
-        if isinstance(named, Reason):
-            return Missing(named)
+        if isinstance(named, Missing):
+            return named
         name = session_name(named)
         with ExitStack() as patience:
             for attempt in range(_TRIES):
@@ -88,13 +88,13 @@ class Work:
                     return Missing(Reason.UNKNOWN)
                 reason = reason_of(session, digest, now)
                 if isinstance(session, Ended) or reason not in (None, Reason.ROTATED):
-                    return Missing(reason or Reason.UNREADABLE)
+                    return missing(session, digest, now)
                 try:
                     values = self._sessions.values(name, session)
                 except Moved:
                     continue
                 if reason is not None:
-                    return missing(session, reason, values, now)
+                    return missing(session, digest, now, values)
                 return record_of(session, values, digest)
         raise Spoilt  # nobody wrote meanwhile, and its values are not there
 
@@ -118,13 +118,13 @@ class Work:
                 found.add(sid)
         return found
 
-    def _named(self, digest: bytes, now: float) -> str | Reason:
+    def _named(self, digest: bytes, now: float) -> str | Missing:
         """Give the sid that *digest* names, or why it names none."""
         pointer = self._sessions.pointer(digest_name(digest))
         if pointer is None:
             self._sessions.tree.check_there()
-            return Reason.UNKNOWN
-        return pointer.sid if isinstance(pointer, Pointer) else reason_of(pointer, digest, now) or Reason.UNKNOWN
+            return Missing(Reason.UNKNOWN)
+        return pointer.sid if isinstance(pointer, Pointer) else missing(pointer, digest, now)
 
     def _peek(self, name: str) -> Document | Ended | None:
         """Give what stands under a sid, None for what makes no sense."""
@@ -182,8 +182,8 @@ class Work:
         """Say what stands under a digest that is not free."""
         try:
             named = self._named(digest, now)
-            if isinstance(named, Reason):
-                return Gone(named) if named.is_tombstone else Conflict()
+            if isinstance(named, Missing):
+                return Gone(named.reason) if named.reason.is_tombstone else Conflict()
             session = self._sessions.session(session_name(named))
         except Spoilt:
             return Conflict()
@@ -210,8 +210,8 @@ class Work:
         """Change a session as *decide* says; *new* is a digest to point at it first."""
         try:
             named = self._named(digest, now)
-            if isinstance(named, Reason):
-                return Gone(named)
+            if isinstance(named, Missing):
+                return Gone(named.reason)
             name = session_name(named)
             user = delta.user
             while True:

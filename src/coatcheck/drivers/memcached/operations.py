@@ -95,18 +95,18 @@ class MemcachedOperations(Operations):
     def load(self, digest: bytes, now: float) -> Steps[Record | Missing]:
         """See `Driver.load`."""
         sid = yield from self._sid(digest, now)
-        if isinstance(sid, Reason):
-            return Missing(sid)
+        if isinstance(sid, Missing):
+            return sid
         item = yield from self._get(self._keys.of_session(sid))
         session = None if item is None else session_in(item.data)
         if item is None or session is None:
             return Missing(Reason.UNKNOWN if item is None else Reason.UNREADABLE)
         reason = reason_of(session, digest, now)
         if isinstance(session, Ended) or reason not in (None, Reason.ROTATED):
-            return Missing(reason or Reason.UNREADABLE)
+            return missing(session, digest, now)
         values = _values(session)
         if reason is not None:
-            return missing(session, reason, values, now)
+            return missing(session, digest, now, values)
         if values is None:
             return Missing(Reason.UNREADABLE)
         return record_of(session, values, digest, _Held(session, item.cas))
@@ -131,15 +131,15 @@ class MemcachedOperations(Operations):
         items: dict[str, Item] = yield Get(self._keys.server(key), (key,))
         return items.get(key)
 
-    def _sid(self, digest: bytes, now: float) -> Steps[str | Reason]:
+    def _sid(self, digest: bytes, now: float) -> Steps[str | Missing]:
         """Give the sid that *digest* names, or why it names none."""
         item = yield from self._get(self._keys.of_digest(digest))
         if item is None:
-            return Reason.UNKNOWN
+            return Missing(Reason.UNKNOWN)
         pointer = pointer_in(item.data)
         if isinstance(pointer, Pointer):
             return pointer.sid
-        return Reason.UNREADABLE if pointer is None else reason_of(pointer, digest, now) or Reason.UNKNOWN
+        return Missing(Reason.UNREADABLE) if pointer is None else missing(pointer, digest, now)
 
     # -- writing
 
@@ -161,8 +161,8 @@ class MemcachedOperations(Operations):
     def _taken(self, digest: bytes, now: float) -> Steps[Answer]:
         """Say what stands under a digest that is not free."""
         sid = yield from self._sid(digest, now)
-        if isinstance(sid, Reason):
-            return Gone(sid) if sid.is_tombstone else Conflict()
+        if isinstance(sid, Missing):
+            return Gone(sid.reason) if sid.reason.is_tombstone else Conflict()
         item = yield from self._get(self._keys.of_session(sid))
         found = None if item is None else session_in(item.data)
         reason = None if found is None else reason_of(found, digest, now)
@@ -218,8 +218,8 @@ class MemcachedOperations(Operations):
         """Give the session under *digest*, whose sid may be known, or why there is none."""
         if sid is None:
             named = yield from self._sid(digest, now)
-            if isinstance(named, Reason):
-                return named
+            if isinstance(named, Missing):
+                return named.reason
             sid = named
         item = yield from self._get(self._keys.of_session(sid))
         if item is None:

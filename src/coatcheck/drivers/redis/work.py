@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from coatcheck.drivers._rules import checked, prior_state
+from coatcheck.drivers._rules import checked, ended_at, prior_state
 from coatcheck.drivers._steps import Operations, Steps
 from coatcheck.drivers.redis.keys import Keys, app_field, field_of
 from coatcheck.drivers.redis.records import (
@@ -72,7 +72,7 @@ class Work(Operations):
             return Missing(Reason.UNKNOWN)
         found, _, waiting = record_in(fields, digest, now)
         if waiting is not None and isinstance(found, Record) and not (yield from self._see_to(found, waiting, now)):
-            return Missing(Reason.REVOKED)
+            return Missing(Reason.REVOKED, ended=now)
         return found
 
     def _load_marked(self, digest: bytes, raw: bytes, now: float) -> Steps[Record | Missing]:
@@ -81,12 +81,12 @@ class Work(Operations):
         if kind != IN_GRACE and ends <= now:
             return Missing(Reason.UNKNOWN)
         if kind == REVOKED:
-            return Missing(Reason.REVOKED)
+            return Missing(Reason.REVOKED, ended=ended_at(ends))
         base, slot = self.keys.of_digest(digest)
         raw, fields = yield run(self.scripts.load, base + b"d:" + digest, slot, Effect.READS, base, digest, repr(now))
         found, head, waiting = record_in(fields, b"", now)
         if waiting is not None and isinstance(found, Record) and not (yield from self._see_to(found, waiting, now)):
-            return Missing(Reason.REVOKED)
+            return Missing(Reason.REVOKED, ended=now)
         return _behind(mark_in(raw), digest, found, head, now)
 
     def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:
@@ -250,10 +250,12 @@ def _behind(
         if reason is None:
             heir.digest, heir.fresh, heir.stale = digest, False, True
             return heir
-        return Missing(reason, heir if reason is Reason.ROTATED else None)
+        return Missing(reason, heir if reason is Reason.ROTATED else None, head.ends)
     if ends <= now:
         return Missing(Reason.UNKNOWN)
-    return Missing(Reason.ROTATED, heir) if kind == ROTATED else Missing(Reason.REVOKED)
+    if kind == ROTATED:
+        return Missing(Reason.ROTATED, heir, ended_at(ends))
+    return Missing(Reason.REVOKED, ended=ended_at(ends))
 
 
 def _words(base: bytes, digest: bytes, delta: Delta, version: int, now: float) -> list[bytes | str | int]:

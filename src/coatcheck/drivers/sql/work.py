@@ -30,7 +30,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar, cast
 
 from coatcheck.drivers._rows import Found, found_in, record_of
-from coatcheck.drivers._rules import prior_state
+from coatcheck.drivers._rules import ended_at, prior_state
 from coatcheck.drivers._steps import Operations, Steps
 from coatcheck.drivers.sql.dialect import SCHEMA_VERSION, Dialect
 from coatcheck.drivers.sql.statement import BEGIN, Again, Row, Statement, Wants
@@ -93,15 +93,14 @@ class Common(Operations):
         if rows:
             return _record_in(rows, digest, now, stale=False)
         rows = yield from rows_of(sql.load_prior, (digest,))
-        why = Reason.UNKNOWN if rows else (yield from self._why_not(digest, now))
-        found = _record_in(rows, digest, now, stale=True) if rows else Missing(why)
+        found = _record_in(rows, digest, now, stale=True) if rows else (yield from self._why_not(digest, now))
         if isinstance(found, Missing) and found.reason is Reason.ROTATED:
             rows = rows or (yield from rows_of(sql.load_heir, (digest,)))
             heir = _record_in(rows, b"", now, stale=False) if rows else None
-            return Missing(found.reason, heir if isinstance(heir, Record) else None)
+            return Missing(found.reason, heir if isinstance(heir, Record) else None, found.ended)
         return found
 
-    def _why_not(self, digest: bytes, now: float) -> Steps[Reason]:
+    def _why_not(self, digest: bytes, now: float) -> Steps[Missing]:
         rows = yield from rows_of(self.dialect.sql.why_not, (digest,))
         return _tombstone(rows, now)
 
@@ -140,7 +139,7 @@ class Common(Operations):
     def _why_not_now(self, digest: bytes, now: float) -> Steps[Reason]:
         """Say why *digest* opens nothing, also where the transaction sees something older."""
         rows = yield from rows_of(self.dialect.sql.why_not_now, (digest,))
-        return _tombstone(rows, now)
+        return _tombstone(rows, now).reason
 
     def _sees_all(self) -> Steps[None]:
         """See to it that what is to be removed is seen, however new it is.
@@ -311,11 +310,12 @@ class Common(Operations):
         yield from count_of(self.dialect.sql.drop_tables)
 
 
-def _tombstone(rows: Sequence[Row], now: float) -> Reason:
+def _tombstone(rows: Sequence[Row], now: float) -> Missing:
     """Read a row of (reason, expires)."""
     if not rows or cast("float", rows[0][1]) <= now:
-        return Reason.UNKNOWN
-    return Reason.ROTATED if rows[0][0] == Reason.ROTATED else Reason.REVOKED
+        return Missing(Reason.UNKNOWN)
+    reason = Reason.ROTATED if rows[0][0] == Reason.ROTATED else Reason.REVOKED
+    return Missing(reason, ended=ended_at(cast("float", rows[0][1])))
 
 
 def _judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:

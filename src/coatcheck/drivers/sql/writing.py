@@ -190,7 +190,7 @@ class SQLOperations(Common):
         found = yield from self._find(old, now)
         if isinstance(found, Reason):
             return Gone(found)
-        if found.by_prior and grace > 0 and rotation_refused(found.prior_until, found.rotated, grace, now):
+        if rotation_refused(found.prior_until, found.rotated, grace, now, by_prior=found.by_prior):
             return Conflict()
         if (yield from self._taken(new, now)) is not None:
             return Conflict()

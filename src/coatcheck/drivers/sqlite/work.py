@@ -11,6 +11,7 @@ from coatcheck.drivers._rules import (
     added,
     checked,
     cleared,
+    ended_at,
     failed_bases,
     has_bases,
     is_fenced,
@@ -63,18 +64,20 @@ class Work:
         if rows:
             return record_in(rows, digest, now, stale=False)
         rows = run(sql.load_prior, (digest,)).fetchall()
-        found = record_in(rows, digest, now, stale=True) if rows else Missing(self._why_not(run, digest, now))
+        found = record_in(rows, digest, now, stale=True) if rows else self._why_not(run, digest, now)
         if isinstance(found, Missing) and found.reason is Reason.ROTATED:
             rows = rows or run(sql.load_heir, (digest,)).fetchall()
             heir = record_in(rows, b"", now, stale=False) if rows else None
-            return Missing(found.reason, heir if isinstance(heir, Record) else None)
+            return Missing(found.reason, heir if isinstance(heir, Record) else None, found.ended)
         return found
 
-    def _why_not(self, run: Run, digest: bytes, now: float) -> Reason:
+    def _why_not(self, run: Run, digest: bytes, now: float) -> Missing:
+        """Return what the tombstone of *digest* says, if there is one."""
         row = run(self.sql.ended, (digest,)).fetchone()
         if row is not None and isinstance(row[1], float) and row[1] > now:
-            return Reason.ROTATED if row[0] == Reason.ROTATED else Reason.REVOKED
-        return Reason.UNKNOWN
+            reason = Reason.ROTATED if row[0] == Reason.ROTATED else Reason.REVOKED
+            return Missing(reason, ended=ended_at(row[1]))
+        return Missing(Reason.UNKNOWN)
 
     def sessions_of(self, run: Run, user: str, now: float) -> list[SessionInfo]:
         """See `Driver.sessions_of`."""
@@ -105,7 +108,7 @@ class Work:
             by_prior = True
             row = run(self.sql.find_prior, (digest,)).fetchone()
             if row is None:
-                return self._why_not(run, digest, now)
+                return self._why_not(run, digest, now).reason
         found = found_in(row, by_prior=by_prior)
         if found is None:
             return Reason.UNREADABLE
@@ -228,7 +231,7 @@ class Work:
         found = self._find(run, old, now)
         if isinstance(found, Reason):
             return Gone(found)
-        if found.by_prior and grace > 0 and rotation_refused(found.prior_until, found.rotated, grace, now):
+        if rotation_refused(found.prior_until, found.rotated, grace, now, by_prior=found.by_prior):
             return Conflict()
         if self._taken(run, new, now) is not None:
             return Conflict()
@@ -243,9 +246,9 @@ class Work:
 
     def _taken(self, run: Run, digest: bytes, now: float) -> Conflict | Gone | None:
         """Say what stands in the way of a new session or token under *digest*, or None."""
-        reason = self._why_not(run, digest, now)
-        if reason is not Reason.UNKNOWN:
-            return Gone(reason)
+        why_not = self._why_not(run, digest, now)
+        if why_not.reason.is_tombstone:
+            return Gone(why_not.reason)
         if run(self.sql.find, (digest,)).fetchone() is not None:
             return Conflict()
         row = run(self.sql.find_prior, (digest,)).fetchone()

@@ -4,7 +4,13 @@ local head, reason = find(digest)
 if not head then return {'gone', reason} end
 local waiting = first_confirm(head)
 if waiting then return waiting end
-if head.by_prior and grace > 0 and (head.ends < NEVER or head.rotated + grace > now) then return {'conflict'} end
+if grace > 0 then  -- see rotation_refused in drivers/_rules.py
+  if head.by_prior then
+    if head.ends < NEVER or head.rotated + grace > now then return {'conflict'} end
+  elseif head.ends > now then
+    return {'conflict'}
+  end
+end
 if in_the_way(new) then return {'conflict'} end
 local key, current = digest_key(head.digest), head.digest
 local is_login, before = change_head(head)

@@ -45,7 +45,7 @@ class Jar:
         said = {each.partition("=")[0].lower(): each.partition("=")[2] for each in attributes}
         target = urlsplit(url)
         host = target.hostname or ""
-        trusted = target.scheme == "https" or host == "localhost" or host.endswith(".localhost") or host == "127.0.0.1"
+        trusted = target.scheme == "https" or host in ("localhost", "127.0.0.1")
         domain = said.get("domain", "").lower().lstrip(".")
         if domain and not (host == domain or host.endswith("." + domain)):
             return

@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Kind, Policy
+from coatcheck import Kind, Policy, SessionManager
 from coatcheck.cookie import Channel, channel_of, cookie_name, find
 from coatcheck.token import Token
 
 if TYPE_CHECKING:
-    from tests.conftest import House
+    from tests.conftest import House, Site
 
 SECRET = "abcdefghijklmnopqrstuvwxyz_-0123"
 OTHER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_-0123"
+
+
+@pytest.fixture
+def house(build: Callable[..., House]) -> House:
+    """A manager whose cookie has a prefix over https and none over http."""
+    return build(Policy(insecure_http=True))
 
 
 MALFORMED = {
@@ -52,9 +58,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-@pytest.mark.parametrize("channel", [Channel.SECURE, Channel.LOOPBACK])
+@pytest.mark.parametrize("channel", [Channel.SECURE, Channel.PLAIN])
 def test_a_malformed_value_never_reaches_storage(house: House, value: str, channel: Channel) -> None:
-    name = cookie_name(Policy(), channel)
+    name = cookie_name(house.manager.policy, channel)
     client = house.client(channel)
     client.cookie = f"{name}={value}"
     session = client.open()
@@ -113,7 +119,7 @@ def test_several_cookie_headers_are_read(house: House) -> None:
 
 
 def _plain(house: House, **values: Any) -> str:
-    client = house.client(Channel.LOOPBACK)
+    client = house.client(Channel.PLAIN)
     with client.request() as session:
         session.update(values)
     return client.secret
@@ -126,21 +132,21 @@ def test_of_up_to_four_under_a_plain_name_the_only_live_one_is_used(house: House
     cookies.insert(live_at, f"sid={_plain(house, who='me')}")
     house.forget()
     headers = cookies if split else ["; ".join(cookies)]
-    session = house.manager.open(headers, Channel.LOOPBACK)
+    session = house.manager.open(headers, Channel.PLAIN)
     assert session["who"] == "me"
     session["who"] = "still me"
     assert house.manager.save(session).set_cookie is None
     assert house.kinds()[Kind.DUPLICATES] == 1
-    again = house.manager.open(headers, Channel.LOOPBACK)
+    again = house.manager.open(headers, Channel.PLAIN)
     assert again["who"] == "still me"
 
 
 def test_a_blind_write_under_duplicates_goes_to_the_only_live_one(house: House) -> None:
     cookies = f"sid={Token.new().secret}; sid={_plain(house, who='me')}"
-    session = house.manager.open([cookies], Channel.LOOPBACK)
+    session = house.manager.open([cookies], Channel.PLAIN)
     session["new"] = 1
     assert house.manager.save(session).set_cookie is None
-    assert dict(house.manager.open([cookies], Channel.LOOPBACK)) == {"who": "me", "new": 1}
+    assert dict(house.manager.open([cookies], Channel.PLAIN)) == {"who": "me", "new": 1}
     assert house.driver.stored == 1
 
 
@@ -148,7 +154,7 @@ def test_a_blind_write_under_duplicates_goes_to_the_only_live_one(house: House) 
 def test_of_duplicates_under_a_plain_name_two_live_or_none_are_anonymous_and_an_event(house: House, live: int) -> None:
     secrets_ = [_plain(house, who=str(n)) for n in range(live)] + [Token.new().secret for _ in range(2)]
     house.forget()
-    session = house.manager.open(["; ".join(f"sid={secret}" for secret in secrets_)], Channel.LOOPBACK)
+    session = house.manager.open(["; ".join(f"sid={secret}" for secret in secrets_)], Channel.PLAIN)
     assert dict(session) == {}
     assert house.kinds()[Kind.DUPLICATES] == 1
 
@@ -156,17 +162,18 @@ def test_of_duplicates_under_a_plain_name_two_live_or_none_are_anonymous_and_an_
 def test_more_than_four_under_a_plain_name_are_not_even_looked_up(house: House) -> None:
     cookies = [f"sid={_plain(house, who='me')}", *(f"sid={Token.new().secret}" for _ in range(4))]
     house.forget()
-    session = house.manager.open(["; ".join(cookies)], Channel.LOOPBACK)
+    session = house.manager.open(["; ".join(cookies)], Channel.PLAIN)
     assert dict(session) == {}
     assert house.driver.asked == []
     assert house.kinds()[Kind.DUPLICATES] == 1
 
 
-def test_over_https_the_plain_name_is_never_read_and_over_loopback_the_prefixed_one(house: House) -> None:
+def test_over_https_the_plain_name_is_never_read_and_over_insecure_http_the_prefixed_one(house: House) -> None:
     plain = _plain(house, who="me")
     assert dict(house.manager.open([f"sid={plain}"], Channel.SECURE)) == {}
-    assert dict(house.manager.open([f"sid={plain}"], Channel.PLAIN)) == {}
-    assert dict(house.manager.open([f"__Host-sid={plain}"], Channel.LOOPBACK)) == {}
+    assert dict(house.manager.open([f"__Host-sid={plain}"], Channel.PLAIN)) == {}
+    strict = SessionManager(house.driver)
+    assert dict(strict.open([f"sid={plain}"], Channel.PLAIN)) == {}
 
 
 # What a Cookie header holds under the name "__Host-sid". T and U stand for well-formed tokens. A frozen table: a line
@@ -267,63 +274,94 @@ def test_a_client_that_lost_its_cookie_is_plainly_anonymous(house: House) -> Non
 
 # -- how the request came -------------------------------------------------------------------------------------------
 
-S, L, P = Channel.SECURE, Channel.LOOPBACK, Channel.PLAIN
-CHANNELS: list[tuple[Policy, str, str, str, bool, Channel]] = [
-    (Policy(), "https", "203.0.113.5", "example.org", False, S),
-    (Policy(), "https", "127.0.0.1", "localhost", False, S),
-    (Policy(), "https", "203.0.113.5", "example.org", True, S),
-    (Policy(), "http", "203.0.113.5", "example.org", False, P),
-    (Policy(), "http", "127.0.0.1", "localhost", False, L),
-    (Policy(), "http", "127.0.0.1", "localhost:8000", False, L),
-    (Policy(), "http", "127.0.0.1", "127.0.0.1:8000", False, L),
-    (Policy(), "http", "127.9.9.9", "127.0.0.1", False, L),
-    (Policy(), "http", "127.0.0.1", "app.localhost:8000", False, L),
-    (Policy(), "http", "::1", "[::1]:8000", False, L),
-    (Policy(), "http", "::1", "[::1]", False, L),
-    (Policy(), "http", "127.0.0.1", "example.org", False, P),
-    (Policy(), "http", "127.0.0.1", "localhost.evil.com", False, P),
-    (Policy(), "http", "127.0.0.1", "evil-localhost", False, P),
-    (Policy(), "http", "127.0.0.1", "127.0.0.1.evil.com", False, P),
-    (Policy(), "http", "127.0.0.1", "", False, P),
-    (Policy(), "http", "127.0.0.1", "[", False, P),
-    (Policy(), "http", "127.0.0.1", "[2001:db8::1]:80", False, P),
-    (Policy(), "http", "192.168.1.5", "localhost", False, P),
-    (Policy(), "http", "", "localhost", False, P),
-    (Policy(), "http", "localhost.evil.com", "localhost", False, P),
-    # A proxy on this machine: the client is somewhere else, whatever the address says.
-    (Policy(), "http", "127.0.0.1", "localhost", True, P),
-    (Policy(), "http", "127.0.0.1", "localhost:8000", True, P),
-    (Policy(trusted_scheme="https"), "http", "127.0.0.1", "example.org", True, S),
-    (Policy(trusted_scheme="https"), "http", "203.0.113.5", "example.org", False, S),
-    (Policy(insecure_http=True), "http", "203.0.113.5", "example.org", False, P),
-    (Policy(insecure_http=True), "https", "203.0.113.5", "example.org", False, S),
-    (Policy(), "HTTPS", "203.0.113.5", "example.org", False, P),
+S, P = Channel.SECURE, Channel.PLAIN
+CHANNELS: list[tuple[Policy, str, Channel]] = [
+    (Policy(), "https", S),
+    (Policy(), "http", P),
+    (Policy(), "", P),
+    (Policy(), "HTTPS", P),
+    (Policy(trusted_scheme="https"), "http", S),
+    (Policy(trusted_scheme="https"), "https", S),
+    (Policy(insecure_http=True), "http", P),
+    (Policy(insecure_http=True), "https", S),
+    (Policy(insecure_http=True, trusted_scheme="https"), "http", S),
 ]
 
 
-@pytest.mark.parametrize(("policy", "scheme", "client", "host", "forwarded", "channel"), CHANNELS)
-def test_how_a_request_came_is_told_so(
+@pytest.mark.parametrize(("policy", "scheme", "channel"), CHANNELS)
+def test_how_a_request_came_is_told_so(policy: Policy, scheme: str, channel: Channel) -> None:
+    assert channel_of(policy, scheme) is channel
+
+
+# What a request says of client, host and proxies. None of it makes the cookie weaker: a proxy that adds no header and
+# asks for a loopback host passes its visitors off as a browser on this machine.
+NEVER_WEAKER: list[dict[str, str]] = [
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000", "SERVER_PROTOCOL": "HTTP/1.0"},  # nginx's default
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000", "SERVER_PROTOCOL": "HTTP/1.1"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "LOCALHOST:8000"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost."},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "app.localhost"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "0.0.0.0:8000"},
+    {"REMOTE_ADDR": "::1", "HTTP_HOST": "[::1]:8000"},
+    {"REMOTE_ADDR": "::ffff:127.0.0.1", "HTTP_HOST": "127.0.0.1"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost", "HTTP_SEC_FETCH_SITE": "same-origin"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost", "HTTP_ORIGIN": "http://localhost"},
+    {"REMOTE_ADDR": "203.0.113.5", "HTTP_HOST": "example.org"},
+    {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "example.org", "HTTP_X_FORWARDED_PROTO": "http"},
+    {},
+]
+
+
+@pytest.mark.parametrize("environ", NEVER_WEAKER, ids=str)
+def test_no_sign_of_development_makes_the_cookie_weaker(
+    build: Callable[..., House], site: Callable[..., Site], environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site(build(), _writing)
+    for _ in range(2):
+        cookie = server.get(**{"wsgi.url_scheme": "http", **environ}).cookie
+        assert cookie is not None
+        assert cookie.startswith("__Host-sid=")
+        assert "; Secure; " in cookie
+    # What it says is true for every one of them: of the client's place it says nothing.
+    (warning,) = [record for record in caplog.records if "plain http" in record.getMessage()]
+    assert "Policy(insecure_http=True)" in warning.getMessage()
+    assert "trusted_scheme='https'" in warning.getMessage()
+    assert "http://localhost or http://127.0.0.1" in warning.getMessage()
+
+
+@pytest.mark.parametrize("environ", NEVER_WEAKER, ids=str)
+def test_what_is_asked_for_is_done_with_one_warning(
+    build: Callable[..., House], site: Callable[..., Site], environ: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = site(build(Policy(insecure_http=True)), _writing)
+    for _ in range(2):
+        cookie = server.get(**{"wsgi.url_scheme": "http", **environ}).cookie
+        assert cookie is not None
+        assert cookie.startswith("sid=")
+        assert "Secure" not in cookie
+    (warning,) = [record for record in caplog.records if "plain http" in record.getMessage()]
+    assert "go without Secure" in warning.getMessage()
+    assert "trusted_scheme='https'" in warning.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("policy", "scheme"),
+    [(Policy(), "https"), (Policy(insecure_http=True), "https"), (Policy(trusted_scheme="https"), "http")],
+)
+def test_over_https_nobody_is_warned(
+    build: Callable[..., House],
+    site: Callable[..., Site],
     policy: Policy,
     scheme: str,
-    client: str,
-    host: str,
-    forwarded: bool,  # noqa: FBT001 (as the function says it)
-    channel: Channel,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert channel_of(policy, scheme, client, host, forwarded=forwarded) is channel
+    cookie = site(build(policy), _writing).get(**{"wsgi.url_scheme": scheme}).cookie
+    assert (cookie or "").startswith("__Host-sid=")
+    assert [record for record in caplog.records if "plain http" in record.getMessage()] == []
 
 
-def test_plain_http_is_warned_of_once_and_names_the_remedy(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3):
-        house.manager.open([], Channel.PLAIN).get("a")
-        house.manager.open([], Channel.LOOPBACK).get("a")
-    (record,) = caplog.records
-    assert "Policy(insecure_http=True)" in record.getMessage()
-    assert "trusted_scheme='https'" in record.getMessage()
-
-
-def test_plain_http_that_was_allowed_is_not_warned_of(
-    build: Callable[..., House], caplog: pytest.LogCaptureFixture
-) -> None:
-    build(Policy(insecure_http=True)).manager.open([], Channel.PLAIN).get("a")
-    assert caplog.records == []
+def _writing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    environ["coatcheck.session"]["a"] = 1
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b""]

@@ -26,7 +26,6 @@ LAX = "HttpOnly; SameSite=Lax"
 
 OUT: dict[str, tuple[Policy, Channel, str]] = {
     "https": (Policy(), Channel.SECURE, f"__Host-sid={SECRET}; Path=/; Secure; {LAX}"),
-    "loopback": (Policy(), Channel.LOOPBACK, f"sid={SECRET}; Path=/; {LAX}"),
     "plain http": (Policy(), Channel.PLAIN, f"__Host-sid={SECRET}; Path=/; Secure; {LAX}"),
     "plain http, allowed": (Policy(insecure_http=True), Channel.PLAIN, f"sid={SECRET}; Path=/; {LAX}"),
     "https, http allowed": (
@@ -34,7 +33,9 @@ OUT: dict[str, tuple[Policy, Channel, str]] = {
     ),
     "name": (Policy(cookie_name="id"), Channel.SECURE, f"__Host-id={SECRET}; Path=/; Secure; {LAX}"),
     "path": (Policy(path="/app"), Channel.SECURE, f"__Secure-sid={SECRET}; Path=/app; Secure; {LAX}"),
-    "path, loopback": (Policy(path="/app"), Channel.LOOPBACK, f"sid={SECRET}; Path=/app; {LAX}"),
+    "path, plain http, allowed": (
+        Policy(path="/app", insecure_http=True), Channel.PLAIN, f"sid={SECRET}; Path=/app; {LAX}",
+    ),
     "domain": (
         Policy(domain="example.org"), Channel.SECURE,
         f"__Secure-sid={SECRET}; Path=/; Domain=example.org; Secure; {LAX}",
@@ -45,14 +46,14 @@ OUT: dict[str, tuple[Policy, Channel, str]] = {
     "none": (
         Policy(same_site="None"), Channel.SECURE, f"__Host-sid={SECRET}; Path=/; Secure; HttpOnly; SameSite=None",
     ),
-    "none, loopback": (
-        Policy(same_site="None"), Channel.LOOPBACK, f"__Host-sid={SECRET}; Path=/; Secure; HttpOnly; SameSite=None",
+    "none, plain http": (
+        Policy(same_site="None"), Channel.PLAIN, f"__Host-sid={SECRET}; Path=/; Secure; HttpOnly; SameSite=None",
     ),
     "partitioned": (
         Policy(partitioned=True), Channel.SECURE, f"__Host-sid={SECRET}; Path=/; Secure; {LAX}; Partitioned",
     ),
-    "partitioned, loopback": (
-        Policy(partitioned=True), Channel.LOOPBACK, f"__Host-sid={SECRET}; Path=/; Secure; {LAX}; Partitioned",
+    "partitioned, plain http": (
+        Policy(partitioned=True), Channel.PLAIN, f"__Host-sid={SECRET}; Path=/; Secure; {LAX}; Partitioned",
     ),
     "lower case": (
         Policy(cookie_name="SID", path="/A", domain="EXAMPLE.org"), Channel.SECURE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from math import ceil
@@ -27,8 +26,6 @@ _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
 MAX_AGE: Final = 400 * 86400
 """Seconds. No cookie lives longer (RFC 6265bis 5.5)."""
-
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # the usual ones, which need no parsing
 _MAX_OTHERS: Final = 16  # a kilobyte or two: proxies refuse a response whose headers are too long
 
 
@@ -36,51 +33,29 @@ class Channel(Enum):
     """How a request came, which decides over the cookie's prefix and its Secure attribute."""
 
     SECURE = "https, or as good as"
-    LOOPBACK = "http on this machine"
     PLAIN = "http"
 
     __hash__ = object.__hash__  # quicker than an Enum's own, and a member is the only one of its kind
 
 
-Origin = tuple[str, str, str, bool, str]
-"""Where a request came from and what it asked for: scheme, client, host, forwarded, path."""
+Origin = tuple[str, str, str]
+"""How a request came and what it asked for: the scheme, the ``Host`` header with its port, the decoded path."""
 
 
-def channel_of(policy: Policy, scheme: str, client: str, host: str, forwarded: bool) -> Channel:  # noqa: FBT001 (an Origin)
-    """Say how a request came.
+def channel_of(policy: Policy, scheme: str) -> Channel:
+    """Say how a request came, by its scheme and the settings.
+
+    Nothing else counts. Where a proxy asks for ``http://127.0.0.1:8000`` and adds no header, as nginx does unless it is
+    told otherwise, its requests look in every way like those of a browser on this machine.
 
     Args:
         policy: The settings.
         scheme: "http" or "https" as the server saw it.
-        client: The client's address, as in ``REMOTE_ADDR``.
-        host: The ``Host`` header, port and all.
-        forwarded: True where a header says that a proxy stands between, so that the client is somewhere else.
     """
-    if scheme == "https" or policy.trusted_scheme == "https":
-        return Channel.SECURE
-    if not forwarded and _is_loopback(client) and _is_loopback(_without_port(host)):
-        return Channel.LOOPBACK
-    return Channel.PLAIN
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _is_loopback(host: str) -> bool:
-    if host in _LOOPBACK or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return Channel.SECURE if scheme == "https" or policy.trusted_scheme == "https" else Channel.PLAIN
 
 
 def _is_secure(policy: Policy, channel: Channel) -> bool:
-    if channel is Channel.LOOPBACK:  # browsers take Secure from loopback, and SameSite=None and Partitioned need it
-        return policy.same_site == "None" or policy.partitioned
     return channel is Channel.SECURE or not policy.insecure_http
 
 

@@ -79,7 +79,7 @@ class SessionManager(ManagerBase):
 
         Args:
             cookies: The values of the request's Cookie headers, in a list.
-            channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
+            channel: How the request came, or its scheme, host and path; see `coatcheck.cookie.Origin`.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
         if isinstance(cookies, str):
@@ -275,7 +275,7 @@ class AsyncSessionManager(ManagerBase):
 
         Args:
             cookies: The values of the request's Cookie headers, in a list.
-            channel: How the request came, or the facts that say so once the session is used; see `channel_of`.
+            channel: How the request came, or its scheme, host and path; see `coatcheck.cookie.Origin`.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
         if isinstance(cookies, str):

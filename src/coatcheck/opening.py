@@ -28,6 +28,17 @@ UNTOUCHED: Final = Saved()
 _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
 
+_SECURE_COOKIE: Final = (
+    "a session over plain http: its cookie is Secure, which browsers keep and send back over https alone, and some of"
+    " them from http://localhost or http://127.0.0.1. Serve https; or say Policy(trusted_scheme='https') behind a proxy"
+    " that speaks TLS, or, for development, Policy(insecure_http=True), which lets the cookie go without Secure"
+)
+_BARE_COOKIE: Final = (
+    "a session over plain http: Policy(insecure_http=True) lets its cookie go without Secure, so that anybody on the"
+    " way can read it. That is for development. Behind a proxy that speaks TLS say Policy(trusted_scheme='https')"
+    " instead"
+)
+
 
 class ManagerBase(ABC):
     """A `Policy`, a `Codec`, listeners and a clock: what a manager knows before it asks its driver for anything."""
@@ -70,18 +81,18 @@ class ManagerBase(ABC):
     def _state(
         self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver | AsyncDriver, opened: float
     ) -> State:
-        place = ("", "")
+        place: Sequence[str] = ("", "")
         if not isinstance(channel, Channel):
-            scheme, client, host, forwarded, path = channel
-            channel, place = channel_of(self.policy, scheme, client, host, forwarded), (host, path)
-        if channel is Channel.PLAIN:
-            self._warn_of_http()
+            scheme, *place = channel
+            channel = channel_of(self.policy, scheme)
+            if channel is Channel.PLAIN and not self._warned_http:
+                self._warn_of_http()
         values = find(cookies, self._names[channel]) if cookies else []
         tokens = [token for token in map(Token.parse, values) if token is not None]
         candidates = tokens if len(values) < 2 else self._candidates(tokens, self._names[channel])  # noqa: PLR2004
         state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
         if len(values) > 1:
-            state.doubled, state.place, state.rivals = True, place, tuple(tokens)
+            state.doubled, state.place, state.rivals = True, (place[0], place[1]), tuple(tokens)
             state.unsettled = () if candidates else state.rivals
         elif values and self.policy.partitioned and self._names[channel].startswith("__Host-"):
             state.doubled = True  # the one that came may be from before the policy said so, and stay beside a new one
@@ -104,12 +115,8 @@ class ManagerBase(ABC):
         return tokens
 
     def _warn_of_http(self) -> None:
-        if not self.policy.insecure_http and not self._warned_http:
-            self._warned_http = True
-            _log.warning(
-                "a session over plain http from another machine: browsers refuse its Secure cookie. Serve https, or say"
-                " Policy(trusted_scheme='https') behind a TLS proxy, or Policy(insecure_http=True) to go without"
-            )
+        self._warned_http = True
+        _log.warning(_BARE_COOKIE if self.policy.insecure_http else _SECURE_COOKIE)
 
     def _warn_of_risk(self, why: str) -> None:
         """Tell once what endangers the sessions."""

@@ -49,7 +49,8 @@ class Policy:
         partitioned: True sends Partitioned (CHIPS), for a site framed by others.
         persistent: True sends Max-Age, so that the cookie outlives the browser's window and ends with the session;
             never over 400 days (RFC 6265bis). Default False.
-        insecure_http: True allows the cookie over plain http from anywhere, without Secure. Loopback is always allowed.
+        insecure_http: True lets the cookie go without Secure over plain http, with one warning in the log. For
+            development: over http from this machine some browsers and most HTTP libraries keep no Secure cookie.
         trusted_scheme: "https" where a proxy in front speaks TLS and every client comes through it.
         sweep_every: One commit in so many is followed by a sweep of expired sessions; 0 leaves sweeping to you.
         sweep_limit: The most sessions that one sweep removes.

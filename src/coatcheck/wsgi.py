@@ -28,18 +28,12 @@ __all__ = ["Response", "SessionMiddleware", "request_origin", "respond"]
 _SECURE: Final = Channel.SECURE
 _NOTHING: Final = Saved()
 
-_PROXY_HEADERS: Final = frozenset(
-    {"HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP"}
-)
-
 
 def request_origin(environ: WSGIEnvironment) -> Origin:
-    """Give the facts that say how a WSGI request came. They hold no environ, which in turn holds the session."""
+    """Give what says how a WSGI request came. It holds no environ, which in turn holds the session."""
     return (
         environ.get("wsgi.url_scheme", "http"),
-        environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),
-        not _PROXY_HEADERS.isdisjoint(environ),
         f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}",
     )
 

@@ -29,12 +29,13 @@ def test_a_signed_in_client_is_logged_in_and_has_its_values(web: Build, storage:
     assert [info.user for info in site.manager.sessions_of("ada")] == ["ada"]
 
 
-def test_a_client_by_plain_http_on_this_machine_has_the_plain_name(storage: Driver) -> None:
-    manager = SessionManager(storage, Policy(cookie_name="s"))
+def test_a_client_by_plain_http_has_the_plain_name_where_the_policy_allows_it(storage: Driver) -> None:
+    manager = SessionManager(storage, Policy(cookie_name="s", insecure_http=True))
     cookie = signed_in(manager, "ada", secure=False)
     assert cookie.name == "s"
-    assert manager.open([cookie.header], Channel.LOOPBACK).user == "ada"
+    assert manager.open([cookie.header], Channel.PLAIN).user == "ada"
     assert signed_in(manager, "ada").name == "__Host-s"
+    assert signed_in(SessionManager(storage), "ada", secure=False).name == "__Host-sid"
 
 
 def test_two_clients_have_two_sessions(storage: Driver) -> None:

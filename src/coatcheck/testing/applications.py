@@ -44,10 +44,11 @@ def signed_in(manager: SessionManager, user: str, /, *, secure: bool = True, **v
     Args:
         manager: The application's manager, as in ``middleware.manager``.
         user: The user, as `Session.login` takes it.
-        secure: False where the test client speaks plain http to this machine, so that the cookie has no prefix.
+        secure: False where the test client speaks plain http. With ``Policy(insecure_http=True)``, without which most
+            test clients send no cookie over http, the cookie then has no prefix.
         values: What the session holds.
     """
-    session = manager.open([], Channel.SECURE if secure else Channel.LOOPBACK)
+    session = manager.open([], Channel.SECURE if secure else Channel.PLAIN)
     session.login(user)
     session.update(values)
     set_cookie = manager.save(session).set_cookie

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -31,6 +32,19 @@ Header = tuple[str, str]
 codec: Final = Codec()
 """Turns values into bytes and back, for every session of the process: register an application's own types on it."""
 codec.register(EndTime, "web.session.expireTime", float, float, immutable=True)
+
+
+_log: Final = logging.getLogger("web.session")
+
+
+@lru_cache(maxsize=1)
+def _warn_of_http() -> None:
+    """Say once in a process what a proxy in front may make of cookies."""
+    _log.warning(
+        "session cookies go over plain http without Secure, so that anybody on the way can read them. Where a proxy in"
+        " front speaks TLS, set environ['wsgi.url_scheme'] = 'https' for its requests: see 'Behind a proxy that speaks"
+        " TLS' in docs/pythonweb.md"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -127,7 +141,10 @@ class Cookies(ABC):
     @cached_property
     def _channel(self) -> Channel:
         if self._wsgi:
-            return channel_of(self._core.policy, *request_origin(dict(self._environ))[:4])
+            channel = channel_of(self._core.policy, request_origin(dict(self._environ))[0])
+            if channel is Channel.PLAIN:
+                _warn_of_http()
+            return channel
         secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
         return Channel.SECURE if secure else Channel.PLAIN
 
@@ -152,8 +169,8 @@ class Cookies(ABC):
 
     @property
     def _place(self) -> tuple[str, str]:
-        environ = self._environ
-        return environ.get("HTTP_HOST", ""), f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        _, host, path = request_origin(dict(self._environ))
+        return host, path
 
     def deletions(self) -> tuple[str, ...]:
         """Give the cookie headers that have to go before one that sets or deletes the session's cookie."""

@@ -74,6 +74,10 @@ class Site:
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [str(result).encode()]
 
+        return self.serve(app, secret)
+
+    def serve(self, app: Any, secret: str | None) -> Answer:
+        """Send a request to an application behind the middleware."""
         environ: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.1", "wsgi.url_scheme": "https"}
         setup_testing_defaults(environ)
         if secret is not None:

@@ -15,7 +15,7 @@ BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 def run(script: str, *arguments: str, only: tuple[str, ...] = ("coatcheck",)) -> str:
     command = [sys.executable, str(BENCH / script), "--only", *only, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

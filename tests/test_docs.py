@@ -123,7 +123,7 @@ def run_as_cgi(block: Block, folder: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         head, _, body = done.stdout.partition("\n\n")
@@ -137,7 +137,7 @@ def run_as_cgi(block: Block, folder: Path) -> None:
 def run_by_pytest(block: Block, file: Path) -> None:
     file.write_text(block.text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
-    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^[1-9][0-9]* passed", done.stdout, re.MULTILINE), done.stdout
 
@@ -261,7 +261,7 @@ def test_the_options_of_the_server_are_those_of_the_page() -> None:
     cells = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `-")]
     told = re.findall(r"(?<![\w-])--?[a-z]+", " ".join(cells))
     server = ROOT / "pythonweb" / "scripts" / "WSGIServer.py"
-    done = subprocess.run([sys.executable, server, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, server, "--help"], capture_output=True, text=True, check=True, timeout=300)
     real = re.findall(r"(?:^  |, )(--?[a-z]+)", done.stdout.partition("options:")[2], re.MULTILINE)
     assert real
     assert sorted(told) == sorted(real)

@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def manager(path: Path) -> Iterator[SessionManager]:
-    manager = SessionManager(f"sqlite:///{path}?timeout=20")
+    manager = SessionManager(f"sqlite:///{path}?timeout=120")
     yield manager
     manager.close()
 
@@ -132,15 +132,15 @@ def test_a_pool_of_many_threads_is_given_back(manager: SessionManager, path: Pat
 
     def work() -> None:
         add(manager, cookie)
-        gate.wait(30)  # all of them have a connection now
-        gate.wait(30)
+        gate.wait(120)  # all of them have a connection now
+        gate.wait(120)
 
     threads = [threading.Thread(target=work) for _ in range(40)]
     for thread in threads:
         thread.start()
-    gate.wait(30)
+    gate.wait(120)
     assert len(handles(path)) >= 80, "each thread has a connection of its own"
-    gate.wait(30)
+    gate.wait(120)
     for thread in threads:
         thread.join()
     assert read(manager, cookie) == 40
@@ -335,7 +335,7 @@ def gunicorn(tmp_path: Path, path: Path) -> Iterator[tuple[int, subprocess.Popen
         text=True,
     )
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < until:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -356,7 +356,7 @@ def test_gunicorn_with_preload_and_two_workers(
     port, process = gunicorn
 
     def get(place: str, cookie: str | None) -> tuple[list[int], str | None]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("GET", place, headers={} if cookie is None else {"Cookie": cookie})
         reply = connection.getresponse()
         body = reply.read().decode()
@@ -379,7 +379,7 @@ def test_gunicorn_with_preload_and_two_workers(
     assert max(line[3] for line in told) <= 3 * 4 + 3, "handles pile up"
 
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert "ResourceWarning" not in output

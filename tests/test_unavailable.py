@@ -231,7 +231,7 @@ def other_process(path: Path, *statements: str) -> Iterator[None]:
         yield
         assert child.stdin is not None
         child.stdin.close()
-        assert child.wait(10) == 0
+        assert child.wait(120) == 0
 
 
 Trouble = Callable[[Site], Any]

@@ -199,7 +199,7 @@ class Echo(base.BaseApplication):
         self.cookie = self.environ["HTTP_COOKIE"]
         self.status = f"200 {self.cookie}"
         self.headers.append(("Set-Cookie", self.cookie))
-        self.barrier.wait(5)
+        self.barrier.wait(120)
         self.output(self.cookie, "|", self.environ["HTTP_COOKIE"])
 
 
@@ -522,7 +522,7 @@ def test_run_cgi_answers_one_request() -> None:
     )
     environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": "a=1", "SERVER_NAME": "s", "SERVER_PORT": "80",
                "PYTHONPATH": ":".join(sys.path)}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True, timeout=300)
     head, _, body = io.BytesIO(done.stdout).getvalue().partition(b"\r\n\r\n")
     assert head.split(b"\r\n") == [b"Status: 200 OK", b"Content-type: text/html; charset=utf-8", b"Content-Length: 12"]
     assert (body, done.stderr) == (b"a=1FalseTrue", b"")

@@ -799,7 +799,7 @@ def test_the_pool_keeps_no_more_than_its_size_and_closes_at_its_end(make, file: 
     together = threading.Barrier(6)
 
     def application(environ, start_response):
-        together.wait(5)
+        together.wait(120)
         start_response("200 OK", PLAIN)
         return [b"x"]
 
@@ -889,7 +889,7 @@ def test_eight_threads_open_a_new_file_at_once(file: str) -> None:
     together = threading.Barrier(8)
 
     def open_it(_: int) -> None:
-        together.wait(5)
+        together.wait(120)
         database.connect("sqlite", file, autoCreate=True).close()
 
     with ThreadPoolExecutor(8) as pool:

@@ -142,7 +142,7 @@ def test_many_create_at_once(tmp_path: Path) -> None:
     def create(_: int) -> list[str]:
         connection = database.connect("sqlite", path)
         try:
-            together.wait(5)
+            together.wait(120)
             return driver("database", "e", cursor=connection.cursor()).createEnvironment()
         finally:
             connection.close()

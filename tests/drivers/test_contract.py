@@ -26,13 +26,13 @@ class TestMemory(DriverContract):
 class TestSQLite(DriverContract):
     @pytest.fixture
     def driver(self, tmp_path: Path) -> Iterator[Driver]:
-        driver = SQLiteDriver(tmp_path / "sessions.db", timeout=20)
+        driver = SQLiteDriver(tmp_path / "sessions.db", timeout=120)
         yield driver
         driver.close()
 
     def reopen(self, driver: Driver) -> Driver:
         assert isinstance(driver, SQLiteDriver)
-        return SQLiteDriver(driver.path, timeout=20)
+        return SQLiteDriver(driver.path, timeout=120)
 
 
 class TestSQLiteGeneralPath(TestSQLite):

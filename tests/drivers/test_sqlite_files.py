@@ -291,14 +291,14 @@ def test_close_closes_for_all_threads(driver: SQLiteDriver) -> None:
 
     def use() -> None:
         driver.load(digest(), START)
-        gate.wait(10)
-        go.wait(10)
+        gate.wait(120)
+        go.wait(120)
         found.append(driver.load(digest(), START))
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
         thread.start()
-    gate.wait(10)
+    gate.wait(120)
     assert handles() > before
     driver.close()
     driver.close()

@@ -198,7 +198,7 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def end(self) -> None:
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=300)
 
 
 ALL_HAD_IT_OPEN = [pytest.param(way, False, id=way.__name__) for way in WAYS]
@@ -239,7 +239,7 @@ from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.record import Committed, Delta, Gone, Missing, Put
 from coatcheck.testing import make_record
 from coatcheck.testing.helpers import START
-driver, until, wrong = SQLiteDriver(sys.argv[1], timeout=20), time.time() + 3, []
+driver, until, wrong = SQLiteDriver(sys.argv[1], timeout=120), time.time() + 3, []
 
 def visit():
     record = None

@@ -30,7 +30,7 @@ ADD = Delta(increments={A: 1})
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[SQLiteDriver]:
-    driver = SQLiteDriver(tmp_path / "sessions.db", timeout=20)
+    driver = SQLiteDriver(tmp_path / "sessions.db", timeout=120)
     yield driver
     driver.close()
 
@@ -194,7 +194,7 @@ def test_racing_creators(tmp_path: Path) -> None:
 
         def work(path: Path = path, start: float = start) -> None:
             time.sleep(max(0, start - time.time()))
-            driver = SQLiteDriver(path, timeout=20)
+            driver = SQLiteDriver(path, timeout=120)
             assert driver.load(digest(), START) == Missing(Reason.UNKNOWN)
             started(driver, user="ann")
 

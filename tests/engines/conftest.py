@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from testservers import RedisServer
-from testservers.engines import Engine, params, with_options
+from testservers.engines import PATIENCE, Engine, params, with_options
 
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
@@ -46,7 +46,7 @@ def open_at(namespace: str) -> Iterator[Callable[..., Driver]]:
     opened: list[Driver] = []
 
     def open_one(url: str, **options: object) -> Driver:
-        driver = open_driver(with_options(url, **{"prefix": namespace, **options}))
+        driver = open_driver(with_options(url, **{"prefix": namespace, "timeout": PATIENCE, **options}))
         opened.append(driver)
         return driver
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from testservers import wait_until
+from testservers.base import PATIENCE
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
@@ -51,6 +52,7 @@ class _Notes:
         begun: Other sessions that it made.
         ended: Sessions that it ended, some time after they were made.
         vanished: How many of those that it made were not there when it wanted to end them.
+        turns: How many of its turns were acknowledged.
         began: When the last turn began that was acknowledged.
         worked: When that was.
     """
@@ -59,6 +61,7 @@ class _Notes:
     begun: list[bytes] = field(default_factory=list)
     ended: list[bytes] = field(default_factory=list)
     vanished: int = 0
+    turns: int = 0
     began: float = 0.0
     worked: float = 0.0
 
@@ -111,11 +114,14 @@ class Load:
         if self._problems:
             raise self._problems[0]
 
-    def go_on(self, seconds: float = 0.3) -> None:
-        """Let it write for a while."""
-        time.sleep(seconds)
+    def go_on(self, turns: int = 30) -> None:
+        """Let each of the writers be acknowledged some more turns."""
+        goals = [notes.turns + turns for notes in self._notes]
+        wait_until(
+            lambda: self._problems or all(n.turns >= goal for n, goal in zip(self._notes, goals, strict=True)), "writes"
+        )
 
-    def recovered(self, since: float, patience: float = 20.0) -> float:
+    def recovered(self, since: float, patience: float = PATIENCE) -> float:
         """Wait until every writer was acknowledged what it began after the moment *since*; give the seconds it took."""
         wait_until(lambda: self._problems or all(notes.began > since for notes in self._notes), "all writers", patience)
         return max(notes.worked for notes in self._notes) - since
@@ -153,6 +159,7 @@ class Load:
                 except DriverUnavailable:
                     self._over.wait(5 * PAUSE)
                 else:
+                    notes.turns += 1
                     notes.began, notes.worked = began, time.monotonic()
         except BaseException as error:  # noqa: BLE001 (the test raises it)
             self._problems.append(error)

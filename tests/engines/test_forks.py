@@ -22,7 +22,7 @@ from coatcheck.testing.helpers import START, committed, loaded, started
 
 N: Final[Name] = ("", "n")
 TURNS: Final = 30
-PATIENCE: Final = 30.0
+PATIENCE: Final = 120.0
 
 
 def forked(work: Callable[[], object]) -> int:

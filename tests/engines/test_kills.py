@@ -25,10 +25,11 @@ from testservers.engines import Engine, Row, params
 from testservers.fixtures import need
 
 from coatcheck.drivers.base import Capability
+from coatcheck.testing.helpers import START, digest
 
 LIMIT: Final = 1.0
 RECOVERY: Final = 2.0
-FAILOVER: Final = 90.0  # seconds; sentinels that the machine let wait do nothing for 30 s, and then may disagree
+FAILOVER: Final = 240.0  # seconds; sentinels that the machine let wait do nothing for 30 s, and then may disagree
 AWAY: Final = 0.3
 
 Report = Callable[[str], None]
@@ -72,8 +73,8 @@ def test_a_server_is_killed_and_started_again(
     """What the driver declares to outlive a crash of the server is there, and nothing is counted twice."""
     with own_server(row, server_folder / namespace) as server:
         engine = Engine.of(row, server, namespace, tmp_path)
-        driver = engine.open(timeout=LIMIT)
-        driver.setup()
+        patient, driver = engine.open(), engine.open(timeout=LIMIT)
+        patient.setup()
         try:
             with Load(driver) as load:
                 load.recovered(0.0)
@@ -81,51 +82,58 @@ def test_a_server_is_killed_and_started_again(
                 server.kill()
                 time.sleep(AWAY)
                 server.start()
-                seconds = load.recovered(time.monotonic())
+                returned = time.monotonic()
+                engine.open().load(digest(), START)
+                pace = time.monotonic() - returned  # of the machine, which others may keep busy
+                seconds = load.recovered(returned)
                 load.go_on()
-            losses = load.losses(engine.open())
+            losses = load.losses(patient)
         finally:
             engine.close()
     report(f"{losses}, {seconds:.2f} s from the server's return to the next write")
     assert losses.acknowledged > 100
     assert losses.doubled == 0
-    assert seconds < RECOVERY
+    assert seconds < RECOVERY + 5 * pace
     if Capability.SURVIVES_SERVER_CRASH in driver.capabilities:
         assert losses == Losses(losses.acknowledged)
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("durable", [False, True], ids=["plain", "durable"])
 @pytest.mark.parametrize("engine", params("redis-sentinel", "redis-cluster"), indirect=True)
 def test_a_primary_is_killed(engine: Engine, durable: bool, report: Report) -> None:  # noqa: FBT001 (a parameter)
     """Its replica was cut off a moment before: plain writes of that moment are lost, and durable ones never."""
     options: dict[str, Any] = {"durable": "replicas:1"} if durable else {}
+    engine.open().setup()
     driver = engine.open(timeout=LIMIT, **options)
-    driver.setup()
     group = engine.server
-    try:
-        with Load(driver, first=bytes(2)) as load:
-            load.recovered(0.0)
-            primary = max(group.primaries(), key=sessions)
-            replica = group.replica_of(primary)
-            load.go_on()
-            replica.pause()
-            primary.command("CLIENT", "KILL", "TYPE", "replica")
-            load.go_on(AWAY)
-            primary.kill()
-            killed = time.monotonic()
-            replica.resume()
-            if durable:  # which needs a replica again
-                group.failed_over(primary, FAILOVER)
-                group.heal()
-            seconds = load.recovered(killed, FAILOVER)
-            if not durable:
-                group.failed_over(primary, FAILOVER)
-                group.heal()
-            load.recovered(time.monotonic(), FAILOVER)
-        losses = load.losses(engine.open())
-    finally:
-        group.heal()
+    with group.alert():
+        try:
+            with Load(driver, first=bytes(2)) as load:
+                load.recovered(0.0)
+                primary = max(group.primaries(), key=sessions)
+                replica = group.replica_of(primary)
+                load.go_on()
+                replica.pause()
+                primary.command("CLIENT", "KILL", "TYPE", "replica")
+                if durable:  # nothing is acknowledged any more
+                    time.sleep(AWAY)
+                else:
+                    load.go_on()
+                primary.kill()
+                killed = time.monotonic()
+                replica.resume()
+                if durable:  # which needs a replica again
+                    group.failed_over(primary, FAILOVER)
+                    group.heal()
+                seconds = load.recovered(killed, FAILOVER)
+                if not durable:
+                    group.failed_over(primary, FAILOVER)
+                    group.heal()
+                load.recovered(time.monotonic(), FAILOVER)
+            losses = load.losses(engine.open())
+        finally:
+            group.heal()
     report(f"{losses}, {seconds:.2f} s from the kill to the next write")
     assert losses.acknowledged > 100
     assert losses.doubled == 0

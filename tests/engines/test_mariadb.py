@@ -172,7 +172,7 @@ def test_a_sweep_passes_by_what_is_locked(mariadb_server: MariaDBServer, driver:
         cursor.execute("SELECT id FROM coatcheck_session WHERE digest = %s FOR UPDATE", (old[0].digest,))
         began = time.monotonic()
         assert driver.sweep(START - 10**5, 100) == 2
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3  # and not the five of the limit
     assert driver.sweep(START - 10**5, 100) == 1
 
 
@@ -182,7 +182,7 @@ def test_tables_that_everybody_creates_at_once(mariadb_server: MariaDBServer, na
     gate = threading.Barrier(8)
 
     def create(driver: Driver) -> None:
-        gate.wait(10)
+        gate.wait(120)
         driver.setup()
         started(driver)
 
@@ -353,7 +353,7 @@ def test_cancelled_tasks_lose_nothing_that_was_acknowledged(mariadb_server: Mari
         began = time.monotonic()
         for _ in range(8):
             await count(twice=True)
-        assert time.monotonic() - began < 1, "a place in the pool was lost"
+        assert time.monotonic() - began < 4, "a place in the pool was lost"
         found = await driver.load(record.digest, START)
         assert isinstance(found, Record)
         held = found.values[N].data

@@ -286,10 +286,10 @@ def test_sessions_that_begin_at_the_same_moment(mariadb_server: MariaDBServer, o
         with closing(connected(mariadb_server, **mode)) as connection:
             borrowed = own.borrow(connection)
             for _ in range(15):
-                gate.wait(10)
+                gate.wait(120)
                 record = make_record(values={A: b"1"})
                 committed(borrowed.create(record, START))
-                gate.wait(10)
+                gate.wait(120)
                 connection.commit()
                 assert loaded(own, record.digest, START).values[A].data == b"1"
 
@@ -355,7 +355,7 @@ def test_a_deadlock_is_for_the_application_to_answer(mariadb_server: MariaDBServ
         with closing(connected(mariadb_server)) as connection:
             borrowed = own.borrow(connection)
             committed(borrowed.commit(order[0].digest, puts({A: b"x"}), START))
-            gate.wait(10)
+            gate.wait(120)
             try:
                 committed(borrowed.commit(order[1].digest, puts({B: b"x"}), START))
             except DriverUnavailable as error:

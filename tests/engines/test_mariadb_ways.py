@@ -165,7 +165,7 @@ def test_an_answer_that_comes_in_drops(mariadb_server: MariaDBServer, url: str, 
         began = time.monotonic()
         with pytest.raises(DriverUnavailable, match=r"no answer from .* within 1 s"):
             driver.load(record.digest, START)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8  # and not the ten that the pieces take
         proxy.heal()
 
 
@@ -268,5 +268,5 @@ def test_settings_that_endanger_sessions(mariadb_server: MariaDBServer, url: str
 def test_a_package_that_is_missing(package: str) -> None:
     """The message says what to install."""
     program = f"import sys; sys.modules[{package!r}] = None; import coatcheck; coatcheck.open('mysql://u:p@h/d')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert "MissingExtra: MariaDB needs a package that is missing: pip install 'coatcheck[mariadb]'" in done.stderr

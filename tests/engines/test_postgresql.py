@@ -165,7 +165,7 @@ def test_a_deadlock_is_answered_by_doing_it_again(engine: Engine, postgresql_ser
         time.sleep(0.3)
         other.execute(lock, (first.sid,))
         other.rollback()
-        assert revocation.result(10) == 2
+        assert revocation.result(120) == 2
     assert driver.sessions_of(who, START) == []
 
 
@@ -187,7 +187,7 @@ def test_a_database_that_is_serializable_by_default(database: str, postgresql_se
 @all_ways
 def test_a_lock_that_is_held_too_long_ends_in_an_error(engine: Engine, postgresql_server: PostgreSQLServer) -> None:
     """Within the limit, and nobody takes the server for down."""
-    driver = engine.open(timeout=1)
+    driver = engine.open(timeout=2)
     driver.setup()
     record = started(driver, values={A: b"a"})
     table = inside(driver)._dialect.named("coatcheck_session")
@@ -198,7 +198,7 @@ def test_a_lock_that_is_held_too_long_ends_in_an_error(engine: Engine, postgresq
             begun = time.monotonic()
             with pytest.raises(DriverUnavailable) as caught:
                 driver.commit(record.digest, delta, START)
-            assert time.monotonic() - begun < 1.4
+            assert time.monotonic() - begun < 3.8
             assert not caught.value.outcome_unknown, "the server said that nothing was done"
             assert "keep transactions that write to a session short" in str(caught.value)
             assert loaded(driver, record.digest, START).values.keys() == {A}, "readers do not wait"
@@ -282,7 +282,7 @@ def test_many_set_up_at_once(engine: Engine) -> None:
     gate = threading.Barrier(6)
 
     def set_up(driver: Driver) -> None:
-        gate.wait(10)
+        gate.wait(120)
         driver.setup()
 
     with ThreadPoolExecutor(6) as pool:

@@ -292,7 +292,7 @@ def test_a_deadlock_is_told_and_not_retried(
         with pytest.raises(DriverUnavailable, match=r"deadlock.*rolled back and begun anew"):
             lent.commit(second.digest, puts({A: b"mine"}), START)
         mine.rollback()
-        waiting.join(10)
+        waiting.join(120)
         other.commit()
     assert loaded(own, first.digest, START).values[A].data == b"other"
 

@@ -28,7 +28,7 @@ def connections_to(server: PostgreSQLServer, database: str) -> int:
 
 
 def wait_for_none(server: PostgreSQLServer, database: str) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 120
     while connections_to(server, database) and time.monotonic() < end:
         time.sleep(0.02)
     assert connections_to(server, database) == 0
@@ -67,7 +67,7 @@ def test_who_waits_for_a_connection_in_vain_is_told_why(database: str) -> None:
     driver = PostgreSQLDriver.from_url(with_options(database, max_connections=1, timeout=0.2))
     driver.setup()
     pool = driver._pools.here()
-    pool.enter(time.monotonic() + 1)
+    pool.enter(time.monotonic() + 60)
     with pytest.raises(DriverUnavailable, match="max_connections") as caught:
         driver.load(digest(), START)
     assert not caught.value.outcome_unknown

@@ -93,7 +93,7 @@ def test_processes_lose_nothing(engine: Engine, driver: Driver, job: str) -> Non
             assert child.stdin is not None
             child.stdin.write("go\n")
             child.stdin.flush()
-        troubles = [child.communicate(timeout=90)[1] for child in children]
+        troubles = [child.communicate(timeout=300)[1] for child in children]
     finally:
         for child in children:
             child.kill()
@@ -227,7 +227,7 @@ def test_a_commit_and_an_end_at_the_same_moment(driver: Driver, engine: Engine, 
                 gate = threading.Barrier(2)
 
                 def commit(record: Any = record, gate: Any = gate, n: int = n) -> Any:
-                    gate.wait(10)
+                    gate.wait(120)
                     deltas = (
                         Delta(puts={name: Put(b"x")}),
                         Delta(increments={name: 1}, touch=now),
@@ -236,7 +236,7 @@ def test_a_commit_and_an_end_at_the_same_moment(driver: Driver, engine: Engine, 
                     return driver.commit(record.digest, deltas[n % 3], now)
 
                 def finish(record: Any = record, gate: Any = gate, new: bytes = new) -> Any:
-                    gate.wait(10)
+                    gate.wait(120)
                     if end == "revoke":
                         return other.revoke(record.digest, now)
                     return other.rotate(record.digest, new, Delta(), 0, now)

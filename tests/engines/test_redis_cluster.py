@@ -347,11 +347,9 @@ def test_a_server_that_is_down_is_no_matter_to_the_sessions_of_another(
         by_server.setdefault(redis_cluster.primary_of(key).port, record)
     down, up = by_server
     server = next(node for node in redis_cluster.nodes if node.port == down)
-    for node in redis_cluster.nodes:
-        node.command("CONFIG", "SET", "cluster-node-timeout", 60_000)  # nobody takes its place in this test
-    server.pause()
+    server.pause()  # nobody takes its place: the cluster is not alert
     try:
-        other = open_at(redis_cluster.url, timeout=0.5)
+        other = open_at(redis_cluster.url, timeout=1)
         for _ in range(20):
             with suppress(DriverUnavailable):
                 other.load(by_server[down].digest, START)
@@ -362,9 +360,7 @@ def test_a_server_that_is_down_is_no_matter_to_the_sessions_of_another(
         began = time.monotonic()
         for _ in range(8):
             loaded(other, by_server[up].digest, START)
-        assert time.monotonic() - began < 8 * 0.5, "each waited for the server that is down"
+        assert time.monotonic() - began < 8, "each waited for the server that is down"
     finally:
         server.resume()
-        for node in redis_cluster.nodes:
-            node.command("CONFIG", "SET", "cluster-node-timeout", 1500)
     wait_until(redis_cluster.ready, "the cluster")

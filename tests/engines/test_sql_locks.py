@@ -18,7 +18,7 @@ from coatcheck.testing.helpers import START, committed, digest, loaded, make_rec
 A: Final[Name] = ("", "a")
 B: Final[Name] = ("", "b")
 N: Final[Name] = ("", "n")
-PATIENCE: Final = 10.0
+PATIENCE: Final = 120.0
 A_WHILE: Final = 0.25
 """Seconds after which somebody who has not come by then is waiting."""
 
@@ -70,9 +70,9 @@ class Pair:
     def __init__(self, engine: Engine, pool: ThreadPoolExecutor) -> None:
         self._engine: Final = engine
         self._pool: Final = pool
-        self.two: Final = engine.open(timeout=20)
+        self.two: Final = engine.open(timeout=PATIENCE)
         self.two.setup()
-        self.one: Final = engine.open(timeout=20)
+        self.one: Final = engine.open(timeout=PATIENCE)
 
     def held(self, work: Callable[[Driver], T], *, before: str = "COMMIT") -> tuple[Brake, Future[T]]:
         """Let the first driver do *work* up to a statement."""

@@ -67,7 +67,7 @@ def race(url: str, cookie: str, *jobs: tuple[str, int, float]) -> None:
             assert child.stdin is not None
             child.stdin.write("go\n")
             child.stdin.flush()
-        troubles = [child.communicate(timeout=90)[1] for child in children]
+        troubles = [child.communicate(timeout=300)[1] for child in children]
     finally:
         for child in children:
             child.kill()

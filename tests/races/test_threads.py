@@ -34,7 +34,7 @@ def race(site: Site, secret: str, job: str, count: int, pause: float) -> None:
     gate = threading.Barrier(THREADS)
 
     def run(number: int) -> None:
-        gate.wait(10)
+        gate.wait(120)
         for n in range(count):
             answer = site.request(lambda session, n=n: JOBS[job](session, number, n, pause), secret)
             assert answer.status == "200 OK"
@@ -75,7 +75,7 @@ def test_newcomers_all_at_once(site: Site, job: str) -> None:
 
     def first(number: int) -> tuple[str, str]:
         browser = site.browser()
-        gate.wait(10)
+        gate.wait(120)
         browser.get(lambda session: JOBS[job](session, number, 0, 0))
         browser.get(lambda session: session.update(me=number))
         return number, browser.secret
@@ -101,7 +101,7 @@ def test_threads_that_log_out_and_threads_that_write(site: Site) -> None:
             def write(session: Session) -> None:
                 session.setdefault("items", []).append(number)
 
-            gate.wait(10)
+            gate.wait(120)
             if number == 0:
                 return site.request(lambda session: session.logout(), secret).set_cookies
             return [cookie for _ in range(5) for cookie in site.request(write, secret).set_cookies]

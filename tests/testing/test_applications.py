@@ -89,4 +89,4 @@ def test_only_who_asks_for_the_kit_imports_pytest_and_hypothesis() -> None:
         "import coatcheck.testing\n"
         "assert 'hypothesis' not in sys.modules, 'slow to import, and only for the sequences'\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -6,12 +6,14 @@
 A server dies with the process that started it, whichever way that ends. Tests have them as fixtures: see `fixtures`.
 """
 
-from testservers.base import Group, Server, ServerError, free_port, scratch, wait_until
+from testservers.base import Server, ServerError, free_port, scratch, wait_until
+from testservers.group import Group
 from testservers.mariadb import MariaDBServer
 from testservers.memcached import MemcachedServer
 from testservers.postgresql import PgBouncer, PostgreSQLServer
 from testservers.proxy import Counts, Fault, FaultProxies, FaultProxy
-from testservers.redis import RedisCluster, RedisSentinel, RedisServer
+from testservers.redis import RedisServer
+from testservers.redis_groups import RedisCluster, RedisSentinel
 
 __all__ = [
     "Counts",

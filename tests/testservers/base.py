@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Self
 
 from testservers.processes import guard, kill_tree, running, signal_tree, stopped, unguard
 
-__all__ = ["Group", "Server", "ServerError", "find_program", "free_port", "scratch", "wait_until"]
+__all__ = ["PATIENCE", "Server", "ServerError", "find_program", "free_port", "scratch", "wait_until"]
 
 HOST: Final = "127.0.0.1"
 USER: Final = "nobody"
@@ -29,6 +29,9 @@ USER: Final = "nobody"
 _PORTS: Final = range(10240, 22000)
 _EXTRA_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 _POLL: Final = 0.02
+
+PATIENCE: Final = 120.0
+"""How many seconds anything is waited for: long, because it ends only what would never come."""
 
 _random = random.SystemRandom()
 _taken: set[int] = set()
@@ -89,7 +92,7 @@ def scratch() -> Iterator[Path]:
         unguard(folder)
 
 
-def wait_until(true: Callable[[], Any], what: str, patience: float = 30.0) -> None:
+def wait_until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
     """Wait until *true* says so; what it raises meanwhile counts as not yet.
 
     Raises:
@@ -124,7 +127,7 @@ class Server:
     """
 
     programs: ClassVar[dict[str, str]] = {}
-    patience: ClassVar[float] = 30.0
+    patience: ClassVar[float] = PATIENCE
     end_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
@@ -257,7 +260,7 @@ class Server:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
             **self._as_user(),
         )
         if done.returncode:
@@ -316,82 +319,3 @@ def _path(program: str) -> str:
     if found is None:
         raise ServerError(f"the program {program} is not installed")
     return found
-
-
-class Group:
-    """Servers that work together.
-
-    Attributes:
-        members: The servers, in the order in which they are started.
-        programs: The programs they need, and the Debian package of each.
-    """
-
-    programs: ClassVar[dict[str, str]] = {}
-
-    def __init__(self) -> None:
-        self.members: list[Server] = []
-
-    @classmethod
-    def missing(cls) -> list[str]:
-        """Give the Debian packages that would have to be installed."""
-        return sorted({package for name, package in cls.programs.items() if find_program(name) is None})
-
-    @property
-    def url(self) -> str:
-        """Where they are, as a driver's URL without options."""
-        raise NotImplementedError
-
-    def ready(self) -> bool:
-        """Tell whether they do their work together."""
-        raise NotImplementedError
-
-    def start(self) -> Self:
-        """Start those that are not running, and wait until all work together.
-
-        Raises:
-            ServerError: They did not in time. The message has the end of their logs.
-        """
-        try:
-            for member in self.members:
-                member.start()
-            self.join()
-            wait_until(self.ready, f"{type(self).__name__} at {self.url}", 60)
-        except ServerError as error:
-            logs = "\n".join(f"{member.address}: {member.tail(8)}" for member in self.members)
-            self.kill()
-            raise ServerError(f"{error}; the ends of the logs:\n{logs}") from error.__cause__
-        return self
-
-    def join(self) -> None:
-        """Make the servers, which all run, know each other."""
-
-    def stop(self) -> None:
-        """Ask all to end, the last started first."""
-        for member in reversed(self.members):
-            member.stop()
-
-    def kill(self) -> None:
-        """SIGKILL all."""
-        for member in self.members:
-            member.kill()
-
-    def restart(self) -> Self:
-        """Stop all and start them on the same ports with the same files."""
-        self.stop()
-        return self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP all."""
-        for member in self.members:
-            member.pause()
-
-    def resume(self) -> None:
-        """Let all go on."""
-        for member in self.members:
-            member.resume()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

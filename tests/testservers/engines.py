@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -13,13 +14,18 @@ from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.testing import Blocking
 
-__all__ = ["ROWS", "Engine", "Row", "params", "with_options"]
+__all__ = ["PATIENCE", "ROWS", "Engine", "Row", "params", "with_options"]
+
+PATIENCE: Final = 60
+"""The `timeout` of every driver in a test that is not about limits of time, in seconds: the machine may be busy."""
 
 
 def with_options(url: str, **options: object) -> str:
-    """Give *url* with more options."""
-    more = "&".join(f"{name}={value}" for name, value in options.items())
-    return f"{url}{'&' if '?' in url else '?'}{more}" if more else url
+    """Return *url* with *options*, which replace those of the same names."""
+    place, _, query = url.partition("?")
+    merged = {**dict(parse_qsl(query)), **options}
+    more = "&".join(f"{name}={value}" for name, value in merged.items())
+    return f"{place}?{more}" if more else place
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,18 @@ class Row:
 
 def _rows() -> list[Row]:
     def shared(server: Any, namespace: str, _: Path) -> str:
-        return with_options(server.url, prefix=namespace)
+        return with_options(server.url, prefix=namespace, timeout=PATIENCE)
 
     def unix(server: Any, namespace: str, _: Path) -> str:
-        return with_options(server.unix_url, prefix=namespace)
+        return with_options(server.unix_url, prefix=namespace, timeout=PATIENCE)
 
     def tls(server: Any, namespace: str, _: Path) -> str:
-        return with_options(server.url, prefix=namespace, ca=server.certificate)
+        return with_options(server.url, prefix=namespace, ca=server.certificate, timeout=PATIENCE)
 
     rows = [
         Row("memory", None, lambda *_: "memory:"),
-        Row("sqlite", None, lambda _, __, folder: f"sqlite:///{folder}/sessions.db?timeout=20"),
-        Row("filesystem", None, lambda _, __, folder: f"filesystem:///{folder}/sessions"),
+        Row("sqlite", None, lambda _, __, folder: f"sqlite:///{folder}/sessions.db?timeout={PATIENCE}"),
+        Row("filesystem", None, lambda _, __, folder: f"filesystem:///{folder}/sessions?timeout={PATIENCE}"),
         Row("redis", "redis_server", shared),
         Row("redis-unix", "redis_server", unix),
         Row("redis-tls", "redis_tls_server", tls),
@@ -106,10 +112,10 @@ class Engine:
 
     def close(self) -> None:
         """Empty the storage and close all drivers."""
-        opened, self._opened = self._opened, []
         try:
-            if opened:
-                opened[0].tear_down()
+            if self._opened:
+                self.open().tear_down()  # by a driver that has no part in what the test did to the others
         finally:
+            opened, self._opened = self._opened, []
             for driver in opened:
                 driver.close()

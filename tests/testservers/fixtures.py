@@ -14,11 +14,13 @@ from typing import Final, NoReturn
 
 import pytest
 
-from testservers.base import Group, Server, find_program, scratch
+from testservers.base import Server, find_program, scratch
+from testservers.group import Group
 from testservers.mariadb import MariaDBServer
 from testservers.memcached import MemcachedServer
 from testservers.postgresql import PgBouncer, PostgreSQLServer
-from testservers.redis import RedisCluster, RedisSentinel, RedisServer
+from testservers.redis import RedisServer
+from testservers.redis_groups import RedisCluster, RedisSentinel
 
 __all__ = ["need"]
 

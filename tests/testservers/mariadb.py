@@ -36,7 +36,6 @@ class MariaDBServer(Server):
     """
 
     programs: ClassVar[dict[str, str]] = {"mariadbd": _PACKAGE, "mariadb": _PACKAGE}
-    patience: ClassVar[float] = 60.0
 
     def __init__(
         self, folder: Path, *, port: int | None = None, durable: bool = False, extra: Sequence[str] = ()

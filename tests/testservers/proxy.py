@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from enum import Enum
 from typing import Any, Final, Self, TypeVar
 
-from testservers.base import HOST, free_port
+from testservers.base import HOST, PATIENCE, free_port
 
 __all__ = ["Counts", "Fault", "FaultProxies", "FaultProxy"]
 
@@ -146,7 +146,7 @@ class FaultProxy:
         return counts
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _listen(self) -> None:
         self._passing.set()

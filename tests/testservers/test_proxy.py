@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from testservers import Fault, FaultProxy, RedisServer
+from testservers import Fault, FaultProxy, RedisServer, wait_until
+from testservers.base import PATIENCE
 
 REQUEST = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n"
 
@@ -27,12 +28,19 @@ def client(proxy: FaultProxy) -> Iterator[socket.socket]:
 
 
 def connect(proxy: FaultProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), 0.2)
+    return socket.create_connection(("127.0.0.1", proxy.port), PATIENCE)
 
 
 def ask(client: socket.socket) -> bytes:
     client.sendall(REQUEST)
     return client.recv(100)
+
+
+def hears_nothing(client: socket.socket) -> None:
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        ask(client)
+    client.settimeout(PATIENCE)
 
 
 def counted(server: RedisServer) -> int:
@@ -71,6 +79,9 @@ def test_a_fault_of_one_request(
     assert proxy.fired == 0
     if isinstance(seen, bytes):
         assert ask(client) == seen
+    elif seen is TimeoutError:
+        hears_nothing(client)
+        wait_until(lambda: counted(redis_server) == 2, "the request to arrive")
     else:
         with pytest.raises(seen):
             ask(client)
@@ -84,15 +95,14 @@ def test_a_slow_network(proxy: FaultProxy, client: socket.socket) -> None:
     proxy.inject(Fault.DELAY, seconds=0.1)
     began = time.monotonic()
     assert ask(client) == b":1\r\n"
-    assert 0.1 <= time.monotonic() - began < 0.2
+    assert time.monotonic() - began >= 0.1
 
 
 def test_a_black_hole_keeps_what_it_took(proxy: FaultProxy, client: socket.socket, redis_server: RedisServer) -> None:
     proxy.inject(Fault.BLACK_HOLE)
     with connect(proxy) as other:
         for link in (client, other):
-            with pytest.raises(TimeoutError):
-                ask(link)
+            hears_nothing(link)
         assert counted(redis_server) == 0
         proxy.heal()
         assert {client.recv(100), other.recv(100)} == {b":1\r\n", b":2\r\n"}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "pythonweb" / "scripts" / "WSGIServer.py"
-STARTS_WITHIN = 30
-STOPS_WITHIN = 20
+STARTS_WITHIN = 120
+STOPS_WITHIN = 120
 CHROMIUM_FLAGS = (
     "--headless=new",
     "--no-sandbox",  # the tests may run as root, where Chromium has no sandbox
@@ -155,7 +155,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     # Both programs are named, so that Selenium looks for neither and downloads nothing.
     started = webdriver.Chrome(options=options, service=Service(driver, env=os.environ | {"SE_OFFLINE": "true"}))
     try:
-        started.set_page_load_timeout(30)
+        started.set_page_load_timeout(120)
         yield started
     finally:
         started.quit()

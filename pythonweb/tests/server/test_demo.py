@@ -18,7 +18,7 @@ BOUNDARY = "xYzBoundary"
 
 def fetch(request: str | urllib.request.Request) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as failure:
         with failure:
@@ -120,7 +120,7 @@ def test_the_environ_is_shown_without_its_secrets(start_server: Servers) -> None
     url = start_server().url + "environment/more?x=%3Cb%3E"
     headers = {"Cookie": "testEnv=do-not-show; who=nobody", "Authorization": "Basic do-not-show"}
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         page = answer.read().decode()
         assert answer.headers.get_all("Set-Cookie") is None, "a page that asks nothing of the session starts none"
     assert "do-not-show" not in page

@@ -93,7 +93,7 @@ def test_two_thousand_requests_of_two_hundred_clients_never_mix(
 
     def work(thread: int) -> list[Client]:
         clients = [Client(f"client-{thread}-{number}") for number in range(CLIENTS)]
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         try:
             for _ in range(VISITS):
                 for client in clients:

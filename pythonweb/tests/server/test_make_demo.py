@@ -23,7 +23,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 def get(url: str) -> tuple[int, str]:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=120) as answer:
         return answer.status, answer.read().decode()
 
 

@@ -139,7 +139,7 @@ def test_curl_with_a_cookie_jar(curl: str, url: str, tmp_path: Path) -> None:
 
     def visit(query: str = "") -> Seen:
         command = [curl, "-sS", "--fail", "-b", jar, "-c", jar, url + query]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         return Seen.of(done.stdout)
 
     def cookie() -> list[str] | None:
@@ -174,7 +174,7 @@ def test_pythons_cookie_jar(url: str) -> None:
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
 
     def visit(query: str = "") -> tuple[Seen, list[str]]:
-        with opener.open(url + query, timeout=20) as answer:
+        with opener.open(url + query, timeout=120) as answer:
             return Seen.of(answer.read().decode()), answer.headers.get_all("Set-Cookie", [])
 
     seen, headers = visit()
@@ -204,7 +204,7 @@ def test_pythons_cookie_jar(url: str) -> None:
 def test_an_id_that_the_server_never_gave_is_not_taken_over(url: str) -> None:
     planted = "A" * 32
     request = urllib.request.Request(url, headers={"Cookie": f"{COOKIE}={planted}"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         assert Seen.of(answer.read().decode()).title == "New Session Started"
         (cookie,) = answer.headers.get_all("Set-Cookie", [])
     assert planted not in cookie
@@ -221,13 +221,14 @@ class Waiting:
     probe: str
     cookie: str
     ends: float
+    slack: float
     last_alive: float = 0.0
     first_dead: float = 0.0
 
     def look(self) -> None:
         request = urllib.request.Request(self.probe, headers={"Cookie": f"{COOKIE}={self.cookie}"})
         asked = time.time()
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             state = answer.read().decode()
         if state == "alive":
             self.last_alive = asked
@@ -245,25 +246,27 @@ def test_left_alone_it_ends_ten_seconds_and_five_a_visit_after_its_start(
         for visits in (0, 1):
             jar = http.cookiejar.CookieJar()
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-            ends = time.time() + 10
-            for _ in range(1 + visits):
-                with opener.open(server.url + path, timeout=20) as answer:
+            began = time.time()
+            for number in range(1 + visits):
+                with opener.open(server.url + path, timeout=120) as answer:
                     seen = Seen.of(answer.read().decode())
+                if not number:
+                    took = time.time() - began
+            ends, slack = began + 10, took + 1
             if visits:
-                assert seen.expires == pytest.approx(ends + 5 * visits, abs=1)
-                ends = seen.expires
+                assert ends + 5 * visits - 1 < seen.expires < ends + 5 * visits + slack
+                ends, slack = seen.expires, 1.0
             (cookie,) = jar
             name = f"/{path} after {visits} more visit(s)"
-            sessions.append(Waiting(name, server.url + "probe", cookie.value or "", ends))
+            sessions.append(Waiting(name, server.url + "probe", cookie.value or "", ends, slack))
     while waiting := [one for one in sessions if not one.first_dead]:
         time.sleep(0.1)
         for one in waiting:
             one.look()
-            assert time.time() < one.ends + 5, f"{one.name} does not end"
+            assert time.time() < one.ends + 120, f"{one.name} does not end"
     for one in sessions:
-        assert one.last_alive > one.ends - 1, f"{one.name} ended early"
-        assert one.last_alive < one.ends + 1, f"{one.name} lived on"
-        assert one.first_dead < one.ends + 1.5, f"{one.name} lived on"
+        assert one.first_dead > one.ends - 1, f"{one.name} ended early"
+        assert one.last_alive < one.ends + one.slack, f"{one.name} lived on"
 
 
 @pytest.mark.slow

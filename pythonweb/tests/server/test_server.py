@@ -30,6 +30,7 @@ def application(environ, start_response):
     return [f"{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}|{environ['QUERY_STRING']}".encode()]
 '''
 
+GRACE = 30  # seconds that a server waits for its last requests, where nothing else is asked for
 # Sends the first part at once and the rest when the test has made a file, and notes that it was closed.
 DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo"
 
@@ -59,7 +60,7 @@ BIG = f"""def application(environ, start_response):
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as failure:
         with failure:
@@ -72,7 +73,7 @@ def connect() -> Iterator[Connect]:
     connections: list[http.client.HTTPConnection] = []
 
     def send(server: Running) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         connections.append(connection)
         connection.request("GET", "/slow")
         return connection
@@ -83,7 +84,7 @@ def connect() -> Iterator[Connect]:
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.01)
@@ -184,7 +185,7 @@ def test_elsewhere_is_a_404_that_shows_the_way_and_escapes(start_server: Servers
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/echo"])
 def test_head_has_the_headers_and_no_body(start_server: Servers, program: Program, path: str) -> None:
     server = start_server("--mount", f"/echo={program('echo.py', ECHO)}")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(f"HEAD {path} HTTP/1.0\r\n\r\n".encode())
         received = b"".join(iter(lambda: raw.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
@@ -341,7 +342,7 @@ def test_an_answer_under_way_is_finished_before_the_end(begin_slow: BeginSlow, n
     (server.folder / "go").touch()
     with answer:
         assert answer.read() == SLOW_REST
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0
     assert (server.folder / "closed").exists()
     assert server.errors == "Finishing 1 request(s), 30 s at most; Ctrl-C ends it at once\n"
 
@@ -359,7 +360,7 @@ def test_a_body_in_the_buffers_is_sent_to_its_last_byte(
             received += len(part)
             time.sleep(0.02)
     assert received == BIG_SIZE
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0
 
 
 def test_a_request_that_waits_for_a_thread_is_answered_too(
@@ -374,19 +375,19 @@ def test_a_request_that_waits_for_a_thread_is_answered_too(
     for connection in (first, second):
         with connection.getresponse() as answer:
             assert answer.read() == b"first " + SLOW_REST
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0
 
 
 def test_a_request_half_received_is_answered_too(start_server: Servers, program: Program) -> None:
     server = start_server("--mount", f"/echo={program('echo.py', ECHO)}")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(b"GET /echo?half HTTP/1.0\r\n")
         time.sleep(0.3)  # the half has to be in the server's hands, which nothing shows from outside
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: refused(server), "the end of new connections")
         raw.sendall(b"\r\n")
         assert b"".join(iter(lambda: raw.recv(65536), b"")).endswith(b"/echo||half")
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0
 
 
 def test_an_idle_connection_holds_nothing_up(start_server: Servers, program: Program, connect: Connect) -> None:
@@ -396,7 +397,7 @@ def test_an_idle_connection_holds_nothing_up(start_server: Servers, program: Pro
     time.sleep(0.5)  # the client has the answer a moment before the server is through with the request
     begun = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < GRACE / 2
     assert server.errors == ""
 
 
@@ -411,7 +412,7 @@ def test_a_program_whose_client_went_away_ends_in_its_own_way(
     server.process.send_signal(signal.SIGTERM)
     wait_for(lambda: refused(server), "the end of new connections")
     (server.folder / "go").touch()
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0
     assert (server.folder / "done").exists()
     assert (server.folder / "closed").exists()
 
@@ -420,7 +421,7 @@ def test_the_wait_is_bounded_and_what_was_cut_off_is_said(begin_slow: BeginSlow)
     server, answer = begin_slow("--grace", "0.5")
     begun = time.monotonic()
     assert server.stop() == 1
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < GRACE / 2
     with answer, pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         answer.read()
     assert server.errors.endswith("1 request(s) had no answer after 0.5 s and were cut off\n")
@@ -433,7 +434,7 @@ def test_a_second_ctrl_c_ends_it_at_once(begin_slow: BeginSlow) -> None:
     assert server.process.poll() is None
     begun = time.monotonic()
     assert server.stop(signal.SIGINT) == 130
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < GRACE / 2
     answer.close()
 
 
@@ -448,4 +449,4 @@ def test_a_connection_that_nobody_has_accepted_yet_is_answered_too(
     for connection in connections:
         with connection.getresponse() as answer:
             assert answer.read() == b"/slow||"
-    assert server.process.wait(10) == 0
+    assert server.process.wait(120) == 0

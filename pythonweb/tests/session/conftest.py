@@ -25,6 +25,9 @@ from web.wsgi.error import Error
 
 PLAIN = ("Content-Type", "text/plain")
 
+PATIENCE = 60.0
+"""Seconds that a database is waited for, where a test is not about that: the machine may be busy."""
+
 
 class Request:
     """What a handler gets: the request's environ, and short names for what it holds."""
@@ -121,7 +124,7 @@ class Site:
         inner: Callable[[Any], Any] = lambda app: app,
         middle: Callable[[Any], Any] = lambda app: app,
         file: str = "site.db",
-        timeout: float = 3,
+        timeout: float = PATIENCE,
         **session: Any,
     ) -> None:
         self.path = folder / file

@@ -256,7 +256,7 @@ def test_two_processes_set_up_at_the_same_time(tmp_path: Path) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=300)
         assert out.endswith("True []\n"), err
     base = sqlite3.connect(path)
     assert base.execute("SELECT count(*) FROM site_coatcheck_session").fetchone() == (3,)

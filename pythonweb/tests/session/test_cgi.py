@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Run:
             env=os.environ | {"HTTP_COOKIE": cookie} | environ,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr

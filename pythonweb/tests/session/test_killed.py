@@ -63,7 +63,7 @@ NONE_OF_THE_LAST = ("written", "flushed")
 def test_both_or_none(site: Any, where: str, stop: int) -> None:
     browser = site.browser(hits=0)
     command = [sys.executable, "-c", PROGRAM, str(site.path), browser.token, where, str(stop)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -9, done.stderr
     landed = stop - 1 if where in NONE_OF_THE_LAST else stop
     assert site.rows() == ["hit"] * landed

@@ -47,7 +47,7 @@ class RaceRules(Rules):
         gate = threading.Barrier(threads)
 
         def run(number: int) -> T:
-            gate.wait(10)
+            gate.wait(120)
             return work(other if number % 2 else driver, number)
 
         try:

@@ -139,11 +139,11 @@ def test_a_session_destroyed_in_flight_is_never_revived(
 
 
 @pytest.mark.parametrize("what", READERS_AND_WRITERS)
-def test_a_request_that_comes_late_meets_a_tombstone(site: Site, browser: Browser, what: str) -> None:
+def test_a_request_whose_session_ends_before_it_looks_at_it(site: Site, browser: Browser, what: str) -> None:
     late = type(browser)(site, dict(browser.jar))
-    browser.get(lambda request: request.manager.destroy(ignoreWarning=True))
 
     def handler(request: Request) -> str:
+        browser.get(lambda other: other.manager.destroy(ignoreWarning=True))
         manager = request.manager
         assert manager.created
         assert len(manager.sessionID) == 32

@@ -113,6 +113,7 @@ class Cookies(ABC):
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
         policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
         self._clock = Clock(clock)
+        self._began = clock()  # a session that ended after it ended while this request ran
         self._core = SessionManager(driver.core, policy, codec=codec, clock=self._clock)
         self._by_hand: Callable[[State | None], str | None] | None = None  # the cookie that the application asked for
         self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's

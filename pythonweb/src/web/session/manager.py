@@ -68,7 +68,7 @@ class Manager(Saving):
         self.used = False
         self._created = False
         self._error: str | None = None
-        self._reason: Reason | None = None  # why the last load found none
+        self._missed: State | None = None  # the last load that found no session
         self._ended = False
 
     def __repr__(self) -> str:
@@ -93,18 +93,19 @@ class Manager(Saving):
         """Load the session of the request's cookie, or make one: what the first use does under the middleware."""
         if self.load():
             return
-        dead = self._reason is not None and self._reason.is_tombstone
-        if not dead and not self.closedHeaders:
+        missed = self._missed
+        if not (missed is not None and missed.dead) and not self.closedHeaders:
             self.create()
+            if missed is not None:  # storage is asked once more whether another request of the browser was faster
+                self._state("loadOrCreate").tombstones = missed.tombstones
             return
-        # Somebody just ended this session, or there is no way left to tell the client of a new one. What this request
-        # does from here on is kept by nobody, and it sets no cookie: where it is late, its cookie would take the place
-        # of a newer one.
+        # The session was ended while this request ran, or there is no way left to tell the client of a new one. What
+        # this request does from here on is not stored, and it sets no cookie: it would take the place of a newer one.
         self._switch(self._core.open((), self._channel))
         state = self._state("loadOrCreate")
         self._note_rivals(state)
         state.token = Token.new()
-        state.reason = self._reason
+        state.reason = None if missed is None else missed.reason
         state.dead = state.used = True
         self._created = True
 
@@ -153,6 +154,7 @@ class Manager(Saving):
         """
         session = self._core.open(self._cookies if sessionID is None else self._as_cookie(sessionID), self._channel)
         state = opened(session)
+        state.opened = self._began
         own = self._own(state.candidates)
         self.used = True
         if own is not None and own.record is None and not own.dead:
@@ -165,7 +167,6 @@ class Manager(Saving):
             if self._session is None:
                 self._session = session
             raise
-        self._reason = state.reason
         if state.record is not None and state.token is not None and not self._was_ended(state.token):
             self._error = None
             if own is None or own.token is None or own.token.secret != state.token.secret:
@@ -173,6 +174,7 @@ class Manager(Saving):
                 self._created = self._ended = False
                 self._prints = sessionID is None or sessionID == self.cookieSessionID()
             return True
+        self._missed = state
         self._error = _why_not(sessionID is not None or bool(state.candidates), state.reason)
         if own is not None:
             self._switch(None)
@@ -274,7 +276,8 @@ class Manager(Saving):
             SessionError: There is no such session.
         """
         if sessionID is None or sessionID == self.sessionID:
-            return self._end(self._state("valid")) > self._core.clock()
+            state = self._state("valid")
+            return not state.dead and self._end(state) > self._core.clock()
         answer = self._look(sessionID)
         if isinstance(answer, Missing) and answer.reason is not Reason.EXPIRED:
             raise SessionError("valid: there is no such session")
@@ -285,7 +288,7 @@ class Manager(Saving):
         if sessionID is None or sessionID == self.sessionID:
             if self._wsgi and not self._ended:
                 self._session_of("exists")
-            return self._session is not None and not self._ended
+            return self.state is not None and not self.state.dead and not self._ended
         answer = self._look(sessionID)
         return isinstance(answer, Record) or answer.reason is Reason.EXPIRED
 

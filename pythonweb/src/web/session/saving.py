@@ -110,6 +110,8 @@ class Saving(Cookies):
         """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
         for session in self._sessions():
             state = opened(session)
+            if state.dead and state.record is None:  # a save would only take its values from the application
+                continue
             late = self._clock.as_of = self._when_alive(state)
             try:
                 saved = self._core.save(session)

@@ -44,6 +44,7 @@ local function raise_fence(fence, at, kept)
       at = math.max(at, before)
     end
   end
+  redis.call('PERSIST', fence)  -- a server whose memory is full takes what follows a write that needs none
   redis.call('SET', fence, string.format('%.17g %s', at, kept))
   redis.call('PEXPIRE', fence, string.format('%.0f', (math.max(at - now, 0) + USER_FENCE + SLACK) * 1000))
 end

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import time
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -107,7 +109,7 @@ class _Pool:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
             if failure.is_timeout:
-                await self._went_down(failure)
+                await self._went_down(failure, line.began)
             raise failure from error
         self._breaker.worked()
         if line.steps_back:
@@ -123,10 +125,10 @@ class _Pool:
         self._generation += 1
         await self._close_idle()
 
-    async def _went_down(self, failure: Exception) -> None:
+    async def _went_down(self, failure: Exception, since: float) -> None:
         self._why = str(failure)
         self._breaker.failed()
-        await self._close_idle()  # their peer may have vanished with that of the one that failed
+        await self._close_idle(since)  # their peer may have vanished with that of the one that failed
 
     def _check(self) -> None:
         try:
@@ -140,7 +142,7 @@ class _Pool:
             if not _is_over(line):
                 return line
             await line.connection.disconnect(nowait=True)
-        generation = self._generation
+        generation, began = self._generation, time.monotonic()
         connection = self._settings.async_connection(self._address)
         try:
             async with asyncio.timeout(self._settings.timeout):
@@ -151,19 +153,23 @@ class _Pool:
                 raise
             failure = connection_failed(error, self._address)
             if not is_refused(error):
-                await self._went_down(failure)
+                await self._went_down(failure, began)
             raise failure from error
         return Line(connection, generation, asks_role=self._settings.asks_role(self._address))
 
     async def close(self) -> None:
         """Close what is not in use, now and later."""
         self._is_closed = True
-        await self._close_idle()
+        await self._close_idle(nowait=False)  # the loop may end next
 
-    async def _close_idle(self) -> None:
-        while self._idle:
+    async def _close_idle(self, since: float = inf, *, nowait: bool = True) -> None:
+        """Close the connections that nobody uses and whose server has not answered *since* then."""
+        lines = [line for line in self._idle if line.answered < since]
+        for line in lines:
+            self._idle.remove(line)
+        for line in lines:
             with contextlib.suppress(RedisError, OSError):
-                await self._idle.pop().connection.disconnect(nowait=True)
+                await line.connection.disconnect(nowait=nowait)
 
 
 async def _exchanged(line: Line, packed: Sequence[bytes]) -> list[Any]:

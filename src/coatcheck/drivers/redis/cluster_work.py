@@ -1,14 +1,18 @@
 """What each operation asks of a cluster, where the keys of a user are on another server than those of a session.
 
-A log-in takes three steps, and a revocation of the user may come between any two of them:
+A log-in into a session that is there takes four steps, and a revocation of the user may come between any two of them:
 
 1. in the user's slot: is the log-in older than the last revocation? If not, the session is put into the index;
-2. in the session's slot: the session is written, with a mark that the log-in waits to be confirmed;
-3. in the user's slot again: was there a revocation meanwhile? If so, the session is ended, else the mark is removed.
+2. in the session's slot: the log-in is announced by a mark, and nothing else changes;
+3. in the user's slot again: was there a revocation meanwhile? Then the log-in is refused, and the session is as it was;
+4. in the session's slot: the log-in is written, if its mark is still there; else it begins anew.
 
-A revocation sets the fence and reads the index in one script, and then ends each session that it names. So it either
-finds a session that was written, or its fence is found in step 3. Whoever meets the mark of a process that died takes
-step 3 in its place, so nobody slips through.
+A revocation sets the fence and reads the index in one script. Then it ends each session of the user that the index
+names, and takes the marks away from the others. So its fence is found in step 3, or it finds the log-in, or its mark.
+
+A session that is created with a user is written in step 2 with a mark that it waits to be confirmed, and step 4 takes
+the mark away, or ends the session where step 3 found a revocation: nobody has its token yet. Whoever meets the mark of
+a process that died takes these two steps in its place.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.redis.records import head_in, new_version
 from coatcheck.drivers.redis.requests import Ask, Effect, ask, run
+from coatcheck.drivers.redis.trouble import NotSent
 from coatcheck.drivers.redis.work import Work, answer
 from coatcheck.record import (
     NEVER,
@@ -37,8 +42,17 @@ from coatcheck.record import (
 __all__ = ["ClusterWork"]
 
 _TRIES: Final = 8  # how many log-ins of others a write sees to before it gives up
+_AGAIN: Final = -1
 _CROWDED: Final = 2  # the answer of scripts/admit.lua where the list of the user's sessions has grown
 _MOMENT: Final = struct.Struct("<d")
+
+
+class _Login(NamedTuple):
+    """Who logs in, in which session, and when."""
+
+    user: str
+    sid: str
+    moment: float
 
 
 class ClusterWork(Work):
@@ -49,7 +63,7 @@ class ClusterWork(Work):
     def create(self, record: Record, now: float) -> Steps[Answer]:
         if record.user is None:
             return (yield from super().create(record, now))
-        if not (yield from self._is_admitted(record, now)):
+        if not (yield self._admit(_Login(record.user, record.sid, _moment(record)), now, now, b"")):
             return Gone(Reason.REVOKED)
         version = new_version()
         reply = yield self._create(record, version, now)
@@ -65,67 +79,80 @@ class ClusterWork(Work):
         return (yield from self._change(old, delta, partial(self._rotate, old, new, delta, grace, now), now))
 
     def _change(self, digest: bytes, delta: Delta, request: Callable[[int], Ask], now: float) -> Steps[Answer]:
-        if delta.user is not None or delta.auth_time is not None:
-            refused = yield from self._refused_login(digest, delta, now)
-            if refused is not None:
-                return refused
-        version = new_version()
         for _ in range(_TRIES):
+            login = yield from self._login_of(digest, delta, now)
+            if isinstance(login, Gone):
+                return login
+            version = new_version()
+            told = None
+            if login is not None:
+                told = yield from self._announced(digest, delta, login, _mark(version, now), now)
+                if isinstance(told, Gone):
+                    return told
+                if told == _AGAIN:
+                    continue
             match (yield request(version)):
-                case [b"confirm", raw, waiting]:  # somebody else's log-in; each time round, one of them is over
+                case [b"confirm", raw, waiting]:  # a creation that was left half-way; each time round, one is over
                     yield from self._see_to(_info(raw), waiting, now)
-                case [b"waiting", raw, *totals]:
-                    if not (yield from self._is_confirmed(_info(raw), _mark(version, now), now)):
-                        return Gone(Reason.REVOKED)
-                    return answer([b"done", *totals], delta, version)
+                case [b"again"]:  # a revocation or another log-in came in between
+                    pass
                 case reply:
+                    if login is not None and told == _CROWDED:
+                        yield from self.sessions_of(login.user, now)  # which takes those off the list that have ended
                     return answer(reply, delta, version)
-        return Gone(Reason.UNREADABLE)  # its mark cannot be removed: no script of ours wrote that
+        raise NotSent(f"log-ins of others into this session came first {_TRIES} times in a row")
 
-    def _refused_login(self, digest: bytes, delta: Delta, now: float) -> Steps[Gone | None]:
-        """Take the first step of a log-in in an existing session; give the refusal, or None."""
-        user, login, sid = delta.user, delta.auth_time, delta.basis
-        if user is None or login is None or not isinstance(sid, str):
-            head = yield from self._peeked(digest, now)
-            if isinstance(head, Gone):
-                return head
-            user, sid = user or head.user, head.sid
-            if user is None:
-                return None  # a moment without a user is no log-in
-            if login is None:  # a user without a moment: as old as the session
-                login = head.created if head.auth_time is None else head.auth_time
-        if (yield self._admit(user, sid, login, now, now, is_written=False)):
+    def _login_of(self, digest: bytes, delta: Delta, now: float) -> Steps[_Login | Gone | None]:
+        """Return the log-in that a change is; None where it is none."""
+        if delta.user is None and delta.auth_time is None:
             return None
+        if delta.user is not None and delta.auth_time is not None and isinstance(delta.basis, str):
+            return _Login(delta.user, delta.basis, delta.auth_time)
         head = yield from self._peeked(digest, now)
-        return head if isinstance(head, Gone) else Gone(Reason.REVOKED)
+        return head if isinstance(head, Gone) else _login_in(delta, head)
+
+    def _announced(self, digest: bytes, delta: Delta, login: _Login, mark: bytes, now: float) -> Steps[int | Gone]:
+        """Take the first three steps of a log-in in a session that is there; return a refusal, or what step 3 said."""
+        if not (yield self._admit(login, now, now, b"")):
+            head = yield from self._peeked(digest, now)
+            return head if isinstance(head, Gone) else Gone(Reason.REVOKED)
+        base, slot = self.keys.of_digest(digest)
+        words = (base, digest, repr(now), mark)
+        match (yield run(self.scripts.announce, base + b"d:" + digest, slot, Effect.PREPARES, *words)):
+            case [b"gone", reason]:
+                return Gone(Reason(reason.decode()))
+            case [b"confirm", raw, waiting]:
+                yield from self._see_to(_info(raw), waiting, now)
+                return _AGAIN
+            case [_, raw]:
+                found = _info(raw)
+        if _login_in(delta, found) != login:
+            return _AGAIN  # another log-in came in between
+        last_end = min(login.moment + found.absolute, NEVER)
+        told: int = yield self._admit(login, last_end, now, b"announced")
+        return told or Gone(Reason.REVOKED)
 
     def _peeked(self, digest: bytes, now: float) -> Steps[SessionInfo | Gone]:
         base, slot = self.keys.of_digest(digest)
         reply = yield run(self.scripts.peek, base + b"d:" + digest, slot, Effect.READS, base, digest, repr(now))
         return Gone(Reason(reply[1].decode())) if reply[0] == b"gone" else _info(reply[1])
 
-    def _is_admitted(self, session: SessionInfo, now: float) -> Steps[bool]:
-        """Take the first step: list the session for now, unless its log-in is too old."""
-        user, sid = session.user or "", session.sid
-        return bool((yield self._admit(user, sid, _login(session), now, now, is_written=False)))
-
     def _is_confirmed(self, session: SessionInfo, waiting: bytes, now: float, *, is_late: bool = False) -> Steps[bool]:
-        """Take the third step: let a log-in stand that waits, or end its session."""
-        login = _login(session)
-        last_end = min(login + session.absolute, NEVER)
-        user = session.user or ""
-        told = 0 if is_late else (yield self._admit(user, session.sid, login, last_end, now, is_written=True))
+        """Take the last two steps of a creation: let it stand, or end the session."""
+        login = _Login(session.user or "", session.sid, _moment(session))
+        last_end = min(login.moment + session.absolute, NEVER)
+        told = 0 if is_late else (yield self._admit(login, last_end, now, b"created"))
         (base, slot), (sid,) = next(iter(self.keys.by_slot([session.sid]).items()))
         words = (base, b"", repr(now), sid, waiting, 1 if told else 0)
         is_there = yield run(self.scripts.settle, base + b"s:" + sid.encode(), slot, Effect.WRITES, *words)
         if told == _CROWDED:
-            yield from self.sessions_of(user, now)  # which takes those off the list that have ended
+            yield from self.sessions_of(login.user, now)  # which takes those off the list that have ended
         return bool(told and is_there)
 
-    def _admit(self, user: str, sid: str, login: float, last_end: float, now: float, *, is_written: bool) -> Ask:
-        base, slot = self.keys.of_user(user)
-        words = (self.keys.base, b"", repr(now), user, sid, repr(login), repr(last_end), b"1" if is_written else b"")
-        effect = Effect.WRITES if is_written else Effect.PREPARES
+    def _admit(self, login: _Login, last_end: float, now: float, stage: bytes) -> Ask:
+        base, slot = self.keys.of_user(login.user)
+        words = (self.keys.base, b"", repr(now), login.user, login.sid, repr(login.moment), repr(last_end), stage)
+        effect = Effect.WRITES if stage == b"created" else Effect.PREPARES
         return run(self.scripts.admit, base + b"f", slot, effect, *words)
 
     def _see_to(self, found: SessionInfo, waiting: bytes, now: float) -> Steps[bool]:
@@ -171,17 +198,29 @@ class ClusterWork(Work):
 
     def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:
         base, slot = self.keys.of_user(user)
-        sids = _texts((yield ask(b"ZRANGE", base + b"u", 0, -1, slot=slot)))
+        listed = yield ask(b"ZRANGE", base + b"u", 0, -1, b"WITHSCORES", slot=slot)
+        sids, scores = _texts(listed[::2]), dict(zip(_texts(listed[::2]), listed[1::2], strict=True))
         heads = yield from self._heads(sids, now)
         waiting = [sid for sid, head, mark in heads if head is not None and mark]
         if waiting:
             yield from self._see_to_all(waiting, now)
             heads = yield from self._heads(sids, now)
-        strangers = [sid for sid, head, _ in heads if head is None or head.user != user]
-        if strangers:  # a log-in that is on its way to its session is listed once more in its third step
-            yield ask(b"ZREM", base + b"u", *strangers, slot=slot, effect=Effect.PREPARES)
+        ended = [sid for sid, head, _ in heads if head is None]
+        if ended:  # a session that is being created is listed anew, with another score
+            words = [word for sid in ended for word in (sid, scores[sid])]
+            args = (self.keys.base, b"", repr(now), user, *words)
+            yield run(self.scripts.delist, base + b"u", slot, Effect.PREPARES, *args)
         found = [head for _, head, _ in heads if head is not None and head.user == user and head.expires > now]
         return sorted(found, key=lambda info: info.created)
+
+
+def _login_in(delta: Delta, head: SessionInfo) -> _Login | None:
+    """Return the log-in that a change of a session is; None where it is none."""
+    user = delta.user or head.user
+    if user is None:
+        return None  # a moment without a user is no log-in
+    moment = _moment(head) if delta.auth_time is None else delta.auth_time  # without a moment: as old as the session
+    return _Login(user, head.sid, moment)
 
 
 def _mark(version: int, now: float) -> bytes:
@@ -189,7 +228,7 @@ def _mark(version: int, now: float) -> bytes:
     return _MOMENT.pack(now) + version.to_bytes(8, "big")
 
 
-def _login(session: SessionInfo) -> float:
+def _moment(session: SessionInfo) -> float:
     return session.created if session.auth_time is None else session.auth_time
 
 

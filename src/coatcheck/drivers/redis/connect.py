@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -142,7 +143,7 @@ class _Pool:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
             if failure.is_timeout:
-                self._went_down(failure)
+                self._went_down(failure, line.began)
             raise failure from error
         self._breaker.worked()
         if line.steps_back:
@@ -176,11 +177,11 @@ class _Pool:
                 return line
             self._drop(line)
 
-    def _went_down(self, failure: Exception) -> None:
+    def _went_down(self, failure: Exception, since: float) -> None:
         self._why = str(failure)
         self._breaker.failed()
         with self._free:
-            self._close_idle()  # their peer may have vanished with that of the one that failed
+            self._close_idle(since)  # their peer may have vanished with that of the one that failed
             self._free.notify_all()
 
     def _check(self) -> None:
@@ -212,6 +213,7 @@ class _Pool:
                 self._waiting -= 1
 
     def _opened(self) -> _Line:
+        began = time.monotonic()
         try:
             connection = self._settings.connection(self._address)
             return _Line(connection, self._generation, asks_role=self._settings.asks_role(self._address))
@@ -221,7 +223,7 @@ class _Pool:
                 raise
             failure = connection_failed(error, self._address)
             if not is_refused(error):
-                self._went_down(failure)
+                self._went_down(failure, began)
             raise failure from error
 
     def _given_back(self) -> None:
@@ -245,8 +247,15 @@ class _Pool:
             self._is_closed = True
             self._close_idle()
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, since: float = inf) -> None:
+        """Close the connections that nobody uses and whose server has not answered *since* then."""
+        good: list[_Line] = []
         with suppress(IndexError):
             while True:
-                self._idle.pop().connection.disconnect()
-                self._made -= 1
+                line = self._idle.popleft()
+                if line.answered >= since:
+                    good.append(line)
+                else:
+                    line.connection.disconnect()
+                    self._made -= 1
+        self._idle.extendleft(reversed(good))

@@ -51,6 +51,8 @@ class Line:
     Attributes:
         connection: redis-py's connection.
         generation: As above.
+        began: When the last exchange began, on the monotonic clock; or when it was opened.
+        answered: When the server last answered.
         steps_back: True once the server has said that others have to be asked.
     """
 
@@ -62,7 +64,8 @@ class Line:
         "_opened",
         "_reader",
         "_replies",
-        "_used",
+        "answered",
+        "began",
         "connection",
         "generation",
         "steps_back",
@@ -74,7 +77,8 @@ class Line:
         self.steps_back = False
         self._asks_role: Final = asks_role
         self._opened: Final = time.monotonic()
-        self._used = self._opened
+        self.began = self._opened
+        self.answered = self._opened
         self._asked = -ROLE_AGE
         self._is_asking = False
         parser = connection._parser  # noqa: SLF001 (it has the table from what servers say to redis-py's errors)
@@ -85,7 +89,7 @@ class Line:
     @property
     def is_worn(self) -> bool:
         """True where it is too old to be used again."""
-        return _lifetimes.is_worn(self._opened, self._used, time.monotonic())
+        return _lifetimes.is_worn(self._opened, self.answered, time.monotonic())
 
     @property
     def is_partly_read(self) -> bool:
@@ -94,7 +98,7 @@ class Line:
 
     def begin(self, packed: Sequence[bytes]) -> bytes:
         """Begin an exchange; return what is to be sent."""
-        now = self._used = time.monotonic()
+        now = self.began = time.monotonic()
         self._replies = []
         self._expected = len(packed)
         self._is_asking = self._asks_role and now - self._asked >= ROLE_AGE
@@ -127,6 +131,7 @@ class Line:
 
     def end(self) -> list[Any]:
         """End an exchange; return the replies. A replica carried nothing out, whatever its replies were."""
+        self.answered = time.monotonic()
         replies = self._replies
         self._replies = []
         if self._is_asking and not is_primary(replies.pop(0)):

@@ -55,5 +55,7 @@ class Scripts:
         self.admit: Final = script("admit", "_users")
         self.fence: Final = script("fence", "_users")
         self.peek: Final = script("peek")
+        self.announce: Final = script("announce")
+        self.delist: Final = script("delist")
         self.end: Final = script("end")
         self.settle: Final = script("settle")

@@ -125,19 +125,23 @@ local function apply(key, totals)
   end
 end
 
+-- Why a log-in may not be written, or nil. In a cluster it was announced, unless a revocation took that back.
+local function refused_login(head)
+  if INDEXED then return is_fenced(user_key(head.user) .. 'f', login_of(head)) and {'gone', 'revoked'} or nil end
+  local announced = redis.call('HGET', digest_key(head.digest), 'l')
+  return announced ~= struct.pack('<d', now) .. version and {'again'} or nil
+end
+
 -- What goes ahead of a log-in: the index, where it is in reach.
 local function announce(head)
   if INDEXED then enlist(user_key(head.user) .. 'u', head.sid, last_end(head)) end
 end
 
--- Write the head. A log-in waits to be confirmed where the index is out of reach.
+-- Write the head.
 local function write_head(head, is_login)
   local key = digest_key(head.digest)
-  if is_login and not INDEXED then
-    redis.call('HSET', key, 'h', packed(head), 'w', struct.pack('<d', now) .. version)
-  else
-    redis.call('HSET', key, 'h', packed(head))
-  end
+  if is_login and not INDEXED then redis.call('HDEL', key, 'l') end
+  redis.call('HSET', key, 'h', packed(head))
 end
 
 -- What follows a log-in: the indexes lose what is there no more.
@@ -149,16 +153,7 @@ local function tidy(head, before)
 end
 
 -- The reply to a change that was done.
-local function done(head, is_login, totals)
-  if is_login and not INDEXED then
-    return {'waiting', packed(head), unpack(totals)}
-  end
+local function done(totals)
   if adds == 0 then return 1 end
   return {'done', unpack(totals)}
-end
-
--- A log-in that waits has to be seen to before anything else is written.
-local function first_confirm(head)
-  if INDEXED or not head.waiting then return nil end
-  return {'confirm', packed(head), head.waiting}
 end

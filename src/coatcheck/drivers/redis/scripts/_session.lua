@@ -8,7 +8,8 @@
 --                      s:<sid>     the digest under which the session is filed now
 --                      {u:<user>}:u  the index: sids by the last moment at which they can be alive
 --                      {u:<user>}:f  the fence: when the user was last revoked, and the sid that was kept
--- Fields of a session: h  the head;  w  a log-in that waits for its confirmation;  <n>:<app><key>  a value
+-- Fields of a session: h  the head;  w  the mark of its creation, which waits to be confirmed;
+--                      l  the mark of a log-in that is about to be written;  <n>:<app><key>  a value
 -- Field of a mark:     m  kind (g in grace, r rotated away, x revoked), when it ends, the sid
 
 local function digest_key(of) return base .. 'd:' .. of end
@@ -130,4 +131,10 @@ local function in_the_way(of)
     if kind ~= 'g' then return nil end
   end
   return 'taken'
+end
+
+-- A session that was created with a user waits for its confirmation before anything else is written.
+local function first_confirm(head)
+  if INDEXED or not head.waiting then return nil end
+  return {'confirm', packed(head), head.waiting}
 end

@@ -5,8 +5,9 @@ if waiting then return waiting end
 local key = digest_key(head.digest)
 local is_changed, is_login, before = is_head_changed(head), false, nil
 if is_changed then is_login, before = change_head(head) end
-if is_login and INDEXED and is_fenced(user_key(head.user) .. 'f', login_of(head)) then return {'gone', 'revoked'} end
-local refusal, totals = judged(key)
+local refusal, totals = is_login and refused_login(head), nil
+if refusal then return refusal end
+refusal, totals = judged(key)
 if refusal then return refusal end
 if not head.by_prior and head.ends == NEVER then
   head.ends = now + head.grace  -- the client has the new token: the old one's time starts to run
@@ -17,4 +18,4 @@ if is_changed then keep_session(head) end
 apply(key, totals)
 if is_changed then write_head(head, is_login) end
 if is_login then tidy(head, before) end
-return done(head, is_login, totals)
+return done(totals)

@@ -7,7 +7,9 @@ for at = 6, #ARGV do
     if head and head.user == ARGV[4] then
       if expires(head) > now then ended = ended + 1 end
       bury(head)
-    elseif current and not head then  -- what makes no sense ends too
+    elseif head then
+      redis.call('HDEL', digest_key(current), 'l')  -- a log-in that is about to be written has to ask again
+    elseif current then  -- what makes no sense ends too
       keep(mark(current, 'x', now + TOMBSTONE, ''), now + TOMBSTONE)
       redis.call('UNLINK', sid_key(sid))
     end

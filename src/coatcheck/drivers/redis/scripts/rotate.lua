@@ -14,8 +14,9 @@ end
 if in_the_way(new) then return {'conflict'} end
 local key, current = digest_key(head.digest), head.digest
 local is_login, before = change_head(head)
-if is_login and INDEXED and is_fenced(user_key(head.user) .. 'f', login_of(head)) then return {'gone', 'revoked'} end
-local refusal, totals = judged(key)
+local refusal, totals = is_login and refused_login(head), nil
+if refusal then return refusal end
+refusal, totals = judged(key)
 if refusal then return refusal end
 
 -- Of the digests so far, the one that was asked for lives on in a grace, and the others end.
@@ -44,4 +45,4 @@ keep_session(head)
 apply(digest_key(new), totals)
 write_head(head, is_login)
 if is_login then tidy(head, before) end
-return done(head, is_login, totals)
+return done(totals)

@@ -62,6 +62,22 @@ GOOD: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.parametrize("settings", [
+    {"idle": 3601, "absolute": 3600}, {"idle": 60 * 86400}, {"idle": 31 * 86400.0, "absolute": 30 * 86400},
+])  # fmt: skip
+def test_an_idle_limit_that_would_never_count_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="idle is longer than absolute"):
+        Policy(**settings)
+
+
+@pytest.mark.parametrize("settings", [
+    {"absolute": 3600}, {"idle": "never", "absolute": 3600}, {"idle": 3600, "absolute": 3600},
+    {"idle": 60 * 86400, "absolute": "never"},
+])  # fmt: skip
+def test_an_absolute_limit_alone_may_be_short(settings: dict[str, Any]) -> None:
+    assert Policy(**settings)
+
+
 def test_the_tables_here_know_every_field() -> None:
     names = {field.name for field in fields(Policy)}
     assert set(BAD) == names

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import CoatcheckError, Kind, Session
+from coatcheck import AsyncSession, AsyncSessionManager, CoatcheckError, Kind, Session
 from coatcheck.wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -190,3 +191,76 @@ def test_a_manager_brings_its_own_policy(house: House) -> None:
     with pytest.raises(TypeError, match="has its own policy"):
         SessionMiddleware(nothing, house.manager, house.manager.policy)
     assert SessionMiddleware(nothing, "memory:").manager.driver.name == "memory"
+
+
+LATE: dict[str, Callable[[Session], object]] = {
+    "assignment": lambda session: session.update(a=2),
+    "deletion": lambda session: session.__delitem__("a"),
+    "clear": lambda session: session.clear(),
+    "increment": lambda session: session.increment("n"),
+    "update_with": lambda session: session.update_with("n", lambda n: n, 1),
+    "store": lambda session: session.store("shop").update(a=1),
+    "setdefault": lambda session: session.setdefault("new", []),
+    "login": lambda session: session.login("ada"),
+    "logout": lambda session: session.logout(),
+    "rotate": lambda session: session.rotate(),
+    "expire_at": lambda session: session.expire_at(9e9),
+}
+BEFORE: dict[str, Callable[[Session], object]] = {
+    "untouched": lambda _: None,
+    "read": lambda session: session.get("a"),
+    "written": lambda session: session.update(b=1),
+    "written as it was": lambda session: session.update(a=session.get("a", 1)),
+    "logged in": lambda session: session.login("ada", ["a"]),
+}
+
+
+@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("body", ["list", "generator", "save"])
+@pytest.mark.parametrize("newcomer", [True, False])
+def test_a_change_after_the_last_save_is_an_error_and_not_lost_in_silence(
+    house: House,
+    site: Callable[..., Site],
+    late: Callable[[Session], object],
+    before: Callable[[Session], object],
+    body: str,
+    newcomer: bool,  # noqa: FBT001
+) -> None:
+    kept: list[Session] = []
+
+    def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        session = session_of(environ)
+        kept.append(session)
+        before(session)
+        start("200 OK", PLAIN)
+        return [b"done"] if body == "list" else iter([b"done"])
+
+    client = house.client() if newcomer else house.visitor(a=1)
+    if body == "save":
+        session = client.open()
+        before(session)
+        house.manager.save(session, final=True)
+    else:
+        site(house, app).get(client.cookie)
+        session = kept[0]
+    house.driver.calls.clear()
+    with pytest.raises(CoatcheckError, match="saved for the last time, and this change would be lost"):
+        late(session)
+    assert session.get("a") == (None if newcomer and before is not BEFORE["written as it was"] else 1)
+    assert "commit" not in house.driver.asked
+
+
+def test_an_asynchronous_session_refuses_late_changes_too() -> None:
+    manager = AsyncSessionManager("memory:")
+    for before in (lambda _: None, BEFORE["written"]):
+        session = manager.open([])
+        before(session)
+        asyncio.run(_saved(manager, session))
+        for late in ("assignment", "increment", "logout"):
+            with pytest.raises(CoatcheckError, match="saved for the last time"):
+                LATE[late](session)
+
+
+async def _saved(manager: AsyncSessionManager, session: AsyncSession) -> None:
+    await manager.save(session, final=True)

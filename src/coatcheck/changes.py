@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from coatcheck.errors import NotACounter
+from coatcheck.errors import NotACounter, UnstorableValue
 from coatcheck.merge import MISSING, merge
-from coatcheck.record import ABSENT, Committed, Delta, Name, Put, Value
+from coatcheck.record import ABSENT, Committed, Delta, Name, Put, Value, is_spared
 from coatcheck.snapshot import Entry, First, Settled, Snapshot
 
 __all__ = ["Changes"]
@@ -58,27 +58,32 @@ class Changes(Snapshot):
         entry.reruns = ()
         self._adds.pop(name, None)
 
-    def increment(self, name: Name, amount: int) -> None:
-        """Add to a counter when the changes are written; nothing is read for it.
+    def increment(self, name: Name, amount: int) -> int | None:
+        """Add to a counter when the changes are written; nothing is read for it. Return the sum where it is known.
 
         Raises:
             NotACounter: The value is known to be something other than a 64-bit integer.
             CounterOverflow: The sum is known not to fit.
         """
         entry = self._entries.get(name)
-        if entry is not None and entry.dirty:
+        if entry is None and (self.values is not None or (self._hides and self._is_blank(name))):
+            entry = self._open(name)
+        if entry is None:
+            self._adds[name] = self._sum(name, self._adds.get(name, 0), amount)
+            return None
+        if entry.dirty:
             entry.value = self._sum(name, entry.value, amount)
             entry.data = None
             if entry.reruns:
                 entry.reruns = (*entry.reruns, (lambda value: self._sum(name, value, amount), 0))
                 entry.origin = None
-            return
-        total = self._sum(name, self._adds.get(name, 0), amount)
-        if entry is not None:
-            if entry.value is MISSING and entry.raw is not None:  # stored, but it does not decode
-                raise NotACounter(*name)
-            self._sum(name, entry.value, total)
-        self._adds[name] = total
+            return int(entry.value)
+        added = self._sum(name, self._adds.get(name, 0), amount)
+        if entry.value is MISSING and entry.raw is not None:  # stored, but it does not decode
+            raise NotACounter(*name)
+        total = self._sum(name, entry.value, added)
+        self._adds[name] = added
+        return total
 
     def update_with(self, name: Name, function: Callable[[Any], Any], default: Any) -> Any:
         """Assign *function* of the present value; it runs again where another request changed the value meanwhile."""
@@ -88,7 +93,7 @@ class Changes(Snapshot):
         if (added := self._adds.get(name)) is not None:  # becomes a part of what runs again
             reruns = ((lambda value: self._sum(name, value, added), 0),)
         exact = not entry.dirty or bool(entry.reruns)
-        value = function(default if current is MISSING else current)
+        value = _applied(name, function, default if current is MISSING else current)
         self.write(name, value)
         if exact:
             entry.reruns = (*reruns, (function, default))
@@ -105,8 +110,9 @@ class Changes(Snapshot):
     def clear_all(self, spare: Iterable[Name]) -> None:
         """Delete the values of every app but those in *spare*."""
         kept = frozenset(spare)
-        self._forget(lambda name: name not in kept)
-        self._spare = frozenset(name for name in kept if not self._is_blank(name))
+        self._forget(lambda name: not is_spared(name, kept))
+        still = {name for name in self._spare if is_spared(name, kept)}  # of what an earlier clear of all has spared
+        self._spare = frozenset(still.union(name for name in kept if not self._is_blank(name)))
         self._cleared_all = self._hides = True
 
     def _forget(self, concerned: Callable[[Name], bool]) -> None:
@@ -270,7 +276,7 @@ class Changes(Snapshot):
             if entry.reruns and entry.origin in (None, self._codec.encode(entry.value)):  # not changed in place since
                 mine = theirs
                 for function, default in entry.reruns:
-                    mine = function(default if mine is MISSING else mine)
+                    mine = _applied(name, function, default if mine is MISSING else mine)
                 self._encode(name, mine)
                 entry.value = mine
                 if entry.origin is not None:
@@ -323,13 +329,18 @@ class Changes(Snapshot):
             keep: True takes along what the last `clear_all` spared.
         """
         if keep and self.values is not None:
-            for name in self._spare & self.values.keys():
+            for name in [name for name in self.values if is_spared(name, self._spare)]:
                 entry = self._entries.get(name)
                 if entry is not None and not entry.dirty and entry.value is MISSING:
                     del self._entries[name]  # read before it was known whose values these are
                 self.read(name)
+            for name in self._adds.keys() & self._entries.keys():
+                entry = self._entries[name]
+                entry.value, entry.data = self._sum(name, entry.value, self._adds.pop(name)), None
         else:
-            self._forget(lambda name: not self._is_new(name))
+            self._entries = {
+                name: entry for name, entry in self._entries.items() if entry.dirty or self._is_edited(name, entry)
+            }
         for name in list(self._entries):
             entry = self._entries[name]
             if entry.value is MISSING:
@@ -342,11 +353,21 @@ class Changes(Snapshot):
         self._cleared_all = False
         self._spare = frozenset()
 
-    def _is_new(self, name: Name) -> bool:
-        return name in self._adds or self._entries[name].dirty or self._is_edited(name, self._entries[name])
-
     def _same(self, one: Any, other: Any) -> bool:
         return self._codec.encode(one) == self._codec.encode(other)
+
+
+def _applied(name: Name, function: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a function given to `update_with` makes of a value.
+
+    Raises:
+        UnstorableValue: It returned None, as a function does that changes its argument in place.
+    """
+    result = function(value)
+    if result is None:
+        why = "the function of update_with returned None: let it return the new value; to store None, assign it"
+        raise UnstorableValue(*name, "NoneType", why)
+    return result
 
 
 def _same_data(one: bytes | int, other: bytes | int) -> bool:

@@ -21,7 +21,7 @@ from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import AsyncSession, Session, check_user, sid_to_keep, state_of
+from coatcheck.session import AsyncSession, Session, check_user, finish, sid_to_keep, state_of
 from coatcheck.state import State
 
 __all__ = ["AsyncSessionManager", "SessionManager"]
@@ -118,14 +118,19 @@ class SessionManager(ManagerBase):
             ConflictError: Two requests changed one key, and the policy says "error".
             CounterError: An increment cannot be done.
             UnstorableValue: A value was changed in place into something that cannot be stored.
+            CoatcheckError: Another manager opened the session.
         """
         state = state_of(session)
         if state is None:
+            if final:
+                finish(session)
             return UNTOUCHED
+        self.check_own(state)
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
             raise SessionUnavailable(was_saved=True) from state.failure
         now = self.clock()
         if not plan.is_pending(state, now):
+            state.over = state.over or final
             return READ if state.used else UNTOUCHED
         driver = driver or self.driver
         try:
@@ -140,6 +145,7 @@ class SessionManager(ManagerBase):
     def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> Saved:
         delta = plan.plain_change(state, now)
         if delta is not None and not delta:
+            state.over = final
             return READ  # assigned as it was
         refused = None
         if delta is not None and state.token is not None:
@@ -305,11 +311,15 @@ class AsyncSessionManager(ManagerBase):
         """
         state = state_of(session)
         if state is None:
+            if final:
+                finish(session)
             return UNTOUCHED
+        self.check_own(state)
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
             raise SessionUnavailable(was_saved=True) from state.failure
         now = self.clock()
         if not plan.is_pending(state, now):
+            state.over = state.over or final
             return READ if state.used else UNTOUCHED
         driver = driver or self.driver
         try:
@@ -324,6 +334,7 @@ class AsyncSessionManager(ManagerBase):
     async def _save(self, state: State, now: float, driver: AsyncDriver, *, final: bool) -> Saved:
         delta = plan.plain_change(state, now)
         if delta is not None and not delta:
+            state.over = final
             return READ  # assigned as it was
         refused = None
         if delta is not None and state.token is not None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.errors import ConfigurationError
+from coatcheck.errors import CoatcheckError, ConfigurationError
 from coatcheck.events import Event, Kind, Listener, emit
 from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
@@ -69,6 +69,15 @@ class ManagerBase(ABC):
         """Log an event and tell the listeners."""
         emit(self._listeners, event)
 
+    def check_own(self, state: State) -> None:
+        """Check that this manager opened a session.
+
+        Raises:
+            CoatcheckError: Another one did, so that this one would write to other storage, under other settings.
+        """
+        if state.revocations is not self._revocations:
+            raise CoatcheckError("save(session): another manager opened this session; save it with that one")
+
     @abstractmethod
     def _load(self, driver: Any, state: State) -> Any:
         """Have the session of a request loaded."""
@@ -96,6 +105,7 @@ class ManagerBase(ABC):
             state.unsettled = () if candidates else state.rivals
         elif values and self.policy.partitioned and self._names[channel].startswith("__Host-"):
             state.doubled = True  # the one that came may be from before the policy said so, and stay beside a new one
+        state.clock = self.clock
         state.revocations = self._revocations
         if self._loads_by_itself:
             state.loader = self._load

@@ -17,6 +17,7 @@ Length = float | Literal["never"]
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
+_IDLE: Final = 7 * _DAY
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)  # RFC 9110 token
 _PATH: Final = re.compile(r"/[\x21-\x3a\x3c-\x7e]*", re.ASCII)  # no control character, space or semicolon
 _DOMAIN: Final = re.compile(
@@ -32,7 +33,7 @@ class Policy:
     The lifetimes are stored in a session when it is made, and rule there: a change of policy is for new sessions.
 
     Attributes:
-        idle: Seconds without use after which a session ends (ASVS 7.3.1). Default 7 days.
+        idle: Seconds without use after which a session ends (ASVS 7.3.1), at most *absolute*. Default 7 days.
         absolute: Seconds after log-in (after creation before a log-in) at which it ends in any case (ASVS 7.3.2).
             Default 30 days.
         rotate_after: Seconds after which a session in use gets a new token. Default "never"; a log-in always rotates.
@@ -59,7 +60,7 @@ class Policy:
         ConfigurationError: A value cannot work; the message names it and the remedy.
     """
 
-    idle: Length = 7 * _DAY
+    idle: Length = _IDLE
     absolute: Length = 30 * _DAY
     rotate_after: Length = "never"
     grace: float = 30.0
@@ -89,6 +90,11 @@ class Policy:
         for field in fields(self):
             if field.type == "bool" and type(getattr(self, field.name)) is not bool:
                 raise ConfigurationError(f"Policy({field.name}=...) must be True or False")
+        if self.idle not in (_IDLE, "never") and self.absolute_seconds < self.idle_seconds < NEVER:
+            raise ConfigurationError(
+                "Policy(idle=..., absolute=...): idle is longer than absolute and would never count: make absolute"
+                " longer, or leave idle out"
+            )
         self._check_cookie()
 
     def _check_cookie(self) -> None:

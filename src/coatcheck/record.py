@@ -6,7 +6,7 @@ All times are seconds since the epoch, all lengths of time are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ __all__ = [
     "TOMBSTONE",
     "TOUCHES_PER_IDLE",
     "USER_FENCE",
+    "WHOLE",
     "Answer",
     "Committed",
     "Conflict",
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "SessionInfo",
     "Value",
+    "is_spared",
     "touch_interval",
 ]
 
@@ -55,6 +57,9 @@ CLOCK_SKEW: Final = 300.0
 REPLY_TIME: Final = 10.0
 """Seconds in which a response that carries a new token is expected to reach the browser. A request that began in this
 time after a log-in or a rotation, under the old token, may have been sent before the new cookie arrived."""
+
+WHOLE: Final = ""
+"""In place of a key, in `Delta.spare`: all values of that app. No value has an empty key."""
 
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
@@ -170,7 +175,7 @@ class Delta:
         drops: Keys to delete, with the base version as in `Put.base`. Dropping what is not there is no error.
         clears: Apps whose values all go, apart from those in `spare`.
         clear_all: True where the values of every app go, apart from those in `spare`.
-        spare: Values that a clear leaves alone.
+        spare: Values that a clear leaves alone; (app, `WHOLE`) stands for all of that app. See `is_spared`.
         increments: Amounts to add to counters, atomically; a missing counter starts at 0.
         touch: Activity at that moment: `seen` becomes the later of the two. None for no activity.
         if_due: True where the activity has to be recorded only once the session's touch interval has gone by since
@@ -259,6 +264,11 @@ class Gone:
 
 
 Answer = Committed | Conflict | Gone
+
+
+def is_spared(name: Name, spare: Collection[Name]) -> bool:
+    """Return whether a clear that leaves *spare* alone leaves the value of that name alone; see `Delta.spare`."""
+    return name in spare or (name[0], WHOLE) in spare
 
 
 def touch_interval(idle: float) -> float:

@@ -3,151 +3,27 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from coatcheck._forms import is_text
 from coatcheck.changes import Changes
-from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable, UnstorableValue
-from coatcheck.merge import MISSING
-from coatcheck.record import NEVER, Name, Record
+from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
+from coatcheck.moments import moment_of
+from coatcheck.record import WHOLE, Name, Record
 from coatcheck.state import State
+from coatcheck.values import MAX_NAME, Values, checked_name
 
 __all__ = ["AsyncSession", "Session", "Store", "state_of"]
 
 _APP: Final = re.compile(r"[a-zA-Z0-9_.-]{1,255}", re.ASCII)
-_MAX_KEY: Final = 255
 _DEFAULT_APP: Final = ""
+_HEADERS_SENT: Final = 1
+_FINISHED: Final = 2
 
 
-class _Values(MutableMapping[str, Any]):
-    """The values of one application, as a mapping: every operation of a dict, each of them saved."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def app(self) -> str:
-        """The name of the application."""
-
-    @abstractmethod
-    def _changes(self) -> Changes:
-        """Give the values and note a use of the session."""
-
-    def __getitem__(self, key: str) -> Any:
-        value = self._changes().read((self.app, key))
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Give the value under *key*, or *default*."""
-        value = self._changes().read((self.app, key))
-        return default if value is MISSING else value
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._changes().read((self.app, key)) is not MISSING
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._changes().write(self._name(key), value)
-
-    def __delitem__(self, key: str) -> None:
-        self._changes().drop((self.app, key))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._changes().keys(self.app))
-
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(self._changes().keys(self.app))
-
-    def __len__(self) -> int:
-        return len(self._changes().keys(self.app))
-
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return {**self, **other}
-
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return {**other, **self}
-
-    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Any:
-        self.update(other)
-        return self
-
-    def copy(self) -> dict[str, Any]:
-        """Give the values as a dict of their own; a change of that dict is not saved."""
-        return dict(self)
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove the last key, as a dict does, and give it with its value.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for key in reversed(self):
-            return key, self.pop(key)
-        raise KeyError("popitem(): no values")
-
-    def clear(self) -> None:
-        """Delete all values of this application, those that other requests just wrote included."""
-        self._changes().clear(self.app)
-
-    def increment(self, key: str, amount: int = 1) -> None:
-        """Add to a counter: exact however many requests do so at once, and without reading.
-
-        Args:
-            key: The key; one that is missing counts from 0. Any integer of 64 bits that was assigned is a counter.
-            amount: What to add; negative to subtract.
-
-        Raises:
-            NotACounter: The key holds something else. Where this is not yet known, saving raises it.
-            CounterOverflow: The result does not fit a signed 64-bit integer. Likewise.
-        """
-        if type(amount) is not int:
-            raise UnstorableValue(
-                self.app,
-                key if isinstance(key, str) else repr(key),
-                type(amount).__qualname__,
-                "increment takes an int",
-            )
-        self._changes().increment(self._name(key), amount)
-
-    def update_with(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
-        """Assign *function* of the value under *key*, exactly however many requests do so at once.
-
-        Args:
-            key: The key.
-            function: Takes the present value and gives the new one. It has no other effect, since it runs again
-                where another request changed the value meanwhile.
-            default: What the function gets for a key that is missing.
-
-        Returns:
-            The new value, as this request sees it.
-        """
-        return self._changes().update_with(self._name(key), function, default)
-
-    def _name(self, key: object) -> Name:
-        if type(key) is not str:
-            why = f"a key must be a str, not {type(key).__qualname__}"
-            raise UnstorableValue(self.app, repr(key), type(key).__qualname__, why)
-        if not 0 < len(key) <= _MAX_KEY or "\0" in key or not (key.isascii() or _is_unicode(key)):
-            why = f"a key must be 1 to {_MAX_KEY} characters, without NUL or lone surrogates"
-            raise UnstorableValue(self.app, key, "str", why)
-        return (self.app, key)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class Store(_Values):
+class Store(Values):
     """One application's namespace in a session. Many applications share one session, one cookie and one expiry."""
 
     __slots__ = ("_app", "_session")
@@ -164,36 +40,53 @@ class Store(_Values):
     def _changes(self) -> Changes:
         return self._session._changes()  # noqa: SLF001 (one class in two parts)
 
+    def _to_write(self) -> Changes:
+        return self._session._to_write()  # noqa: SLF001 (likewise)
+
     def __repr__(self) -> str:
         return f"<Store {self._app!r} of {self._session!r}>"
 
 
-class Session(_Values):
+class Session(Values):
     """A request's session: a mapping, and the session's life. It costs nothing until it is used.
 
     Values are read from storage at the first use and written once, when the response starts. A Session belongs to one
     request and is not shared between threads.
     """
 
-    __slots__ = ("_arguments", "_headers_sent", "_opened", "_opener")
+    __slots__ = ("_arguments", "_opened", "_opener", "_stage")
 
     def __init__(self, opener: Callable[..., State], *arguments: Any) -> None:
         self._opener = opener
         self._arguments = arguments
         self._opened: State | None = None
-        self._headers_sent = False
+        self._stage = 0  # _HEADERS_SENT from when no cookie can be set any more, _FINISHED after the last save
 
     def _state(self) -> State:
         state = self._opened
         if state is None:
             state = self._opened = self._opener(*self._arguments)
-            state.closed_headers = self._headers_sent
+            if self._stage:
+                state.closed_headers, state.over = True, self._stage == _FINISHED
         return state
 
     def _changes(self) -> Changes:
         state = self._opened or self._state()
         state.check()
         return state.changes
+
+    def _to_write(self) -> Changes:
+        return self._to_change().changes
+
+    def _to_change(self) -> State:
+        state = self._opened or self._state()
+        state.check()
+        if state.over:
+            raise CoatcheckError(
+                "the session was saved for the last time, and this change would be lost: change it before the response"
+                " is finished, or before save(final=True)"
+            )
+        return state
 
     def _loaded(self) -> State:
         state = self._state()
@@ -221,25 +114,22 @@ class Session(_Values):
             raise ConfigurationError(f"store({app!r}): the name must be 1 to 255 characters of a-z A-Z 0-9 - _ .")
         return Store(self, app)
 
-    def login(self, user: str, keep: Iterable[str | Name] = ()) -> None:
+    def login(self, user: str, keep: Iterable[str | Name | Values] = ()) -> None:
         """Log *user* in: a new token, the old one dead at once, and nothing of what the visitor had left, but *keep*.
 
         Args:
             user: The user's name or number as a string, as `SessionManager.revoke_user` will be given it.
-            keep: Keys of the default store, or (app, key) pairs, whose values stay, such as the cart. Where another
-                user was logged in, nothing is kept (ASVS 7.2.4; WSTG-SESS-08).
+            keep: What stays, such as the cart: keys of the default store, (app, key) pairs, and whole stores, as in
+                ``[session.store("shop")]``. If another user was logged in, nothing is kept (ASVS 7.2.4; WSTG-SESS-08).
 
         Raises:
-            CoatcheckError: *user* is not a string of 1 to 255 characters, *keep* is a string instead of a list of them,
-                or the response's headers are already out.
+            CoatcheckError: *user* is not a string of 1 to 255 characters, *keep* is not a list of the above, or the
+                response's headers are already out.
         """
         check_user(user)
-        if isinstance(keep, str):
-            raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: say keep=[{keep!r}]")
-        state = self._state()
+        kept = _names_to_keep(keep)
+        state = self._to_change()
         _check_headers(state, "login")
-        state.check()
-        kept = [(_DEFAULT_APP, key) if isinstance(key, str) else (key[0], key[1]) for key in keep]
         if kept and self.user not in (None, user):
             kept = []
         state.changes.clear_all(kept)
@@ -255,28 +145,36 @@ class Session(_Values):
         Raises:
             CoatcheckError: The response's headers are already out.
         """
-        state = self._state()
+        state = self._to_change()
         _check_headers(state, "rotate")
-        state.check()
         state.rotate = True
 
     def destroy(self) -> None:
         """End the session in storage, for every request that has it. Done when the response starts."""
-        self._state().end()
+        self._to_change().end()
 
-    def expire_at(self, moment: float) -> None:
-        """Set the moment, in seconds since the epoch, at which the session ends whatever happens.
+    def expire_at(self, moment: float | datetime | timedelta) -> None:
+        """Set the moment at which the session ends whatever happens.
 
         Now or earlier ends it as soon as it is saved. The idle and absolute limits go on beside it.
 
+        Args:
+            moment: Seconds since the epoch, a datetime with its time zone, or a timedelta from now.
+
         Raises:
-            ValueError: *moment* is not a number.
+            ConfigurationError: *moment* is something else, or lies before the session began, as a length of time in
+                seconds does. For a moment before this request came, that is looked up, and storage may fail.
         """
-        if moment != moment:  # noqa: PLR0124 (NaN compares as later than everything, and would outlive every limit)
-            raise ValueError("expire_at(moment): NaN is no moment")
-        state = self._state()
-        state.check()
-        state.deadline = max(0.0, min(float(moment), NEVER))
+        state = self._to_change()
+        deadline = moment_of(moment, state.clock)
+        if deadline < state.opened and not isinstance(moment, timedelta):
+            state.load()
+            if deadline < (state.opened if state.record is None else state.record.created):
+                raise ConfigurationError(
+                    "expire_at(moment): this moment is before the session began; for a length of time from now say"
+                    " expire_at(timedelta(seconds=...))"
+                )
+        state.deadline = deadline
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -390,11 +288,23 @@ def state_of(session: Session) -> State | None:
     return session._opened  # noqa: SLF001 (the one door for the rest of the package)
 
 
+def manager_of(session: Session) -> Any:
+    """Return the manager that opened a session."""
+    return session._opener.__self__  # type: ignore[attr-defined]  # noqa: SLF001 (a method of the manager)
+
+
 def close_headers(session: Session) -> None:
-    """Note that the response's headers are out: from here on no cookie can be set."""
-    session._headers_sent = True  # noqa: SLF001 (the one door for the rest of the package)
+    """Record that the response's headers are out: from here on no cookie can be set."""
+    session._stage = session._stage or _HEADERS_SENT  # noqa: SLF001 (the one door for the rest of the package)
     if (state := session._opened) is not None:  # noqa: SLF001 (likewise)
         state.closed_headers = True
+
+
+def finish(session: Session) -> None:
+    """Record that the session was saved for the last time: from here on every change of it is refused."""
+    session._stage = _FINISHED  # noqa: SLF001 (the one door for the rest of the package)
+    if (state := session._opened) is not None:  # noqa: SLF001 (likewise)
+        state.over = True
 
 
 def check_user(user: object) -> str:
@@ -403,7 +313,7 @@ def check_user(user: object) -> str:
     Raises:
         CoatcheckError: It is not a string of 1 to 255 characters.
     """
-    if type(user) is not str or not 0 < len(user) <= _MAX_KEY or "\0" in user or not _is_unicode(user):
+    if type(user) is not str or not 0 < len(user) <= MAX_NAME or "\0" in user or not is_text(user):
         raise CoatcheckError("a user is named by a str of 1 to 255 characters without NUL, such as str(user.id)")
     return user
 
@@ -426,6 +336,28 @@ def sid_to_keep(keep: object) -> str | None:
 def opened(session: Session) -> State:
     """Give what is behind a session, and open it where nobody used it yet."""
     return session._state()  # noqa: SLF001 (likewise)
+
+
+def _names_to_keep(keep: Iterable[str | Name | Values]) -> list[Name]:
+    if isinstance(keep, str):
+        raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: say keep=[{keep!r}]")
+    if isinstance(keep, Values):
+        raise CoatcheckError("login(keep=store) would take the store's keys for keys of the session: say keep=[store]")
+    names = []
+    for entry in keep if isinstance(keep, Iterable) else (keep,):
+        match entry:
+            case str():
+                names.append(checked_name(_DEFAULT_APP, entry))
+            case Values():
+                names.append((entry.app, WHOLE))
+            case (str() as app, str() as key) if not app or _APP.fullmatch(app):
+                names.append(checked_name(app, key))
+            case _:
+                raise CoatcheckError(
+                    "login(keep=[...]) takes keys, (app, key) pairs and stores, as in keep=['cart', ('shop', 'cart'),"
+                    f" session.store('shop')], but one entry is a {type(entry).__qualname__} of another form"
+                )
+    return names
 
 
 def _check_headers(state: State, what: str) -> None:

@@ -12,7 +12,7 @@ from weakref import ReferenceType
 from coatcheck.codec import Codec, Undecodable, Unencodable
 from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
 from coatcheck.merge import MISSING
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name, Value
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name, Value, is_spared
 
 __all__ = ["Entry", "First", "Owner", "Rerun", "Settled", "Snapshot"]
 
@@ -143,11 +143,13 @@ class Snapshot:
 
     def _is_blank(self, name: Name) -> bool:
         """Tell whether nothing of what is stored under *name* counts for this request any more."""
-        return self._is_cleared(name) or name[0] in self._blank or (self._blank_all and name not in self._spare)
+        return (
+            self._is_cleared(name) or name[0] in self._blank or (self._blank_all and not is_spared(name, self._spare))
+        )
 
     def _is_cleared(self, name: Name) -> bool:
         """Tell whether a clear that is still to be written deletes what is stored under *name*."""
-        return name[0] in self._cleared or (self._cleared_all and name not in self._spare)
+        return name[0] in self._cleared or (self._cleared_all and not is_spared(name, self._spare))
 
     def _is_blank_app(self, app: str) -> bool:
         if app in self._cleared or app in self._blank:

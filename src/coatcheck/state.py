@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +89,8 @@ class State:
         wrote: True once something was written to storage.
         over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
-        revocations: What this thread or task has revoked.
+        clock: Returns the present moment.
+        revocations: What this thread or task has revoked. Each manager has one, so it says whose session this is.
         revocations_seen: How many revocations there were when this request last looked at them.
         revocation: The one that this request made before it used the session, if any.
         rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
@@ -123,6 +125,7 @@ class State:
     closed_headers = False
     wrote = False
     over = False
+    clock: Callable[[], float] = time.time
     revocations = Revocations()
     rotation_bits = 0
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.cookie import Channel, Origin
-from coatcheck.errors import DriverUnavailable, SessionUnavailable
+from coatcheck.errors import ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.headers import UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
 from coatcheck.outcome import Saved
-from coatcheck.session import Session, close_headers, state_of
+from coatcheck.session import Session, close_headers, finish, manager_of, state_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,6 +45,8 @@ class SessionMiddleware:
     reaches the middleware saves nothing. Where storage fails, the answer is 503 with Retry-After and the client keeps
     its cookie.
 
+    Two of these around one application need cookies of different names, or each request raises `ConfigurationError`.
+
     Args:
         app: The application.
         storage: A URL such as ``"sqlite:///sessions.db"``, a driver, or a `SessionManager` (then without *policy*).
@@ -72,8 +74,22 @@ class SessionMiddleware:
             session = manager.open((), _SECURE)
         else:
             session = manager.open(() if cookies is None else (cookies,), request_origin(environ))
+        if "coatcheck.session" in environ:
+            self._check_around(environ["coatcheck.session"])
         environ["coatcheck.session"] = session
         return respond(self.app, environ, _SessionResponse(manager, session, start_response))
+
+    def _check_around(self, outer: object) -> None:
+        """Check that the session of a middleware further out has another cookie.
+
+        Raises:
+            ConfigurationError: It has the same, so each would undo what the other sends.
+        """
+        if isinstance(outer, Session) and manager_of(outer).policy.cookie_name == self.manager.policy.cookie_name:
+            raise ConfigurationError(
+                "there are two SessionMiddleware around one application, with the same cookie: take one away, or give"
+                " one a cookie of its own, Policy(cookie_name=...)"
+            )
 
 
 def respond(app: WSGIApplication, environ: WSGIEnvironment, response: Response) -> Iterable[bytes]:
@@ -252,6 +268,7 @@ class _SessionResponse(Response):
             return super().finish(body)
         # Nobody used the session and nobody can any more: there is nothing to save and no header to add.
         self.sent = True
+        finish(self._session)
         self._start_response(self._status or "", self._headers)
         return body
 

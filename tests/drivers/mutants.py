@@ -238,6 +238,14 @@ class ClearIgnoresSpare(MemoryDriver):
         return super()._apply(held, replace(delta, spare=frozenset()))
 
 
+class ClearSparesNoWholeApp(MemoryDriver):
+    """Takes an app that is to be spared as a whole for a key."""
+
+    def _apply(self, held: _Held, delta: Delta) -> Committed:
+        spare = frozenset(name for name in delta.spare if name[1])
+        return super()._apply(held, replace(delta, spare=spare))
+
+
 class ClearsLast(MemoryDriver):
     """Clears after it wrote."""
 

@@ -56,6 +56,7 @@ FOUND_BY = {
     "JoinsNames": "rule_10_values_are_opaque",
     "StripsBytes": "rule_10_values_are_opaque",
     "ClearIgnoresSpare": "rule_03_a_clear_spares",
+    "ClearSparesNoWholeApp": "rule_03_a_clear_spares",
     "ClearsLast": "rule_03_clears_come_first",
     "ClearIsForAll": "rule_03_clear_of_an_app",
     "ClearsWhatWasLoaded": "rule_03_bases_are_judged_before_the_clear",

@@ -259,6 +259,56 @@ def test_an_increment_after_update_with_and_a_change_in_place_after_it_are_both_
     assert client.read() == {"n": 70}
 
 
+@pytest.mark.parametrize("function", [lambda cart: cart.append("x"), lambda _: None, lambda cart: cart.sort()])
+@pytest.mark.parametrize("key", ["cart", "missing"])
+def test_a_function_that_returns_none_by_accident_is_refused(house: House, function: Act, key: str) -> None:
+    client = house.visitor(cart=["hat"])
+    with pytest.raises(UnstorableValue, match=f"key '{key}': the function of update_with returned None"):
+        client.open().update_with(key, function, [])
+    assert client.read() == {"cart": ["hat"]}
+
+
+def test_none_on_its_second_run_is_refused_and_nothing_is_written(house: House) -> None:
+    client = house.visitor(n=5)
+    with pytest.raises(UnstorableValue, match="returned None"):
+        _interrupted(
+            house, client, lambda s: s.update(n=6), lambda s: s.update_with("n", lambda n: n + 1 if n == 5 else None)
+        )
+    assert client.read() == {"n": 6}
+
+
+# What a request does, and what its increment then returns.
+KNOWN: dict[str, tuple[Act, int | None]] = {
+    "unread": (lambda s: s.increment("n"), None),
+    "unread, twice": (lambda s: [s.increment("n"), s.increment("n")][-1], None),
+    "read": (lambda s: [s["n"], s.increment("n", 2)][-1], 7),
+    "another key read": (lambda s: [s["a"], s.increment("n", -2)][-1], 3),
+    "a fact read": (lambda s: [s.user, s.increment("n")][-1], 6),
+    "read, twice": (lambda s: [s["n"], s.increment("n"), s.increment("n")][-1], 7),
+    "assigned": (lambda s: [s.update(n=1), s.increment("n")][-1], 2),
+    "cleared": (lambda s: [s.clear(), s.increment("n")][-1], 1),
+    "deleted": (lambda s: [s.pop("n"), s.increment("n")][-1], 1),
+    "missing": (lambda s: [s["a"], s.increment("new")][-1], 1),
+    "in a store": (lambda s: [s["a"], s.store("shop").increment("n")][-1], 1),
+    "of a dict": (lambda s: [s["a"], s.increment("n"), s["n"]][-1], 6),
+    "logged out": (lambda s: [s.logout(), s.increment("n")][-1], 1),
+    "logged in": (lambda s: [s.login("ada"), s.increment("n")][-1], 1),
+    "logged in, kept": (lambda s: [s.login("ada", ["n"]), s.increment("n")][-1], 6),
+    "after update_with": (lambda s: [s.update_with("n", lambda n: n * 2), s.increment("n")][-1], 11),
+}
+
+
+@pytest.mark.parametrize(("act", "total"), KNOWN.values(), ids=KNOWN)
+def test_increment_returns_the_sum_where_it_is_known(house: House, act: Act, total: int | None) -> None:
+    found = act(house.visitor(n=5, a=1).open())
+    assert found == total
+    assert type(found) is type(total)
+
+
+def test_a_newcomers_increment_returns_the_sum(house: House) -> None:
+    assert house.client().open().increment("n", 3) == 3
+
+
 def test_a_function_that_raises_changes_nothing(house: House) -> None:
     client = house.visitor(n=5)
     with client.request() as session:

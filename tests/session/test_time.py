@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from coatcheck import Kind, Policy
+from coatcheck import ConfigurationError, Kind, Policy
 from coatcheck.record import NEVER, touch_interval
+from coatcheck.testing.helpers import START
 
 if TYPE_CHECKING:
     from tests.conftest import House
@@ -152,9 +156,10 @@ def test_a_deadline_ends_the_session_whatever_happens(house: House, read_first: 
     assert client.read() == {}
 
 
-@pytest.mark.parametrize("passed", [0, 1, 1e9])
+@pytest.mark.parametrize("passed", [0, 1, 50])
 def test_a_deadline_that_has_passed_ends_the_session_when_it_is_saved(house: House, passed: float) -> None:
     client = house.visitor(a=1)
+    house.clock.advance(50)
     with client.request() as session:
         session.expire_at(house.clock.now - passed)
     assert client.read() == {}
@@ -182,10 +187,82 @@ def test_a_deadline_alone_makes_no_session(house: House) -> None:
     assert house.driver.asked == []
 
 
-@pytest.mark.parametrize("moment", ["soon", None, [1], float("nan")])
-def test_a_deadline_is_a_number(house: House, moment: Any) -> None:
-    with house.visitor(a=1).request() as session, pytest.raises((TypeError, ValueError)):
+SPELLINGS: dict[str, Callable[[float], Any]] = {
+    "int": int,
+    "float": float,
+    "datetime": lambda moment: datetime.fromtimestamp(moment, UTC),
+    "datetime elsewhere": lambda moment: datetime.fromtimestamp(moment, ZoneInfo("Asia/Kathmandu")),
+    "timedelta": lambda moment: timedelta(seconds=moment - START - 7),
+}
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("new", [True, False], ids=["new", "stored"])
+def test_a_deadline_has_three_spellings(house: House, spelt: Callable[[float], Any], new: bool) -> None:  # noqa: FBT001
+    client = house.client() if new else house.visitor(a=1)
+    moment = START + 3600
+    session = client.open()
+    house.clock.advance(7)  # a timedelta counts from now, and not from when the request came
+    session.expire_at(spelt(moment))
+    session["b"] = 1
+    assert session.expires == moment
+    client.answer(session)
+    house.clock.now = moment - 1
+    assert client.read()["b"] == 1
+    house.clock.now = moment
+    assert client.read() == {}
+
+
+def test_a_timedelta_back_ends_the_session(house: House) -> None:
+    client = house.visitor(a=1)
+    with client.request() as session:
+        session.expire_at(timedelta(days=-9999))
+    assert client.read() == {}
+
+
+@pytest.mark.parametrize("moment", [
+    "soon", "3600", None, [1], float("nan"), True, False, 1j, Decimal(3), date(2030, 1, 1), datetime(2030, 1, 1),  # noqa: DTZ001
+], ids=repr)  # fmt: skip
+def test_what_is_no_moment_is_refused_by_one_error(house: House, moment: Any) -> None:
+    client = house.visitor(a=1)
+    with client.request() as session:
+        with pytest.raises(ConfigurationError, match="a datetime with a time zone, or a timedelta from now, not"):
+            session.expire_at(moment)
+        assert session.expires == START + 7 * DAY
+    assert client.read() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "moment", [0, 1, 3600, 30 * DAY, -5.0, float("-inf"), START - 1, datetime(1999, 1, 1, tzinfo=UTC)]
+)
+@pytest.mark.parametrize("visitor", ["new", "stored", "read", "logged out"])
+def test_a_moment_before_the_session_began_is_refused(house: House, moment: Any, visitor: str) -> None:
+    client = house.client() if visitor == "new" else house.visitor(a=1)
+    house.clock.advance(100)
+    session = client.open()
+    if visitor == "read":
+        assert session["a"] == 1
+    elif visitor == "logged out":
+        session.logout()
+    with pytest.raises(ConfigurationError, match=r"before the session began.*timedelta"):
         session.expire_at(moment)
+    client.answer(session)
+    assert client.read() == ({"a": 1} if visitor in ("stored", "read") else {})
+
+
+def test_a_moment_since_the_request_came_needs_no_look(house: House) -> None:
+    client = house.visitor(a=1)
+    session = client.open()
+    for moment in (START, START + 1, timedelta(seconds=-3), float("inf")):
+        session.expire_at(moment)
+    assert house.driver.asked == []
+
+
+def test_large_numbers_are_never(house: House) -> None:
+    with house.visitor(a=1).request() as session:
+        for moment in (10**400, 1e300, float("inf"), timedelta.max, datetime.max.replace(tzinfo=UTC)):
+            session.expire_at(moment)
+            assert session.expires == START + 7 * DAY
 
 
 # -- activity -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from coatcheck.record import (
     Name,
     Put,
     Reason,
+    is_spared,
 )
 
 __all__ = [
@@ -60,7 +61,8 @@ def cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
     """Give those of *names* that the clears of *delta* remove."""
     if not delta.clear_all and not delta.clears:
         return []
-    return [name for name in names if (delta.clear_all or name[0] in delta.clears) and name not in delta.spare]
+    spare = delta.spare
+    return [name for name in names if (delta.clear_all or name[0] in delta.clears) and not is_spared(name, spare)]
 
 
 def checked(name: Name, put: Put) -> bytes | int:

@@ -10,7 +10,7 @@ import pytest
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import CounterError, CounterOverflow, NotACounter
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Conflict, Delta, Name, Put, Record, Value
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, WHOLE, Conflict, Delta, Name, Put, Record, Value
 from coatcheck.testing.helpers import START, Rules, committed, has_user_index, loaded, puts, started, user
 
 __all__ = ["ValueRules"]
@@ -123,12 +123,18 @@ class ValueRules(Rules):
         assert after == replace(record, values={})
 
     def test_rule_03_a_clear_spares(self, driver: Driver) -> None:
-        """Values in `spare` keep bytes and version through a clear, of one app or of all."""
+        """Values in `spare`, or in an app that is there as a whole, keep bytes and version through any clear."""
         for delta, left in (
             (Delta(clears=frozenset({"shop"}), spare=frozenset({C, ("shop", "none")})), {A, B, C}),
             (Delta(clears=frozenset({"", "shop"}), spare=frozenset({A})), {A}),
             (Delta(clear_all=True, spare=frozenset({B, D})), {B, D}),
             (Delta(clear_all=True, spare=frozenset({B}), drops={B: None}), set()),
+            (Delta(clear_all=True, spare=frozenset({("shop", WHOLE)})), {C, D}),
+            (Delta(clear_all=True, spare=frozenset({("", WHOLE), D})), {A, B, D}),
+            (Delta(clear_all=True, spare=frozenset({("", WHOLE), ("shop", WHOLE)})), {A, B, C, D}),
+            (Delta(clear_all=True, spare=frozenset({("sho", WHOLE), ("shop.", WHOLE)})), set()),
+            (Delta(clears=frozenset({"", "shop"}), spare=frozenset({("", WHOLE)})), {A, B}),
+            (Delta(clears=frozenset({""}), spare=frozenset({("shop", WHOLE)})), {C, D}),
         ):
             record = started(driver, values={A: b"a", B: b"b", C: 3, D: b"d"})
             committed(driver.commit(record.digest, delta, START))

@@ -27,6 +27,7 @@ from coatcheck.record import (
     Reason,
     Record,
     Value,
+    is_spared,
 )
 
 __all__ = ["Held", "Model", "Refusal"]
@@ -314,7 +315,7 @@ def _without_counts(record: Record, delta: Delta) -> dict[Name, bytes | int]:
     data = {
         name: value.data
         for name, value in record.values.items()
-        if name in delta.spare or not (delta.clear_all or name[0] in delta.clears)
+        if is_spared(name, delta.spare) or not (delta.clear_all or name[0] in delta.clears)
     }
     data |= {name: put.data for name, put in delta.puts.items()}
     return {name: of for name, of in data.items() if name not in delta.drops}

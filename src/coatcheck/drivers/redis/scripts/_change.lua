@@ -61,6 +61,8 @@ end
 
 local function is_cleared(field, spare)
   if field == 'h' or field == 'w' or spare[field] then return false end
+  local length = string.match(field, '^%d+:') -- of the app, whose values are all spared where its name stands alone
+  if length and spare[string.sub(field, 1, #length + tonumber(string.sub(length, 1, -2)))] then return false end
   if ARGV[9] ~= '' then return true end
   for at = first_clear, first_clear + clears - 1 do
     if string.sub(field, 1, #ARGV[at]) == ARGV[at] then return true end

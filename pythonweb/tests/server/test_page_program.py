@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -283,3 +284,18 @@ def test_a_browser_that_stays_away_too_long_starts_anew(browser: Chrome, url: st
     again = browser.get_cookie(COOKIE)
     assert again is not None
     assert again["value"] != first["value"]
+
+
+def test_eleven_visits_add_five_seconds_each_ten_of_them_at_once(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+    def visit(_number: int) -> float:
+        request = urllib.request.Request(url, headers={"Cookie": cookie})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return Seen.of(answer.read().decode()).expires
+
+    start = visit(0)
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(visit, range(10)))
+    assert visit(11) == pytest.approx(start + 55, abs=0.001)

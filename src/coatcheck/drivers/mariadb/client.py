@@ -21,14 +21,14 @@ from pymysql.connections import Connection as PyMySQLConnection
 from pymysql.cursors import Cursor
 from pymysql.err import Error, OperationalError
 
+from coatcheck.drivers._lifetimes import keep_alive
 from coatcheck.drivers.mariadb.dialect import LOST, number_of
+from coatcheck.drivers.mariadb.modes import GRAIN, limited, made_ours, patience_for
 from coatcheck.drivers.mariadb.settings import Settings
 from coatcheck.drivers.mariadb.wire import (
-    MOST,
     check_length,
     check_version,
     is_refusal,
-    most_in,
     nothing_for,
     rendered,
     reply_of,
@@ -58,10 +58,12 @@ class _Exchange:
     Attributes:
         is_busy: Whether an answer was not read to its end.
         most: The server's max_allowed_packet, once it was asked.
+        patience: The seconds for which the server waits for a lock.
     """
 
     is_busy = False
     most: float = math.inf
+    patience = 1
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[None]:
@@ -120,16 +122,9 @@ class Connection(_PyMySQLConnection, _Exchange):
         self._reader = None if file is None else io.BufferedReader(_Reader(file.detach(), self))
 
     def bound(self) -> None:
-        """Let the socket wait no longer than is left.
-
-        Raises:
-            TimeoutError: Nothing is left.
-        """
+        """Let the socket wait no longer than is left; what has arrived by then is read."""
         if self._deadline is not math.inf:
-            left = self._deadline - time.monotonic()
-            if left < _LEAST:
-                raise TimeoutError("timed out")
-            self._sock.settimeout(left)
+            self._sock.settimeout(max(_LEAST, self._deadline - time.monotonic()))
 
     def limit(self, deadline: float) -> None:
         """Let nothing be waited for any longer than until *deadline*, by the monotonic clock.
@@ -137,11 +132,17 @@ class Connection(_PyMySQLConnection, _Exchange):
         Raises:
             TimeoutError: It is over.
         """
-        left = deadline - time.monotonic()
-        if left < _LEAST:
-            raise TimeoutError("there was no time left to ask the server")
-        self._read_timeout = self._write_timeout = left
+        self._read_timeout = self._write_timeout = _left_until(deadline)
         self._deadline = deadline
+
+    @property
+    def endpoint(self) -> socket.socket:
+        """Its socket."""
+        found: socket.socket = self._sock
+        return found
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Do nothing: it is set with all else."""
 
     @property
     def is_clean(self) -> bool:
@@ -162,24 +163,55 @@ class Connection(_PyMySQLConnection, _Exchange):
         self._force_close()  # type: ignore[attr-defined]  # the stubs leave it out
 
 
-class PyMySQLClient:
-    """Opens and uses connections of PyMySQL's."""
+class _Manners:
+    """What is the same in both client libraries.
+
+    Args:
+        settings: Where the server is and how to reach it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._context: ssl.SSLContext | None = None
+        self._most_patience: Final = settings.patience
+
+    def is_clean(self, connection: Connection | AsyncConnection, /) -> bool:
+        return connection.is_clean
+
+    def is_alive(self, connection: Connection | AsyncConnection, /) -> bool:
+        return connection.is_alive
+
+    def close(self, connection: Connection | AsyncConnection, /) -> None:
+        connection.discard()
+
+    def limit(self, connection: Connection | AsyncConnection, deadline: float, /) -> Statement | None:
+        patience = patience_for(self._most_patience, deadline)
+        if patience == connection.patience:
+            return None
+        connection.patience = patience
+        return limited(patience)
+
+    def patience(self, connection: Connection | AsyncConnection, /, *, is_inside: bool) -> float:  # noqa: ARG002 (it is the same)
+        return connection.patience + GRAIN
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._settings.tls != "off" and self._context is None:
+            self._context = self._settings.context()
+        return self._context
+
+
+class PyMySQLClient(_Manners):
+    """Opens and uses connections of PyMySQL's."""
 
     def connect(self, deadline: float, /) -> Connection:
-        settings = self._settings
-        if settings.tls != "off" and self._context is None:
-            self._context = settings.context()
+        settings, context = self._settings, self._tls()
         left = max(_LEAST, deadline - time.monotonic())
         connection = Connection(
             **settings.common,
             database=settings.database,
             password=settings.password.encode(),  # text would be written as Latin 1
-            ssl=self._context,
-            ssl_disabled=self._context is None,
+            ssl=context,
+            ssl_disabled=context is None,
             connect_timeout=left,
             read_timeout=left,
             write_timeout=left,
@@ -189,9 +221,15 @@ class PyMySQLClient:
             with _told():
                 connection.connect()
             check_version(connection.get_server_info())  # type: ignore[no-untyped-call]
-            for text in settings.session:
-                self.run(connection, Statement(text), deadline)
-            connection.most = most_in(self.run(connection, MOST, deadline))
+            if not settings.socket:
+                keep_alive(connection.endpoint)
+            steps = made_ours(patience := patience_for(settings.patience, deadline))
+            reply: Reply = None
+            try:
+                while True:
+                    reply = self.run(connection, steps.send(reply), deadline)
+            except StopIteration as done:
+                connection.most, connection.patience = done.value, patience
         except BaseException:
             connection.discard()
             raise
@@ -210,15 +248,6 @@ class PyMySQLClient:
                 raise
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)
-
-    def is_clean(self, connection: Connection, /) -> bool:
-        return connection.is_clean
-
-    def is_alive(self, connection: Connection, /) -> bool:
-        return connection.is_alive
-
-    def close(self, connection: Connection, /) -> None:
-        connection.discard()
 
 
 class QuietCursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
@@ -241,6 +270,12 @@ class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # 
         if self._ssl_context is not None and not self.server_capabilities & _TLS:
             # aiomysql would go on without a word, and without encryption
             raise OperationalError(_NO_TLS, "TLS is asked for, and the server does not offer it")
+
+    @property
+    def endpoint(self) -> socket.socket:
+        """Its socket."""
+        found: socket.socket = self._writer.get_extra_info("socket")
+        return found
 
     @property
     def is_clean(self) -> bool:
@@ -270,38 +305,39 @@ class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # 
         self.discard()
 
 
-class AioMySQLClient:
+class AioMySQLClient(_Manners):
     """Opens and uses connections of aiomysql's."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings: Final = settings
-        self._context: ssl.SSLContext | None = None
 
     async def connect(self, deadline: float, /) -> AsyncConnection:
         settings = self._settings
-        if settings.tls != "off" and self._context is None:
-            self._context = settings.context()
         connection = AsyncConnection(
             **settings.common,
             db=settings.database,
             password=settings.password.encode().decode("latin-1"),  # aiomysql writes text as Latin 1
-            ssl=self._context,
+            ssl=self._tls(),
         )
         try:
             with _told():
                 await connection.ping()  # which connects
             check_version(connection.get_server_info())
-            for text in settings.session:
-                await self.run(connection, Statement(text), deadline)
-            connection.most = most_in(await self.run(connection, MOST, deadline))
+            if not settings.socket:
+                keep_alive(connection.endpoint)
+            steps = made_ours(patience := patience_for(settings.patience, deadline))
+            reply: Reply = None
+            try:
+                while True:
+                    reply = await self.run(connection, steps.send(reply), deadline)
+            except StopIteration as done:
+                connection.most, connection.patience = done.value, patience
         except BaseException:
             connection.discard()
             raise
         return connection
 
-    async def run(self, connection: AsyncConnection, statement: Statement, _deadline: float, /) -> Reply:
+    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float, /) -> Reply:
         text = rendered(statement)
         check_length(text, connection.most)
+        _left_until(deadline)
         try:
             with connection.exchange():
                 async with connection.cursor(QuietCursor) as cursor:
@@ -313,14 +349,17 @@ class AioMySQLClient:
             return nothing_for(statement)
         return reply_of(statement, cursor, rows)
 
-    def is_clean(self, connection: AsyncConnection, /) -> bool:
-        return connection.is_clean
 
-    def is_alive(self, connection: AsyncConnection, /) -> bool:
-        return connection.is_alive
+def _left_until(deadline: float) -> float:
+    """Return the seconds that are left.
 
-    def close(self, connection: AsyncConnection, /) -> None:
-        connection.discard()
+    Raises:
+        TimeoutError: None are.
+    """
+    left = deadline - time.monotonic()
+    if left < _LEAST:
+        raise TimeoutError("there was no time left to ask the server")
+    return left
 
 
 @contextlib.contextmanager

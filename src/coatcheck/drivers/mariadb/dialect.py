@@ -22,7 +22,7 @@ try:
 except ImportError:
     MySQLdbError = PyMySQLError
 
-__all__ = ["LOST", "NAME", "REFUSED", "MariaDBDialect", "MySQLdbError", "TooLong", "number_of"]
+__all__ = ["LOST", "NAME", "REFUSED", "MariaDBDialect", "MySQLdbError", "TooLong", "Unsuited", "number_of"]
 
 NAME: Final = "mariadb"
 
@@ -103,7 +103,10 @@ LOST: Final = frozenset({
 """The numbers of errors that end a connection."""
 
 _CLASH: Final = frozenset({1020, 1213})
+_READ_ONLY: Final = frozenset({1047, 1290, 1792, 1836})
+"""Who says so is no primary: a replica, a node of Galera's outside its cluster, a server that may only be read."""
 _TOO_LONG: Final = 1153
+_WRONG_VALUE: Final = 1231
 _MISSING: Final = frozenset({1054, 1146})
 
 REFUSED: Final = frozenset({1062, 1264, 1690})
@@ -117,6 +120,7 @@ _SAID: Final = {
     1044: "the user may not use this database: GRANT ALL on it",
     1045: "the server does not let this user in: check user, password and tls= in the URL",
     1046: "no database is selected: name one in the URL",
+    1047: "the server belongs to no cluster at the moment, and takes no statements",
     1049: "there is no such database: create it, or name another in the URL",
     1053: "the server is shutting down",
     1054: "a column is missing: the session tables are those of another version of coatcheck",
@@ -163,6 +167,23 @@ class TooLong(OperationalError):
             _TOO_LONG,
             f"the change takes a statement of {length} bytes, in which values have twice their size, and the server's"
             f" max_allowed_packet is {most}: raise it, or lower Policy(max_value_bytes=)",
+        )
+
+
+class Unsuited(OperationalError):
+    """A server that does not keep to what a connection was set to.
+
+    Args:
+        name: The setting.
+        found: What it is.
+        needed: What it has to be.
+    """
+
+    def __init__(self, name: str, found: str, needed: str) -> None:
+        super().__init__(
+            _WRONG_VALUE,
+            f"{name} is {found} on a connection that was just set to {needed}, so that writes could be lost: see what"
+            " is between this program and the server",
         )
 
 
@@ -241,10 +262,12 @@ class MariaDBDialect(Dialect):
             return Trouble.LOST
         if number in _CLASH:
             return Trouble.CLASH
+        if number in _READ_ONLY:
+            return Trouble.READ_ONLY
         return Trouble.MISSING if number in _MISSING else Trouble.OTHER
 
     def said(self, error: Exception) -> str:
-        if isinstance(error, TooLong):
+        if isinstance(error, (TooLong, Unsuited)):
             return str(error.args[1])
         number = number_of(error)
         if number is None:

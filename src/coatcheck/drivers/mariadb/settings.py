@@ -24,9 +24,6 @@ _MAX_CONNECTIONS: Final = 10
 # FOUND_ROWS: an UPDATE counts the rows that it found. Without it one that changes nothing looks as if the row was gone.
 _FOUND_ROWS: Final = 2
 
-# What the server may be set to would cut an answer short, or refuse a query that looks large
-_ALL_ROWS: Final = "sql_select_limit = 18446744073709551615, sql_big_selects = 1"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -128,20 +125,12 @@ class Settings:
             **where,
             "user": self.user,
             "charset": "utf8mb4",
-            "autocommit": True,
+            "autocommit": None,  # which the server is told by statement, and not asked to believe
             "client_flag": _FOUND_ROWS,
             "program_name": "coatcheck",
         }
 
     @property
-    def session(self) -> tuple[str, ...]:
-        """The statements that make a new connection ours, whatever the server's own settings are."""
-        # Less than the time that we wait for an answer: a lock in the way is then told by the server, which undoes what
-        # was begun, and is no answer that did not come.
-        patience = max(1, math.ceil(self.timeout) - 1)
-        return (
-            f"SET sql_mode = 'STRICT_ALL_TABLES', innodb_lock_wait_timeout = {patience}, {_ALL_ROWS}",
-            # Under REPEATABLE READ the gaps between rows are locked too, and sessions that have nothing to do with each
-            # other run into deadlocks.
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        )
+    def patience(self) -> int:
+        """The seconds for which the server may wait for a lock: MySQL looks at its clock once a second."""
+        return max(1, math.ceil(self.timeout) - 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import select
+import socket
 import time
 from asyncio import CancelledError
 from collections.abc import Generator, Mapping
@@ -21,6 +22,8 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
+from coatcheck.drivers._lifetimes import KEEPALIVE
+from coatcheck.drivers.postgresql.fast import PATIENCE, with_limit
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
@@ -33,7 +36,17 @@ _SHORTEST: Final = 2  # seconds: psycopg waits no shorter for a connection
 _OFTEN: Final = 5
 """How often a statement is sent before it is prepared."""
 
-_WHO: Final = Statement("SELECT pg_backend_pid()", (), Wants.ROWS)
+# A pool in between, such as PgBouncer in transaction mode, gives each transaction another connection. There statements
+# must not be prepared, and nothing must be set that would stay for the next client. It can be told by the number of the
+# server's process: the one that a pool names when a client connects, to be cancelled by, is its own invention.
+_WHO: Final = """
+    SELECT pg_backend_pid(), (
+        SELECT count(set_config(name, value, FALSE))
+        FROM (VALUES ('statement_timeout', %s), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', %s),
+              ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),
+              ('default_transaction_deferrable', 'off')) AS ours (name, value)
+        WHERE pg_backend_pid() = %s AND current_setting(name, TRUE) IS NOT NULL)"""
+
 _ADAPTERS: Final = AdaptersMap(psycopg.adapters)  # as they are now: what an application registers later is not for us
 
 Parameters = Mapping[str, Any]
@@ -54,11 +67,14 @@ class Settings:
 
     def __init__(self, parameters: Parameters, timeout: float, hosts: int) -> None:
         self._hosts: Final = max(1, hosts)
+        self.patience: Final = timeout * PATIENCE
         self._parameters: Final = {
             **parameters,
             "client_encoding": "utf8",
             "tcp_user_timeout": max(1, int(timeout * 1000)),
-            "keepalives_idle": 30,
+            "keepalives_idle": KEEPALIVE[socket.TCP_KEEPIDLE],
+            "keepalives_interval": KEEPALIVE[socket.TCP_KEEPINTVL],
+            "keepalives_count": KEEPALIVE[socket.TCP_KEEPCNT],
             "autocommit": True,
             "prepare_threshold": None,  # until it is known who is at the other end
         }
@@ -78,13 +94,17 @@ _limits: Final[ContextVar[tuple[float, float]]] = ContextVar("_limits", default=
 
 
 def _bounded(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
-    """Do *work*, which waits for a socket, and give up at the moment *until*."""
+    """Do *work*, which waits for a socket, and give up at the moment *until*; what has arrived by then is read."""
+    late = math.inf
     try:
         wanted = next(work)
         while True:
             ready = yield wanted
-            if time.monotonic() >= until:
-                raise TimedOut("the server did not answer in time")
+            now = time.monotonic()
+            if now >= until:
+                late = min(late, now)
+                if not ready or now - late > _INTERVAL:
+                    raise TimedOut("the server did not answer in time")
             wanted = work.send(ready)
     except StopIteration as done:
         answer: T = done.value
@@ -119,8 +139,16 @@ class _Hasty(psycopg.BaseConnection[Any]):
 
 
 class Connection(_Hasty, psycopg.Connection[Any]):
-    """A connection that waits until its `deadline`."""
+    """A connection that waits until its `deadline`.
 
+    Attributes:
+        is_direct: True where the server itself is at the other end.
+        patience: The seconds that the server may take for a statement of the transaction that is open.
+        deadline: When to give up, by the monotonic clock.
+    """
+
+    is_direct = False
+    patience = 0.0
     deadline = math.inf
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
@@ -130,7 +158,10 @@ class Connection(_Hasty, psycopg.Connection[Any]):
 
 
 class AsyncConnection(_Hasty, psycopg.AsyncConnection[Any]):
-    """A connection that is closed when the task that waits on it is cancelled."""
+    """A connection that is closed when the task that waits on it is cancelled; see `Connection`."""
+
+    is_direct = False
+    patience = 0.0
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Wait for an answer."""
@@ -141,22 +172,45 @@ class AsyncConnection(_Hasty, psycopg.AsyncConnection[Any]):
             raise
 
 
-def _prepare_where_possible(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reply: Reply) -> None:
-    """Have statements prepared if the server itself is at the other end, which saves it most of its work.
-
-    A pool in between, such as PgBouncer in transaction mode, gives each transaction another connection, where what was
-    prepared is not known, or is another's of the same name. It can be told by the number of the server's process: the
-    one that a pool names when a client connects, to be cancelled by, is its own invention.
-    """
-    if isinstance(reply, list) and reply[0][0] == connection.pgconn.backend_pid:
-        connection.prepare_threshold = _OFTEN
-
-
 class _Manners:
     """What can be said of a connection without I/O."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
+
+    def _who(self, connection: Connection | AsyncConnection) -> Statement:
+        """Return what asks who is at the other end, and sets what can be set there."""
+        limit = _milliseconds(self._settings.patience)
+        return Statement(_WHO, (limit, limit, connection.pgconn.backend_pid), Wants.ROWS)
+
+    def _meet(self, connection: Connection | AsyncConnection, reply: Reply) -> None:
+        """Have statements prepared if the server itself answered, which saves it most of its work."""
+        if isinstance(reply, list) and reply[0][0] == connection.pgconn.backend_pid:
+            connection.is_direct, connection.prepare_threshold = True, _OFTEN
+
+    def limit(self, connection: Connection | AsyncConnection, deadline: float) -> Statement | None:
+        """See `coatcheck.drivers.sql.pool.Client`. Outside a transaction a statement has its own limit."""
+        if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
+            connection.patience = self._settings.patience  # which a transaction begins with
+            return None
+        left = deadline - time.monotonic()
+        if left > connection.patience:
+            return None
+        connection.patience = left * PATIENCE
+        return Statement(f"SET LOCAL statement_timeout = {_milliseconds(connection.patience)}")
+
+    def patience(self, connection: Connection | AsyncConnection, *, is_inside: bool) -> float:
+        """See `coatcheck.drivers.sql.pool.Client`."""
+        if is_inside:
+            return connection.patience
+        return self._settings.patience if connection.is_direct else math.inf
+
+    def _text(self, statement: Statement, deadline: float) -> str:
+        """Return the text of a statement, with the limit in it brought down to what is left."""
+        left = deadline - time.monotonic()
+        if not statement.alone or left > self._settings.patience:
+            return statement.text
+        return with_limit(statement.text, _milliseconds(left * PATIENCE))
 
     def is_clean(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
         """Tell whether it is open and idle."""
@@ -175,6 +229,10 @@ class _Manners:
     def close(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
         """Close it at once."""
         connection.pgconn.finish()
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, int(seconds * 1000)))
 
 
 def _how(statement: Statement) -> dict[str, bool | None]:
@@ -208,7 +266,7 @@ class Client(_Manners):
         finally:
             _limits.reset(before)
         try:
-            _prepare_where_possible(connection, self.run(connection, _WHO, deadline))
+            self._meet(connection, self.run(connection, self._who(connection), deadline))
         except BaseException:
             self.close(connection)
             raise
@@ -218,11 +276,7 @@ class Client(_Manners):
         """See `coatcheck.drivers.sql.pool.Client`."""
         connection.deadline = deadline
         cursor = connection.cursor()
-        try:
-            cursor.execute(statement.text, statement.parameters or None, **_how(statement))
-        except psycopg.errors.ReadOnlySqlTransaction:
-            connection.close()  # the next one may lead to the primary
-            raise
+        cursor.execute(self._text(statement, deadline), statement.parameters or None, **_how(statement))
         return _reply(cursor, statement)
 
 
@@ -237,20 +291,18 @@ class AsyncClient(_Manners):
         finally:
             _limits.reset(before)
         try:
-            _prepare_where_possible(connection, await self.run(connection, _WHO, deadline))
+            self._meet(connection, await self.run(connection, self._who(connection), deadline))
         except BaseException:
             self.close(connection)
             raise
         return connection
 
-    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:  # noqa: ARG002 (its caller bounds the time)
+    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:
         """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        if time.monotonic() >= deadline:
+            raise TimedOut("there was no time left to ask the server")
         cursor = connection.cursor()
-        try:
-            await cursor.execute(statement.text, statement.parameters or None, **_how(statement))
-        except psycopg.errors.ReadOnlySqlTransaction:
-            await connection.close()  # the next one may lead to the primary
-            raise
+        await cursor.execute(self._text(statement, deadline), statement.parameters or None, **_how(statement))
         if statement.wants is Wants.COUNT:
             return cursor.rowcount
         return _answer(await cursor.fetchall(), statement)

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 import psycopg
 
-from coatcheck.drivers.postgresql.fast import Fast
+from coatcheck.drivers.postgresql.fast import PATIENCE, Fast
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
 from coatcheck.record import Delta
@@ -75,6 +75,7 @@ _DDL: Final = (
 )
 
 _CLASH: Final = ("40001", "40P01")  # serialization failure, deadlock
+_READ_ONLY: Final = "25006"
 _MISSING: Final = ("42P01", "42703", "3F000")  # no such table, column, schema
 _UNSURE: Final = (
     "08",
@@ -122,11 +123,11 @@ class PostgreSQL(Dialect):
     def __init__(self, prefix: str, timeout: float | None) -> None:
         super().__init__(prefix)
         # A little less than ours: the server can say that nothing was done, and we could not know.
-        limit = None if timeout is None else max(1, int(timeout * 800))
+        limit = None if timeout is None else max(1, int(timeout * PATIENCE * 1000))
         if limit is not None:
             # One message. A client that vanishes does not keep its locks, and one that gave up leaves nothing running.
             self.begin = Statement(
-                "BEGIN ISOLATION LEVEL READ COMMITTED;"
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0;"
                 f" SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
             )
         else:
@@ -183,6 +184,8 @@ class PostgreSQL(Dialect):
             return Trouble.LOST if is_lost else Trouble.OTHER
         if state in _CLASH:
             return Trouble.CLASH
+        if state == _READ_ONLY:
+            return Trouble.READ_ONLY
         if state in _MISSING:
             return Trouble.MISSING
         return Trouble.LOST if state.startswith(_UNSURE) else Trouble.OTHER

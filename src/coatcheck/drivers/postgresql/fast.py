@@ -14,6 +14,7 @@ client sets when it connects does not pass PgBouncer. So it sets its own limit, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
@@ -33,14 +34,18 @@ from coatcheck.record import (
     Put,
 )
 
-__all__ = ["Fast"]
+__all__ = ["PATIENCE", "Fast", "with_limit"]
 
 MOST: Final = 100
 """Values of one statement."""
 
+PATIENCE: Final = 0.8
+"""The part of the time that is left after which the server gives up: it can say that nothing was done, we could not."""
+
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
 _LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}/*limit*/"
 _LIMIT: Final = " AND set_config('lock_timeout', '{}', TRUE) <> ''"
+_LIMITED: Final = re.compile(r"(?<=set_config\('lock_timeout', ')\d+")
 # So does activity that is due to be recorded with a change. Where it is not, the session's row is left as it is, which
 # spares the server a new version of it and of the index by its end.
 _TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
@@ -63,6 +68,11 @@ _INCREMENT: Final = f"""{_ONE} {_KEY} DO UPDATE SET version = excluded.version, 
     WHERE v.version > 0 AND v.number BETWEEN %s AND %s RETURNING v.session, v.number"""
 
 
+def with_limit(text: str, milliseconds: str) -> str:
+    """Return a statement of `Fast` that waits for a lock no longer than that."""
+    return _LIMITED.sub(milliseconds, text)
+
+
 class Fast:
     """The statements for the tables of one prefix.
 
@@ -75,10 +85,10 @@ class Fast:
     def __init__(self, named: Callable[[str], str], limit: int | None) -> None:
         bound = "" if limit is None else _LIMIT.format(limit)
 
-        def with_limit(text: str) -> str:
+        def limited(text: str) -> str:
             return named(text.replace("/*limit*/", bound))
 
-        self._named: Final = with_limit
+        self._named: Final = limited
         self._touch: Final = self._named(_TOUCH)
         self._puts: Final = cache(self._puts_text)
         self._work: Final = cache(self._work_text)

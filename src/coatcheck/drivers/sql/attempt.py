@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
@@ -19,6 +20,9 @@ MOST_TRIES: Final = 12
 
 LONGEST_PAUSE: Final = 0.1
 FIRST_PAUSE: Final = 0.002
+
+SHORT_SILENCE: Final = 0.1
+"""The part of an operation's limit that has to go by without an answer before it says that the server is down."""
 
 
 class TablesMissing(Exception):
@@ -46,6 +50,7 @@ class Attempt:
         deadline: When it has to be over, by the monotonic clock.
         is_waiting: True while it waits for a connection to come free.
         is_reused: True while it uses a connection that was idle before.
+        is_inside: True while its transaction is open.
 
     Raises:
         DriverUnavailable: The server is known to be down.
@@ -61,23 +66,62 @@ class Attempt:
         self.deadline: Final = time.monotonic() + timeout
         self.is_waiting = True
         self.is_reused = False
+        self.is_inside = False
+        self._sent = self.deadline
         self._commits = False
         self._tries = 0
         self._was_lost = False
+        self._was_refused = False
+        self._waits = False  # for a lock, maybe
+        self._patience = 0.0
 
     def sends(self, statement: Statement) -> None:
-        """Note that *statement* is sent. From then on until `answered`, a write may be done unknown to us."""
+        """Record that *statement* is sent. From then on until `answered`, a write may be done unknown to us."""
         self._commits = statement.commits or statement.alone
+        self._waits = statement.alone or self.is_inside
+        self.is_inside = self.is_inside or statement is self._dialect.begin
+        self._sent = time.monotonic()
 
     def answered(self) -> None:
-        """Note that the answer to the last statement came."""
+        """Record that the answer to the last statement came."""
         self._commits = False
 
+    def check_over(self, *, is_clean: bool) -> None:
+        """Check that no transaction is open after a statement that commits.
+
+        Raises:
+            DriverUnavailable: One is, and what was written is not committed.
+        """
+        if not is_clean:
+            raise self._unavailable(
+                "the server left a transaction open after a statement that commits, and nothing was written: see which"
+                " setting or which proxy turns autocommit off on its connections"
+            )
+
+    def failed_with(self, patience: float) -> None:
+        """Record that the last statement failed, on a connection whose server waits *patience* seconds for a lock."""
+        self._patience = patience
+
     def begins(self) -> None:
-        """Note that everything is done from the beginning."""
+        """Record that everything is done from the beginning."""
         self._commits = False
         self.is_waiting = True
         self.is_reused = False
+        self.is_inside = False
+        self._waits = False
+
+    def entered(self) -> None:
+        """Record that a place in the pool is free: from now on the server is asked, to open a connection at first."""
+        self.is_waiting = False
+        self._sent = time.monotonic()
+
+    def casts_doubt(self, error: BaseException) -> bool:
+        """Check whether the other connections may be as useless as the one on which *error* came."""
+        if isinstance(error, asyncio.CancelledError):  # by the limit, or by somebody else
+            return time.monotonic() >= self.deadline
+        return isinstance(error, (OSError, *self._dialect.errors)) and (
+            trouble_of(error, self._dialect) in {Trouble.LOST, Trouble.READ_ONLY}
+        )
 
     def failed(self, error: Exception) -> float:
         """Give the seconds after which to try once more, or raise what the caller is to see.
@@ -103,18 +147,33 @@ class Attempt:
         said = self._said(error)
         if trouble is Trouble.CLASH:
             return self._pause(error, said)
+        if trouble is Trouble.READ_ONLY and not self._was_refused:
+            self._was_refused = (
+                True  # nothing is done, and a new connection may lead to the server that is the primary now
+            )
+            return 0.0
         if trouble is Trouble.LOST:
-            is_late = isinstance(error, TimeoutError) or time.monotonic() >= self.deadline
-            if self.is_reused and not (self._commits or self._was_lost or is_late):
-                self._was_lost = True  # an idle connection that the server had closed; nothing is done yet
-                return 0.0
-            self._breaker.failed()
-            if is_late:
-                said = f"no answer from {self._place} within {self._timeout:g} s"
-            elif isinstance(error, self._dialect.errors):
-                said = f"{self._place}: {said}"
-            raise self._unavailable(said, outcome_unknown=self._commits) from error
+            return self._lost(error, said)
         raise self._unavailable(said) from error
+
+    def _lost(self, error: Exception, said: str) -> float:
+        is_late = isinstance(error, TimeoutError) or time.monotonic() >= self.deadline
+        if self.is_reused and not (self._commits or self._was_lost or is_late):
+            self._was_lost = True  # an idle connection that the server had closed; nothing is done yet
+            return 0.0
+        # An old connection that is lost says nothing of the server: the next one is opened anew, and does.
+        if not self.is_reused and not (is_late and self._is_quiet_for_a_reason()):
+            self._breaker.failed()
+        if is_late:
+            said = f"no answer from {self._place} within {self._timeout:g} s"
+        elif isinstance(error, self._dialect.errors):
+            said = f"{self._place}: {said}"
+        raise self._unavailable(said, outcome_unknown=self._commits) from error
+
+    def _is_quiet_for_a_reason(self) -> bool:
+        """Check whether the server was silent for less time than it waits for a lock, or had none to answer in."""
+        silence = time.monotonic() - self._sent
+        return silence < self._timeout * SHORT_SILENCE + (self._patience if self._waits else 0.0)
 
     def _pause(self, error: Exception, said: str) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._tries)

@@ -35,6 +35,9 @@ class Trouble(Enum):
 
     LOST = "the server cannot be reached, gave no answer in time, or ended the connection: the outcome is unknown"
     CLASH = "our transaction was chosen to give way to another and is undone: it may be begun anew"
+    READ_ONLY = (
+        "the server takes no writes, for it is not the primary: nothing was done, and another server may take them"
+    )
     MISSING = "a table or a column is not there"
     OTHER = "the server refused, and nothing was done"
 

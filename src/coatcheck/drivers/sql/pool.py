@@ -14,17 +14,16 @@ import threading
 import time
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from coatcheck.drivers import _lifetimes
 from coatcheck.drivers.sql.statement import Reply, Statement
 
-__all__ = ["AsyncClient", "AsyncPool", "AsyncPools", "Client", "Pool", "PoolBusy", "Pools"]
+__all__ = ["AsyncClient", "AsyncPool", "AsyncPools", "Client", "Held", "Pool", "PoolBusy", "Pools"]
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
-
-LONGEST_IDLE: Final = 240.0
-"""Seconds after which an idle connection is not used again: firewalls forget idle ones, the strictest after 300."""
 
 _forks = 0  # counts the forks behind this process, since the number of a process may come again
 _inherited: list[object] = []  # connections of a parent process: kept so that nothing finalizes them
@@ -60,6 +59,17 @@ class _Manners(Protocol[C_contra]):
     def close(self, connection: C_contra, /) -> None:
         """Close it at once, whatever state it is in, without waiting for the server. It raises nothing."""
 
+    def limit(self, connection: C_contra, deadline: float, /) -> Statement | None:
+        """Return what has to be sent first for the server to give up waiting for a lock before *deadline*, or None."""
+
+    def patience(self, connection: C_contra, /, *, is_inside: bool) -> float:
+        """Return the seconds after which the server gives up waiting for a lock: until then silence may mean that.
+
+        Args:
+            connection: A connection, in whatever state.
+            is_inside: True inside a transaction, False for a statement that stands alone.
+        """
+
 
 class Client(_Manners[C], Protocol[C]):
     """A synchronous client library."""
@@ -81,34 +91,67 @@ class AsyncClient(_Manners[C], Protocol[C]):
         """Have one statement done."""
 
 
+@dataclass(slots=True)
+class Held(Generic[C]):
+    """A connection of a pool's.
+
+    Attributes:
+        connection: The connection.
+        opened: When it was opened, by the monotonic clock.
+        trust: The pool's `trust` at that moment.
+        since: When it last came back, or 0 where it is used for the first time.
+    """
+
+    connection: C
+    opened: float
+    trust: int
+    since: float = 0.0
+
+
 class _Idle(Generic[C]):
-    """The connections that nobody uses, the last one used first."""
+    """The connections that nobody uses, the last one used first.
+
+    Attributes:
+        trust: How often all connections were given up. One that was opened before the last time is not used again.
+    """
 
     def __init__(self, client: _Manners[C]) -> None:
         self._client: Final = client
-        self._idle: Final[deque[tuple[C, float]]] = deque()
+        self._idle: Final[deque[Held[C]]] = deque()
         self._is_closed = False
+        self.trust = 0
         weakref.finalize(self, _finalized, client, self._idle, _home())
 
-    def pop(self) -> C | None:
-        """Give an idle connection that seems good, or None."""
+    def _pop(self) -> Held[C] | None:
+        """Return an idle connection that seems good, or None."""
         while self._idle:
             try:
-                connection, since = self._idle.pop()
+                held = self._idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            if time.monotonic() - since < LONGEST_IDLE and self._client.is_alive(connection):
-                return connection
-            self._client.close(connection)
+            is_worn = _lifetimes.is_worn(held.opened, held.since, time.monotonic())
+            if held.trust == self.trust and not is_worn and self._client.is_alive(held.connection):
+                return held
+            self._client.close(held.connection)
         return None
 
-    def push(self, connection: C) -> None:
+    def push(self, held: Held[C]) -> None:
         """Take a connection back, or close it unless it is clean."""
-        if self._client.is_clean(connection):
-            self._idle.append((connection, time.monotonic()))
+        if held.trust == self.trust and self._client.is_clean(held.connection):
+            held.since = time.monotonic()
+            self._idle.append(held)
         else:
-            self._client.close(connection)
+            self._client.close(held.connection)
         if self._is_closed:
+            _close_all(self._client, self._idle)
+
+    def distrust(self, held: Held[C]) -> None:
+        """Give up all connections as old as *held*: the idle ones now, others when they come back.
+
+        What this one met, each of them would meet, one request after the other.
+        """
+        if held.trust == self.trust:
+            self.trust += 1
             _close_all(self._client, self._idle)
 
     def close(self) -> None:
@@ -117,13 +160,13 @@ class _Idle(Generic[C]):
         _close_all(self._client, self._idle)
 
 
-def _close_all(client: _Manners[C], idle: deque[tuple[C, float]]) -> None:
+def _close_all(client: _Manners[C], idle: deque[Held[C]]) -> None:
     with contextlib.suppress(IndexError):
         while True:
-            client.close(idle.pop()[0])
+            client.close(idle.pop().connection)
 
 
-def _finalized(client: _Manners[C], idle: deque[tuple[C, float]], home: tuple[int, int]) -> None:
+def _finalized(client: _Manners[C], idle: deque[Held[C]], home: tuple[int, int]) -> None:
     if home == _home():
         _close_all(client, idle)
     else:
@@ -140,6 +183,7 @@ class Pool(_Idle[C]):
 
     def __init__(self, client: Client[C], most: int) -> None:
         super().__init__(client)
+        self._opens: Final = client.connect
         self._free: Final = threading.Semaphore(most)
 
     def enter(self, deadline: float) -> None:
@@ -155,12 +199,21 @@ class Pool(_Idle[C]):
         """Let another one use a connection."""
         self._free.release()
 
+    def get(self, deadline: float) -> Held[C]:
+        """Return an idle connection or a new one; `push` has to follow."""
+        held = self._pop()
+        if held is None:
+            trust, now = self.trust, time.monotonic()
+            held = Held(self._opens(deadline), now, trust)
+        return held
+
 
 class AsyncPool(_Idle[C]):
     """The connections of one event loop. It must not lead to the loop, or the loop would never be collected."""
 
     def __init__(self, client: AsyncClient[C], most: int) -> None:
         super().__init__(client)
+        self._opens: Final = client.connect
         self._free = most
         self._waiting: Final[deque[asyncio.Future[None]]] = deque()
 
@@ -186,6 +239,14 @@ class AsyncPool(_Idle[C]):
                 turn.set_result(None)
                 return
         self._free += 1
+
+    async def get(self, deadline: float) -> Held[C]:
+        """Return an idle connection or a new one; `push` has to follow."""
+        held = self._pop()
+        if held is None:
+            trust, now = self.trust, time.monotonic()
+            held = Held(await self._opens(deadline), now, trust)
+        return held
 
 
 class Pools(Generic[C]):

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
@@ -44,6 +44,10 @@ CAPABILITIES: Final = frozenset(
         Capability.BORROWED_CONNECTION,
     }
 )
+
+
+HANDING_OUT: Final = 0.01
+"""Seconds for an event loop to hand out what has arrived."""
 
 
 def check_bounds(timeout: float, max_connections: int) -> None:
@@ -122,17 +126,19 @@ class SQLDriver(SteppedDriver, Generic[C]):
         pool = self._pools.here()
         pool.enter(attempt.deadline)
         try:
-            attempt.is_waiting = False
-            connection = pool.pop()
-            attempt.is_reused = connection is not None
-            if connection is None:
-                connection = self._client.connect(attempt.deadline)
+            attempt.entered()
+            held = pool.get(attempt.deadline)
+            attempt.is_reused = held.since > 0
             try:
                 if not self._was_reached:
-                    self._look_at(connection, attempt)
-                return self._drive(connection, in_transaction(begin(), self._dialect.begin), attempt)
+                    self._look_at(held.connection, attempt)
+                return self._drive(held.connection, in_transaction(begin(), self._dialect.begin), attempt)
+            except BaseException as error:
+                if attempt.casts_doubt(error):
+                    pool.distrust(held)
+                raise
             finally:
-                pool.push(connection)
+                pool.push(held)
         finally:
             pool.leave()
 
@@ -142,18 +148,24 @@ class SQLDriver(SteppedDriver, Generic[C]):
         self._was_reached = True
 
     def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
-        run, deadline = self._client.run, attempt.deadline
+        run, limit, deadline = self._client.run, self._client.limit, attempt.deadline
         reply: Reply = None
         try:
             while True:
                 statement = steps.send(reply)
+                first = limit(connection, deadline)
+                if first is not None:
+                    run(connection, first, deadline)
                 attempt.sends(statement)
                 reply = run(connection, statement, deadline)
                 attempt.answered()
+                if statement.alone or statement.commits:
+                    attempt.check_over(is_clean=self._client.is_clean(connection))
         except StopIteration as done:
             answer: T = done.value
             return answer
         except BaseException as error:
+            attempt.failed_with(self._client.patience(connection, is_inside=attempt.is_inside))
             if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
                     run(connection, ROLLBACK, deadline)
@@ -167,6 +179,26 @@ class SQLDriver(SteppedDriver, Generic[C]):
     def close(self) -> None:
         """Close the connections of this process: idle ones now, others when they come back. It may be used again."""
         self._pools.close()
+
+
+class _Bound:
+    """Cancels what is not done at *deadline*, after a loop that was held up has handed out what arrived by then."""
+
+    def __init__(self, deadline: float) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._deadline: Final = deadline
+        self._timeout: Final = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._due = self._loop.call_later(max(0.0, self._deadline - time.monotonic()), self._is_due)
+
+    def _is_due(self) -> None:
+        self._timeout.reschedule(self._loop.time() + HANDING_OUT)
+
+    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 (passed on)
+        self._due.cancel()
+        await self._timeout.__aexit__(*error)
 
 
 class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
@@ -194,7 +226,7 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
             attempt.begins()
             try:
                 # One bound around everything. What it cancels is closed by the pool, and never waited for.
-                async with asyncio.timeout(max(0.0, attempt.deadline - time.monotonic())):
+                async with _Bound(attempt.deadline):
                     answer = await self._attempt(attempt, begin)
             except self._failures as error:
                 try:
@@ -212,17 +244,19 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
         pool = self._pools.here()
         await pool.enter()
         try:
-            attempt.is_waiting = False
-            connection = pool.pop()
-            attempt.is_reused = connection is not None
-            if connection is None:
-                connection = await self._client.connect(attempt.deadline)
+            attempt.entered()
+            held = await pool.get(attempt.deadline)
+            attempt.is_reused = held.since > 0
             try:
                 if not self._was_reached:
-                    await self._look_at(connection, attempt)
-                return await self._drive(connection, in_transaction(begin(), self._dialect.begin), attempt)
+                    await self._look_at(held.connection, attempt)
+                return await self._drive(held.connection, in_transaction(begin(), self._dialect.begin), attempt)
+            except BaseException as error:
+                if attempt.casts_doubt(error):
+                    pool.distrust(held)
+                raise
             finally:
-                pool.push(connection)
+                pool.push(held)
         finally:
             pool.leave()
 
@@ -232,18 +266,24 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
         self._was_reached = True
 
     async def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
-        run, deadline = self._client.run, attempt.deadline
+        run, limit, deadline = self._client.run, self._client.limit, attempt.deadline
         reply: Reply = None
         try:
             while True:
                 statement = steps.send(reply)
+                first = limit(connection, deadline)
+                if first is not None:
+                    await run(connection, first, deadline)
                 attempt.sends(statement)
                 reply = await run(connection, statement, deadline)
                 attempt.answered()
+                if statement.alone or statement.commits:
+                    attempt.check_over(is_clean=self._client.is_clean(connection))
         except StopIteration as done:
             answer: T = done.value
             return answer
         except BaseException as error:
+            attempt.failed_with(self._client.patience(connection, is_inside=attempt.is_inside))
             if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
                     await run(connection, ROLLBACK, deadline)

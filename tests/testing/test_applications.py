@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from coatcheck import Policy, SessionManager
+from coatcheck import AsyncSessionManager, Policy, SessionManager
 from coatcheck.cookie import Channel
 from coatcheck.drivers.base import Driver
-from coatcheck.testing import Clock, FaultyDriver, Interleaving, SessionCookie, signed_in
+from coatcheck.testing import Clock, DriverContract, FaultyDriver, Interleaving, SessionCookie, signed_in
 from coatcheck.testing.helpers import START
 
 Build = Callable[..., Any]
@@ -82,11 +83,71 @@ def test_time_travel_ends_a_session_at_the_very_moment(storage: Driver) -> None:
     assert manager.open([cookie.header]).user is None
 
 
-def test_only_who_asks_for_the_kit_imports_pytest_and_hypothesis() -> None:
-    program = (
-        "import sys, coatcheck, coatcheck.wsgi, coatcheck.drivers.memory, coatcheck.drivers.sqlite\n"
-        "assert not {'pytest', 'hypothesis'} & set(sys.modules)\n"
-        "import coatcheck.testing\n"
-        "assert 'hypothesis' not in sys.modules, 'slow to import, and only for the sequences'\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+HELPERS = """
+import asyncio, sys
+sys.modules["pytest"] = sys.modules["hypothesis"] = None  # as where they are not installed
+import coatcheck, coatcheck.wsgi, coatcheck.drivers.memory, coatcheck.drivers.sqlite
+from coatcheck.testing import (
+    AsyncFaultyDriver, Blocking, Clock, FaultyDriver, Interleaving, digest, make_record, sid, signed_in, successor
+)
+clock = Clock()
+storage = Interleaving(FaultyDriver(coatcheck.open("memory:")))
+manager = coatcheck.SessionManager(storage, clock=clock)
+assert manager.open([signed_in(manager, "ada").header]).user == "ada"
+manager = coatcheck.AsyncSessionManager(AsyncFaultyDriver(coatcheck.open_async("memory:")))
+assert asyncio.run(signed_in(manager, "ada")).name == "__Host-sid"
+try:
+    from coatcheck.testing import DriverContract
+except coatcheck.MissingExtra as error:
+    assert "pip install 'coatcheck[testing]'" in str(error)
+else:
+    raise AssertionError
+try:
+    coatcheck.testing.nothing
+except AttributeError:
+    pass
+else:
+    raise AssertionError
+"""
+KIT = """
+import sys
+from coatcheck.testing import Clock, signed_in
+assert not {"pytest", "hypothesis"} & set(sys.modules)
+from coatcheck.testing import DriverContract
+import coatcheck.testing
+assert coatcheck.testing.DriverContract is DriverContract
+assert "pytest" in sys.modules
+assert "hypothesis" not in sys.modules, "slow to import, and only for the sequences"
+"""
+
+
+@pytest.mark.parametrize("program", [HELPERS, KIT], ids=["helpers", "kit"])
+def test_only_who_asks_for_the_kit_imports_pytest_and_hypothesis(program: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=300)
+
+
+def test_the_assertions_of_the_kit_explain_themselves() -> None:
+    """Pytest rewrites the modules of the kit though they are loaded late."""
+    from coatcheck.testing import contract_values  # noqa: PLC0415 (after the kit was asked for)
+
+    assert DriverContract
+    assert "@pytest_ar" in vars(contract_values)
+
+
+def test_an_asynchronous_manager_signs_a_client_in() -> None:
+    clock = Clock()
+    manager = AsyncSessionManager("memory:", Policy(insecure_http=True), clock=clock)
+
+    async def program() -> None:
+        cookie = await signed_in(manager, "ada", cart=["hat"], user="a value of that name")
+        session = await manager.open([cookie.header]).load()
+        assert (session.user, dict(session)) == ("ada", {"cart": ["hat"], "user": "a value of that name"})
+        assert [info.user for info in await manager.sessions_of("ada")] == ["ada"]
+        plain = await signed_in(manager, "ada", secure=False)
+        assert plain.name == "sid"
+        assert (await manager.open([plain.header], Channel.PLAIN).load()).user == "ada"
+        await asyncio.create_task(manager.revoke_user("eve"))
+        with pytest.raises(RuntimeError, match="'eve' was just revoked"):
+            await signed_in(manager, "eve")
+
+    asyncio.run(program())

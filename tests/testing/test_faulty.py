@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
-from coatcheck import DriverUnavailable, Kind, Policy, Session, SessionManager
+from coatcheck import AsyncSessionManager, DriverUnavailable, Kind, Policy, Session, SessionManager
+from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers.base import Driver
-from coatcheck.drivers.memory import MemoryDriver
+from coatcheck.drivers.memory import AsyncMemoryDriver, MemoryDriver
 from coatcheck.record import Delta, Missing, Record
-from coatcheck.testing import Clock, DriverContract, FaultyDriver, Interleaving, make_record, signed_in
+from coatcheck.testing import (
+    AsyncFaultyDriver,
+    Blocking,
+    Clock,
+    DriverContract,
+    FaultyDriver,
+    Interleaving,
+    make_record,
+    signed_in,
+)
 from coatcheck.testing.helpers import START, puts, started
 
+T = TypeVar("T")
 Build = Callable[..., Any]
 SHAPES = ["list", "generator", "write", "write and stream", "late", "unread"]
 WRITING: dict[str, Callable[[Driver, Record], object]] = {
@@ -43,19 +55,61 @@ class TestFaultless(DriverContract):
     concurrent = False
     sequences = 5
 
-    @pytest.fixture(params=[FaultyDriver, Interleaving])
-    def driver(self, request: pytest.FixtureRequest) -> Driver:
-        wrapped: Driver = request.param(MemoryDriver())
-        return wrapped
+    @pytest.fixture(params=["faulty", "faulty, asynchronous", "interleaving"])
+    def driver(self, request: pytest.FixtureRequest) -> Iterator[Driver]:
+        if request.param == "faulty, asynchronous":
+            driver: Driver = Blocking(AsyncFaultyDriver(AsyncMemoryDriver()))
+        else:
+            driver = (FaultyDriver if request.param == "faulty" else Interleaving)(MemoryDriver())
+        yield driver
+        driver.close()
+
+
+class Both:
+    """Storage that fails, for programs of one kind: sync or async.
+
+    Attributes:
+        faults: What says what fails.
+        driver: How a test calls it.
+    """
+
+    def __init__(self, storage: Driver, *, asynchronous: bool, clock: Clock) -> None:
+        self.faults: FaultyDriver | AsyncFaultyDriver
+        self.driver: Driver
+        if asynchronous:
+            self.faults = AsyncFaultyDriver(OnThisThread(storage), sleep=clock.advance)
+            self.driver = Blocking(self.faults)
+        else:
+            self.driver = self.faults = FaultyDriver(storage, sleep=clock.advance)
+
+
+class OnThisThread(AsyncFace):
+    """The asynchronous face of any driver."""
+
+    name = "under test"
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        vars(self).update(capabilities=driver.capabilities)
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+        return call()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def both(request: pytest.FixtureRequest, storage: Driver) -> Iterator[Both]:
+    made = Both(storage, asynchronous=request.param, clock=Clock())
+    yield made
+    if request.param:
+        made.driver.close()
 
 
 @pytest.mark.parametrize("operation", [*WRITING, *READING])
-def test_a_call_that_fails_does_nothing(storage: Driver, operation: str) -> None:
+def test_a_call_that_fails_does_nothing(both: Both, storage: Driver, operation: str) -> None:
     record = started(storage, user="ada")
-    faulty = FaultyDriver(storage)
-    faulty.fail(operation)
+    both.faults.fail(operation)
     with pytest.raises(DriverUnavailable) as caught:
-        {**WRITING, **READING}[operation](faulty, record)
+        {**WRITING, **READING}[operation](both.driver, record)
     assert caught.value.operation == operation
     assert not caught.value.outcome_unknown
     assert isinstance(caught.value.__cause__, ConnectionError)
@@ -63,43 +117,73 @@ def test_a_call_that_fails_does_nothing(storage: Driver, operation: str) -> None
 
 
 @pytest.mark.parametrize("operation", [*WRITING, *READING])
-def test_only_of_a_write_whose_reply_is_lost_the_outcome_is_unknown(storage: Driver, operation: str) -> None:
+def test_only_of_a_write_whose_reply_is_lost_the_outcome_is_unknown(
+    both: Both, storage: Driver, operation: str
+) -> None:
     record = started(storage, user="ada")
-    faulty = FaultyDriver(storage)
-    faulty.lose_reply(operation, times=1)
+    both.faults.lose_reply(operation, times=1)
     with pytest.raises(DriverUnavailable) as caught:
-        {**WRITING, **READING}[operation](faulty, record)
+        {**WRITING, **READING}[operation](both.driver, record)
     assert caught.value.outcome_unknown is (operation in WRITING)
     if operation in ("revoke", "revoke_user", "rotate"):
         assert isinstance(storage.load(record.digest, START), Missing)
-    faulty.load(record.digest, START) if operation != "tear_down" else None
+    both.driver.load(record.digest, START) if operation != "tear_down" else None
 
 
-def test_chosen_calls_suffer_and_the_others_do_not() -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_chosen_calls_suffer_and_the_others_do_not(*, asynchronous: bool) -> None:
     clock = Clock()
-    faulty = FaultyDriver(MemoryDriver(), sleep=clock.advance)
-    record = started(faulty)
+    both = Both(MemoryDriver(), asynchronous=asynchronous, clock=clock)
+    faulty, driver = both.faults, both.driver
+    record = started(driver)
     faulty.fail("commit", skip=1, times=2)
     faulty.delay("load", "commit", seconds=3)
     outcomes = []
     for _ in range(4):
         try:
-            faulty.commit(record.digest, puts({("", "a"): b"x"}), START)
+            driver.commit(record.digest, puts({("", "a"): b"x"}), START)
             outcomes.append("done")
         except DriverUnavailable:
             outcomes.append("failed")
     assert outcomes == ["done", "failed", "failed", "done"]
     assert clock.now == START + 12
     faulty.heal()
-    faulty.load(record.digest, START)
+    driver.load(record.digest, START)
     assert clock.now == START + 12
     assert faulty.calls == ["create", "load", *["commit"] * 4, "load"]
+    if asynchronous:
+        driver.close()
 
 
 def test_an_operation_that_is_not_there_is_refused() -> None:
     for names in ((), ("comit",)):
         with pytest.raises(ValueError, match="operations of a driver: commit, create"):
             FaultyDriver(MemoryDriver()).fail(*names)
+        with pytest.raises(ValueError, match="operations of a driver: commit, create"):
+            AsyncFaultyDriver(AsyncMemoryDriver()).lose_reply(*names)
+
+
+def test_an_asynchronous_session_on_storage_that_fails() -> None:
+    storage = AsyncFaultyDriver(AsyncMemoryDriver())
+    manager = AsyncSessionManager(storage)
+
+    async def program() -> None:
+        cookie = await signed_in(manager, "ada", visits=1)
+        storage.lose_reply("commit", times=1)
+        storage.delay("load", seconds=0.001)
+        session = await manager.open([cookie.header]).load()
+        session.increment("visits")
+        with pytest.raises(DriverUnavailable) as caught:
+            await manager.save(session)
+        assert caught.value.outcome_unknown
+        assert (await manager.open([cookie.header]).load())["visits"] == 2
+        storage.fail("load")
+        with pytest.raises(DriverUnavailable):
+            await manager.open([cookie.header]).load()
+        assert storage.calls == ["create", "load", "commit", "load", "load"]
+        await manager.close()
+
+    asyncio.run(program())
 
 
 # -- a session on it

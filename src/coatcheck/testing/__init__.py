@@ -12,36 +12,29 @@
         def reopen(self, driver):  # optional: another handle on the same storage
             return MyDriver(driver.folder)
 
-Each test is named after its rule in `coatcheck.drivers.base` and takes nothing but `driver`, on empty storage. It needs
-pytest and Hypothesis, which come with ``pip install 'coatcheck[testing]'``.
+Each test is named after its rule in `coatcheck.drivers.base` and takes nothing but `driver`, on empty storage.
+`DriverContract` needs pytest and Hypothesis, which come with ``pip install 'coatcheck[testing]'``; nothing else does.
 
 For the tests of programs that use sessions: `Clock`, a clock that tests move; `signed_in`, a client that is logged in;
-`FaultyDriver`, storage that fails; `Interleaving`, another request at a chosen step of the first.
+`FaultyDriver` and `AsyncFaultyDriver`, storage that fails; `Interleaving`, another request at a chosen step of a first.
 """
 
-import pytest
+from __future__ import annotations
 
-_ROOMS = (
-    "helpers",
-    "contract_ends",
-    "contract_life",
-    "contract_races",
-    "contract_rotation",
-    "contract_values",
-    "model",
-    "sequences",
-)
-pytest.register_assert_rewrite(*(f"coatcheck.testing.{room}" for room in _ROOMS))
+from typing import TYPE_CHECKING, Any
 
-# after their assertions learned to explain themselves:
-from coatcheck.testing.applications import SessionCookie, signed_in  # noqa: E402
-from coatcheck.testing.blocking import Blocking  # noqa: E402
-from coatcheck.testing.contract import DriverContract  # noqa: E402
-from coatcheck.testing.faulty import FaultyDriver  # noqa: E402
-from coatcheck.testing.helpers import Clock, digest, make_record, sid, successor  # noqa: E402
-from coatcheck.testing.interleaving import Interleaving  # noqa: E402
+from coatcheck.errors import MissingExtra
+from coatcheck.testing.applications import SessionCookie, signed_in
+from coatcheck.testing.blocking import Blocking
+from coatcheck.testing.faulty import AsyncFaultyDriver, FaultyDriver
+from coatcheck.testing.helpers import Clock, digest, make_record, sid, successor
+from coatcheck.testing.interleaving import Interleaving
+
+if TYPE_CHECKING:
+    from coatcheck.testing.contract import DriverContract
 
 __all__ = [
+    "AsyncFaultyDriver",
     "Blocking",
     "Clock",
     "DriverContract",
@@ -54,3 +47,28 @@ __all__ = [
     "signed_in",
     "successor",
 ]
+
+_KIT = (
+    "contract_ends",
+    "contract_life",
+    "contract_races",
+    "contract_rotation",
+    "contract_values",
+    "model",
+    "sequences",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load the kit when it is asked for: who uses the helpers alone needs no pytest."""
+    if name != "DriverContract":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import pytest  # noqa: PLC0415 (see above)
+    except ImportError as error:
+        raise MissingExtra("coatcheck.testing.DriverContract", "testing") from error
+    pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _KIT))  # so that assertions explain themselves
+    from coatcheck.testing.contract import DriverContract  # noqa: PLC0415 (likewise)
+
+    globals()[name] = DriverContract
+    return DriverContract

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from typing import Any, overload
 
 from coatcheck.cookie import Channel
-from coatcheck.manager import SessionManager
+from coatcheck.manager import AsyncSessionManager, SessionManager
+from coatcheck.outcome import Saved
+from coatcheck.session import Session
 
 __all__ = ["SessionCookie", "signed_in"]
 
@@ -38,11 +40,24 @@ class SessionCookie:
         return f"{self.name}={self.value}"
 
 
-def signed_in(manager: SessionManager, user: str, /, *, secure: bool = True, **values: Any) -> SessionCookie:
-    """Log *user* in, without any form or password, and give the cookie for a test client.
+@overload
+def signed_in(manager: SessionManager, user: str, /, *, secure: bool = True, **values: Any) -> SessionCookie: ...
+
+
+@overload
+def signed_in(
+    manager: AsyncSessionManager, user: str, /, *, secure: bool = True, **values: Any
+) -> Coroutine[Any, Any, SessionCookie]: ...
+
+
+def signed_in(
+    manager: SessionManager | AsyncSessionManager, user: str, /, *, secure: bool = True, **values: Any
+) -> SessionCookie | Coroutine[Any, Any, SessionCookie]:
+    """Log *user* in, without any form or password, and return the cookie for a test client.
 
     Args:
-        manager: The application's manager, as in ``middleware.manager``.
+        manager: The application's manager, as in ``middleware.manager``. For an `AsyncSessionManager` the result is to
+            be awaited: ``cookie = await signed_in(manager, "ada")``.
         user: The user, as `Session.login` takes it.
         secure: False where the test client speaks plain http. With ``Policy(insecure_http=True)``, without which most
             test clients send no cookie over http, the cookie then has no prefix.
@@ -51,8 +66,17 @@ def signed_in(manager: SessionManager, user: str, /, *, secure: bool = True, **v
     session = manager.open([], Channel.SECURE if secure else Channel.PLAIN)
     session.login(user)
     session.update(values)
-    set_cookie = manager.save(session).set_cookie
-    if set_cookie is None:
+    if isinstance(manager, SessionManager):
+        return _cookie(manager.save(session), user)
+    return _saved(manager, session, user)
+
+
+async def _saved(manager: AsyncSessionManager, session: Session, user: str) -> SessionCookie:
+    return _cookie(await manager.save(session), user)
+
+
+def _cookie(saved: Saved, user: str) -> SessionCookie:
+    if saved.set_cookie is None:
         raise RuntimeError(f"{user!r} was just revoked, at the same moment of the manager's clock: let it move on")
-    name, _, value = set_cookie.partition(";")[0].partition("=")
+    name, _, value = saved.set_cookie.partition(";")[0].partition("=")
     return SessionCookie(name, value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from coatcheck.drivers.base import Driver
 from coatcheck.testing.contract_ends import EndRules
 from coatcheck.testing.contract_life import LifeRules
 from coatcheck.testing.contract_races import RaceRules
@@ -20,3 +23,8 @@ class DriverContract(LifeRules, ValueRules, EndRules, RotationRules, RaceRules, 
             of a race would do is then done by one after the other.
         sequences: How many sequences of operations are tried against the model. They are the same ones each time.
     """
+
+    @pytest.fixture
+    def driver(self) -> Driver:
+        """Give the driver under test, on empty storage."""
+        raise NotImplementedError("a subclass of DriverContract needs a fixture `driver`")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from coatcheck.drivers.base import Driver
+from coatcheck.drivers._faces import AsyncFace
+from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import DriverUnavailable
 from coatcheck.testing.wrapped import OPERATIONS, WRITES, WrappedDriver
 
-__all__ = ["FaultyDriver"]
+__all__ = ["AsyncFaultyDriver", "FaultyDriver"]
 
 T = TypeVar("T")
 
@@ -48,30 +51,17 @@ class _Fault:
         return True
 
 
-class FaultyDriver(WrappedDriver):
-    """Passes operations on to another driver, and lets some of them go wrong.
-
-        driver = FaultyDriver(MemoryDriver())
-        driver.fail("load")                        # from now on every load fails
-        driver.lose_reply("commit", times=1)       # the next commit is done, and nobody hears of it
-        driver.delay("commit", "rotate", seconds=0.2)
-        driver.heal()
-
-    What fails raises `DriverUnavailable`, as a driver of a broken engine does: with ``outcome_unknown`` where a write
-    was done and its reply is lost. Of several faults for one call, delays add up and the first failure counts.
-
-    Args:
-        driver: The driver that does the work.
-        sleep: Waits; the `Clock.advance` of a test's clock lets the time go by without waiting.
+class _Faults:
+    """What goes wrong with which operations of a driver, and what was asked of it.
 
     Attributes:
         calls: The operations asked for so far, in order, whatever became of them.
     """
 
-    def __init__(self, driver: Driver, *, sleep: Callable[[float], object] = time.sleep) -> None:
-        super().__init__(driver)
+    name: str
+
+    def __init__(self) -> None:
         self.calls: list[str] = []
-        self._sleep = sleep
         self._faults: list[_Fault] = []
 
     def fail(self, *operations: str, skip: int = 0, times: int | None = None) -> None:
@@ -96,20 +86,91 @@ class FaultyDriver(WrappedDriver):
         """Let nothing go wrong from now on."""
         self._faults.clear()
 
-    def pass_on(self, operation: str, call: Callable[[], T]) -> T:
+    def _meet(self, operation: str) -> tuple[float, _Fault | None]:
+        """Count a call; return the seconds that it waits and what then goes wrong with it."""
         self.calls.append(operation)
         hits = [fault for fault in self._faults if fault.hits(operation)]
-        for fault in hits:
-            if fault.delay:
-                self._sleep(fault.delay)
         failure = next((fault for fault in hits if fault.fails or fault.loses_reply), None)
+        return sum(fault.delay for fault in hits), failure
+
+    def _error(self, operation: str, failure: _Fault) -> DriverUnavailable:
+        why = "the reply was lost on purpose" if failure.loses_reply else "down on purpose"
+        unknown = failure.loses_reply and operation in WRITES
+        error = DriverUnavailable(self.name, operation, why, outcome_unknown=unknown)
+        error.__cause__ = ConnectionError(why)
+        return error
+
+
+class FaultyDriver(_Faults, WrappedDriver):
+    """Passes operations on to another driver, and lets some of them go wrong.
+
+        driver = FaultyDriver(MemoryDriver())
+        driver.fail("load")                        # from now on every load fails
+        driver.lose_reply("commit", times=1)       # the next commit is done, and nobody hears of it
+        driver.delay("commit", "rotate", seconds=0.2)
+        driver.heal()
+
+    What fails raises `DriverUnavailable`, as a driver of a broken engine does: with ``outcome_unknown`` where a write
+    was done and its reply is lost. Of several faults for one call, delays add up and the first failure counts.
+
+    Args:
+        driver: The driver that does the work.
+        sleep: Waits; the `Clock.advance` of a test's clock lets the time go by without waiting.
+
+    Attributes:
+        calls: The operations asked for so far, in order, whatever became of them.
+    """
+
+    def __init__(self, driver: Driver, *, sleep: Callable[[float], object] = time.sleep) -> None:
+        _Faults.__init__(self)
+        WrappedDriver.__init__(self, driver)
+        self._sleep = sleep
+
+    def pass_on(self, operation: str, call: Callable[[], T]) -> T:
+        seconds, failure = self._meet(operation)
+        if seconds:
+            self._sleep(seconds)
         if failure is None:
             return call()
         if failure.loses_reply:
             call()
-        why = "the reply was lost on purpose" if failure.loses_reply else "down on purpose"
-        unknown = failure.loses_reply and operation in WRITES
-        raise DriverUnavailable(self.name, operation, why, outcome_unknown=unknown) from ConnectionError(why)
+        raise self._error(operation, failure)
+
+
+class AsyncFaultyDriver(_Faults, AsyncFace):
+    """`FaultyDriver` for an `AsyncDriver`, as an `AsyncSessionManager` takes it.
+
+    Args:
+        driver: The driver that does the work.
+        sleep: Waits, or returns what is to be awaited; default `asyncio.sleep`.
+
+    Attributes:
+        calls: The operations asked for so far, in order, whatever became of them.
+    """
+
+    def __init__(self, driver: AsyncDriver, *, sleep: Callable[[float], object] = asyncio.sleep) -> None:
+        super().__init__()
+        self.driver = cast("Driver", driver)  # every call of its methods gives a coroutine, for `_do` to await
+        vars(self).update(name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits)
+        self._sleep = sleep
+
+    @property
+    def at_risk(self) -> str | None:  # type: ignore[override]  # it is only read
+        """What the other driver has found out."""
+        return self.driver.at_risk
+
+    async def _do(self, operation: str, call: Callable[[], T]) -> T:
+        work = cast("Callable[[], Awaitable[T]]", call)
+        if operation not in OPERATIONS:
+            return await work()
+        seconds, failure = self._meet(operation)
+        if seconds and inspect.isawaitable(waits := self._sleep(seconds)):
+            await waits
+        if failure is None:
+            return await work()
+        if failure.loses_reply:
+            await work()
+        raise self._error(operation, failure)
 
 
 def _known(operations: Iterable[str]) -> frozenset[str]:

@@ -296,21 +296,6 @@ def test_a_folder_that_takes_nothing() -> None:
         FilesystemDriver("/proc/sessions").load(digest(), START)
 
 
-def test_a_folder_that_is_taken_away_is_no_missing_session(driver: FilesystemDriver, root: Path) -> None:
-    record = started(driver)
-    root.rename(root.with_name("away"))
-    operations = every_operation(driver)
-    del operations["setup"]
-    for name, use in operations.items():
-        with pytest.raises(DriverUnavailable, match=r"missing|removed") as caught:
-            use()
-        assert (caught.value.operation, caught.value.outcome_unknown) == (name, False)
-    with pytest.raises(DriverUnavailable):
-        driver.load(record.digest, START)
-    root.with_name("away").rename(root)
-    assert loaded(driver, record.digest, START) == record
-
-
 @contextmanager
 def no_room(size: int) -> Iterator[None]:
     """Let no file become larger than *size* bytes."""
@@ -540,7 +525,7 @@ def test_a_sweep_looks_only_at_what_is_due(driver: FilesystemDriver, monkeypatch
 def test_a_list_heals_when_it_is_read(driver: FilesystemDriver) -> None:
     """What a crash left on it: sessions that never came, that are somebody else's, or that are over."""
     record, other = started(driver, user="ann"), started(driver, user="bob")
-    sessions = files.Sessions(driver._tree)
+    sessions = files.Sessions(driver._tree, driver._work._locks)
     for sid in (other.sid, "nobody"):
         driver._tree.mark(sessions._of_user("ann", files.session_name(sid)))
     assert [info.sid for info in driver.sessions_of("ann", START)] == [record.sid]

@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PlaceError", "file_system_in", "file_system_of", "network_file_system"]
+__all__ = ["Mount", "PlaceError", "file_system_in", "file_system_of", "mount_of", "network_file_system"]
 
 _NETWORK: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
+
+
+Mount = tuple[str, str, str]
+"""A device, the place where it is mounted, and the type of its file system."""
 
 
 class PlaceError(OSError):
@@ -26,16 +30,28 @@ def network_file_system(folder: Path) -> str | None:
 
 def file_system_of(folder: Path) -> str:
     """Give the type of the file system that *folder* is on, or "" where the system does not tell."""
-    try:
-        table = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
-    return file_system_in(table, os.path.realpath(folder))
+    return file_system_in(_table(), os.path.realpath(folder))
 
 
 def file_system_in(table: str, folder: str) -> str:
     """Give the type of the file system of *folder*, an absolute path without links, by a table like /proc/mounts."""
-    best, kind = -1, ""
+    return _mount_in(table, folder)[2]
+
+
+def mount_of(folder: Path) -> Mount:
+    """Return what is mounted where *folder* is; empty texts if the system does not tell."""
+    return _mount_in(_table(), os.path.realpath(folder))
+
+
+def _table() -> str:
+    try:
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _mount_in(table: str, folder: str) -> Mount:
+    best, mount = -1, ("", "", "")
     for line in table.splitlines():
         fields = line.split(" ")
         if len(fields) < 3:  # noqa: PLR2004 (device, place, type)
@@ -43,5 +59,5 @@ def file_system_in(table: str, folder: str) -> str:
         place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
         inside = place in ("/", folder) or folder.startswith(place + "/")
         if inside and len(place) >= best:  # of two on the same place the later one is seen
-            best, kind = len(place), fields[2]
-    return kind
+            best, mount = len(place), (fields[0], place, fields[2])
+    return mount

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
-from coatcheck.drivers._files import file_system_of
+from coatcheck.drivers._files import PlaceError, file_system_of
 from coatcheck.drivers._threads import ThreadedDriver
 from coatcheck.drivers._urls import parsed
 from coatcheck.drivers.base import Capability, Driver
@@ -32,6 +32,7 @@ DEFAULT_TIMEOUT: Final = 5.0
 _SYNCHRONOUS: Final = ("normal", "full")
 _OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
 _THREADS: Final = 8
+_ATTEMPTS: Final = 5  # to do something in a folder that somebody removes meanwhile
 _REMEDIES: Final = {
     errno.ENOENT: "it was removed: call setup(), or mount what it is on",
     errno.EACCES: "it has to be writable for this program",
@@ -92,7 +93,8 @@ class FilesystemDriver(Driver):
         self.folder: Final = os.path.join(above, prefix + name)  # noqa: PTH118 (the same)
         self.timeout: Final = timeout
         self._tree: Final = Tree(self.folder, is_synced=synchronous == "full", network_allowed=network_filesystem)
-        self._work: Final = Work(Sessions(self._tree), Locks(f"{self.folder}/lock", timeout))
+        locks = Locks(f"{self.folder}/lock", timeout)
+        self._work: Final = Work(Sessions(self._tree, locks), locks)
 
     @classmethod
     def from_url(cls, url: str) -> FilesystemDriver:
@@ -156,9 +158,19 @@ class FilesystemDriver(Driver):
         return advice
 
     def _do(self, operation: str, work: Callable[..., T], *args: object) -> T:
-        def ready() -> T:
+        def attempt() -> T:
             self._tree.ensure()
             return work(*args)
+
+        def ready() -> T:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return attempt()
+                except (FileNotFoundError, PlaceError):
+                    # What was not found was not written, so nothing is done twice.
+                    if not self._tree.was_removed():
+                        raise
+            return attempt()
 
         return self._tell(operation, ready)
 

@@ -6,6 +6,7 @@ with the process. Whoever takes several takes a user's before a session's, and n
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -43,6 +44,7 @@ class Locks:
         self._timeout: Final = timeout
         self._pid = os.getpid()
         self._threads: dict[str, threading.Lock] = {}
+        self._files: dict[str, int] = {}  # by stripe: the file of the one that is held, if it is
 
     @contextmanager
     def held(self, kind: str, name: str) -> Iterator[None]:
@@ -59,15 +61,27 @@ class Locks:
         if not mine.acquire(timeout=self._timeout):
             raise self._busy()
         try:
-            file = self._locked(f"{self._folder}/{stripe}", until)
+            file = self._files[stripe] = self._locked(f"{self._folder}/{stripe}", until)
             try:
                 yield
             finally:
+                del self._files[stripe]
                 fcntl.flock(file, fcntl.LOCK_UN)  # not by closing: a child forked meanwhile has the file open as well
                 _open_files.discard(file)
                 os.close(file)
         finally:
             mine.release()
+
+    def check(self, kind: str, name: str) -> None:
+        """Check that the stripe that is held is still the one that everybody looks for.
+
+        Raises:
+            FileNotFoundError: Somebody removed the folder of the locks, or put another in its place.
+        """
+        stripe = kind + name[:2]
+        path = f"{self._folder}/{stripe}"
+        if not os.path.samestat(os.fstat(self._files[stripe]), os.lstat(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     @contextmanager
     def all_held(self, kind: str) -> Iterator[None]:
@@ -79,7 +93,7 @@ class Locks:
 
     def _of_this_process(self) -> dict[str, threading.Lock]:
         if self._pid != os.getpid():  # threads that held one are not in the child to let go of it
-            self._pid, self._threads = os.getpid(), {}
+            self._pid, self._threads, self._files = os.getpid(), {}, {}
         return self._threads
 
     def _locked(self, path: str, until: float) -> int:

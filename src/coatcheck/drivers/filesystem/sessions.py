@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -30,11 +31,14 @@ from coatcheck.drivers._document import (
 )
 from coatcheck.drivers._rules import raised_fence
 from coatcheck.drivers.filesystem.due import Due, Entry, Kind
+from coatcheck.drivers.filesystem.locks import Locks
 from coatcheck.drivers.filesystem.tree import Tree
 from coatcheck.record import USER_FENCE, Name, Value
 
-__all__ = ["Moved", "Sessions", "Spoilt", "digest_name", "session_name", "user_name"]
+__all__ = ["SESSION", "Moved", "Sessions", "Spoilt", "digest_name", "session_name", "user_name"]
 
+SESSION: Final = "session-"
+"""The kind of a session's lock."""
 INLINE: Final = 4096
 """Bytes of values that are kept in the document itself. Others have a file of their own, which a rotation leaves be."""
 
@@ -69,14 +73,16 @@ class Sessions:
 
     Args:
         tree: The folder.
+        locks: Its locks.
 
     Attributes:
         tree: The same.
         due: When what may be removed.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, locks: Locks) -> None:
         self.tree: Final = tree
+        self._locks: Final = locks
         self.due: Final = Due(tree)
 
     # -- reading
@@ -134,7 +140,7 @@ class Sessions:
         """Write a session; *before* is what is there.
 
         Whatever leads to the session is there before it, and what leads nowhere any more goes after it. Only the one
-        replacement in the middle counts.
+        replacement in the middle counts. It is not made in a folder that was put in the place of the one that was read.
         """
         document = change.document
         end = Entry(document.expires, Kind.SESSION, name)
@@ -144,7 +150,7 @@ class Sessions:
             self.tree.mark(self._of_user(document.user, name))
         if change.values is not None:
             document = replace(document, values=self._placed(name, before, document.version, change))
-        self.tree.replace(self._session(name), encoded(document))
+        self.tree.replace(self._session(name), encoded(document), partial(self._locks.check, SESSION, name))
         with suppress(OSError):  # it is done; what is left behind, a sweep or a reader removes
             self._tidy(name, before, document)
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from coatcheck.drivers._files import PlaceError, network_file_system
+from coatcheck.drivers._files import Mount, PlaceError, mount_of, network_file_system
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["Tree", "Unsure"]
@@ -59,6 +59,7 @@ class Tree:
         self._is_synced: Final = is_synced
         self._network_allowed: Final = network_allowed
         self._is_checked = False
+        self._mount: Mount | None = None  # where the folder was made or found
 
     # -- the place
 
@@ -80,17 +81,33 @@ class Tree:
         with suppress(FileExistsError):
             os.mkdir(self.root, 0o700)
         self._check()
-        if not self.is_made():
+        is_made = self.is_made()
+        if not is_made:
             strange = set(os.listdir(self.root)) - {*FOLDERS, "format"}
             if strange:
                 raise ConfigurationError(
                     f"{self.root!r} has other things in it: name a folder that is for the sessions alone"
                 )
-            for name in FOLDERS:
-                with suppress(FileExistsError):
-                    os.mkdir(f"{self.root}/{name}", 0o700)
+        for name in FOLDERS:
+            with suppress(FileExistsError):
+                os.mkdir(f"{self.root}/{name}", 0o700)
+        if not is_made:
             self.replace(f"{self.root}/format", FORMAT)
+        self._mount = mount_of(Path(self.root))
         self._is_checked = True
+
+    def was_removed(self) -> bool:
+        """Return whether what is missing was removed, as opposed to a disk that is gone; `ensure` makes it again then.
+
+        A disk that is not mounted any more leaves another file system in its place.
+        """
+        if self._mount is None:
+            return False
+        there = Path(self.root) if os.path.lexists(self.root) else Path(self.root).parent
+        if mount_of(there) != self._mount:
+            return False
+        self._is_checked = False
+        return True
 
     def is_made(self) -> bool:
         """Tell whether the folder is there.
@@ -106,10 +123,10 @@ class Tree:
         return found is not None
 
     def check_there(self) -> None:
-        """Check that the folder was not taken away, so that what is not in it is really not there.
+        """Check that the folder is there, so that what is not in it is really not there.
 
         Raises:
-            PlaceError: It was.
+            PlaceError: It is not.
         """
         if not os.path.lexists(f"{self.root}/format"):
             raise PlaceError(f"the session folder {self.root!r} is missing: call setup(), or mount what it is on")
@@ -169,14 +186,21 @@ class Tree:
         finally:
             os.close(file)
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes, check: Callable[[], None] | None = None) -> None:
         """Put *data* in the place of a file, or make one.
+
+        Args:
+            path: The file.
+            data: What will be in it.
+            check: Called when everything is ready; an error that it raises prevents the change.
 
         Raises:
             Unsure: It was done, and may not last.
             OSError: It was not done.
         """
         with self._written(data) as temporary:
+            if check is not None:
+                check()
             self._in_folder(path, lambda: os.replace(temporary, path))
         self._sync_folder(path)
 

@@ -27,7 +27,15 @@ from coatcheck.drivers._document import (
 from coatcheck.drivers._rules import is_fenced
 from coatcheck.drivers.filesystem.due import Entry, Kind
 from coatcheck.drivers.filesystem.locks import Locks
-from coatcheck.drivers.filesystem.sessions import Moved, Sessions, Spoilt, digest_name, session_name, user_name
+from coatcheck.drivers.filesystem.sessions import (
+    SESSION,
+    Moved,
+    Sessions,
+    Spoilt,
+    digest_name,
+    session_name,
+    user_name,
+)
 from coatcheck.record import (
     USER_FENCE,
     Answer,
@@ -45,7 +53,6 @@ from coatcheck.record import (
 
 __all__ = ["Work"]
 
-SESSION: Final = "session-"
 USER: Final = "user-"
 DIGEST: Final = "digest-"
 
@@ -107,6 +114,8 @@ class Work:
                 self._heal(user, name)
             elif session.expires > now:
                 found.append(session.info)
+        if not found:
+            self._sessions.tree.check_there()
         return sorted(found, key=lambda info: info.created)
 
     def dead(self, sids: Iterable[str], now: float) -> set[str]:
@@ -116,6 +125,8 @@ class Work:
             session = self._peek(session_name(sid))
             if not isinstance(session, Document) or session.expires <= now:
                 found.add(sid)
+        if found:
+            self._sessions.tree.check_there()
         return found
 
     def _named(self, digest: bytes, now: float) -> str | Missing:
@@ -174,8 +185,7 @@ class Work:
             if not self._sessions.point(record.digest, record.sid, now):
                 return self._taken(record.digest, now)
             done = Committed(session.version)
-            self._sessions.write(name, None, Change(session, values, done))
-            self._sessions.pointed(record.digest, now)
+            self._write(name, None, Change(session, values, done), record.digest, now)
             return done
 
     def _taken(self, digest: bytes, now: float) -> Answer:
@@ -256,10 +266,19 @@ class Work:
             return change
         if new is not None and not self._sessions.point(new, session.sid, now):
             return Conflict()
-        self._sessions.write(name, session, change)
+        self._write(name, session, change, new, now)
+        return change.done
+
+    def _write(self, name: str, before: Document | None, change: Change, new: bytes | None, now: float) -> None:
+        """Write a session; *new* is the digest that was pointed at it for that."""
+        try:
+            self._sessions.write(name, before, change)
+        except FileNotFoundError:  # the folder was removed meanwhile: whoever comes again finds the digest free
+            if new is not None:
+                self._sessions.remove_digest(digest_name(new))
+            raise
         if new is not None:
             self._sessions.pointed(new, now)
-        return change.done
 
     # -- ending
 
@@ -385,5 +404,6 @@ class Work:
     def tear_down(self) -> None:
         """See `Driver.tear_down`."""
         if self._sessions.tree.is_made():
+            self._sessions.tree.make()  # of which somebody may have removed a part
             with self._locks.all_held(SESSION):
                 self._sessions.tree.remove_all()

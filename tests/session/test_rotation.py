@@ -232,3 +232,24 @@ def test_by_default_a_token_lives_as_long_as_its_session(house: House) -> None:
         house.clock.advance(86400)
         assert client.read() == {"a": 1}
     assert client.cookie == before
+
+
+def test_a_token_first_used_when_the_next_is_due_gives_the_one_before_its_grace(build: Callable[..., House]) -> None:
+    house = build(Policy(rotate_after=600, grace=30))
+    client = house.visitor(a=1)
+    old = client.twin()
+    house.clock.advance(600)
+    client.read()
+    assert client.cookie != old.cookie
+    house.clock.advance(600)
+    house.forget()
+    assert client.read() == {"a": 1}
+    assert [operation for operation in house.driver.asked if operation != "load"] == ["commit"]  # not rotated again
+    house.clock.advance(29)
+    assert old.read() == {"a": 1}
+    assert client.read() == {"a": 1}  # another rotation would take the rest of the grace away
+    assert client.replies[-1] is None
+    house.clock.advance(1)
+    assert client.read() == {"a": 1}
+    assert client.replies[-1] is not None
+    assert old.read() == {}

@@ -6,7 +6,10 @@ from typing import Final
 
 from coatcheck.outcome import Saved
 
-__all__ = ["UNAVAILABLE", "with_session"]
+__all__ = ["LOGIN_REFUSED", "UNAVAILABLE", "with_session"]
+
+LOGIN_REFUSED: Final = b"Your sessions were ended while you were logging in. Please log in again.\n"
+"""The body of the answer if a log-in was refused: the application's own would say that the user is logged in."""
 
 UNAVAILABLE: Final = b"The service is temporarily unavailable. Please try again in a moment.\n"
 """The body of the answer where session storage is down: nothing about keys, tokens or servers (ASVS 16.5.1)."""

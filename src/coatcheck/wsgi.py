@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.cookie import Channel, Origin
 from coatcheck.errors import ConfigurationError, DriverUnavailable, SessionUnavailable
-from coatcheck.headers import UNAVAILABLE, with_session
+from coatcheck.headers import LOGIN_REFUSED, UNAVAILABLE, with_session
 from coatcheck.manager import SessionManager
 from coatcheck.outcome import Saved
 from coatcheck.session import Session, close_headers, finish, manager_of, state_of
@@ -42,8 +42,8 @@ class SessionMiddleware:
     """Gives the application ``environ["coatcheck.session"]``, a `Session`, and saves it before the headers go out.
 
     What changes while the body streams is saved when the body is closed, to a session that exists. An exception that
-    reaches the middleware saves nothing. Where storage fails, the answer is 503 with Retry-After and the client keeps
-    its cookie.
+    reaches the middleware saves nothing. If storage fails, the answer is 503 with Retry-After and the client keeps
+    its cookie. If a log-in is refused because the user was revoked meanwhile, the answer is 409.
 
     Two of these around one application need cookies of different names, or each request raises `ConfigurationError`.
 
@@ -116,12 +116,12 @@ class Response(ABC):
 
     Attributes:
         sent: True once the headers are out.
-        refused: True where they were those of 503, so that nothing of the application's answer may follow.
+        instead: The body that was sent in place of the application's answer, or None.
     """
 
     # One is made for every request, so defaults stand in the class.
     sent = False
-    refused = False
+    instead: bytes | None = None
     _status: str | None = None
     _headers: list[tuple[str, str]]  # once there is a status
     _exc_info: ExcInfo | None = None
@@ -182,9 +182,10 @@ class Response(ABC):
             try:
                 self.send(finished=False)
             except DriverUnavailable:
-                for chunk in self.unavailable():
-                    self._server_write(chunk)
-        if not self.refused:
+                self.unavailable()
+            if self.instead is not None:
+                self._server_write(self.instead)
+        if self.instead is None:
             self._server_write(data)
 
     def send(self, *, finished: bool) -> None:
@@ -192,7 +193,10 @@ class Response(ABC):
         if self._status is None:
             raise AssertionError("the application did not call start_response")
         self._saved = self.save(finished=finished)
-        self._send(self._status, self.headers(self._headers, self._saved))
+        if self._saved.login_refused:  # the application's answer says that the user is logged in, which is not so
+            self._answer_instead("409 Conflict", LOGIN_REFUSED)
+        else:
+            self._send(self._status, self.headers(self._headers, self._saved))
 
     def _send(self, status: str, headers: list[tuple[str, str]]) -> None:
         self.sent = True
@@ -205,7 +209,7 @@ class Response(ABC):
 
     def finish(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Save and send; give the body to hand to the server."""
-        if self.refused:
+        if self.instead is not None:
             _close(body)
             return []
         try:
@@ -218,6 +222,12 @@ class Response(ABC):
             if isinstance(error, DriverUnavailable) and not self.sent:
                 return self.unavailable()
             raise
+        return self._finished(body)
+
+    def _finished(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        if self.instead is not None:
+            _close(body)
+            return [self.instead]
         return _Tail(self, body) if self._is_sweep_due() else body
 
     def _is_sweep_due(self) -> bool:
@@ -226,15 +236,13 @@ class Response(ABC):
 
     def unavailable(self) -> list[bytes]:
         """Answer 503: storage is down, which is never the same as having no session."""
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(UNAVAILABLE))),
-            ("Retry-After", "5"),
-            ("Cache-Control", "no-store"),
-        ]
-        self.refused = True
-        self._send("503 Service Unavailable", headers)
+        self._answer_instead("503 Service Unavailable", UNAVAILABLE, ("Retry-After", "5"))
         return [UNAVAILABLE]
+
+    def _answer_instead(self, status: str, body: bytes, *more: tuple[str, str]) -> None:
+        self.instead = body
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more]
+        self._send(status, [*headers, ("Cache-Control", "no-store")])
 
     def blames_storage(self) -> bool:
         """Tell whether an error of storage is this session's, at a time when the answer can still be 503."""
@@ -243,7 +251,7 @@ class Response(ABC):
 
     def close(self, *, save: bool) -> None:
         """End the response: save what changed while the body streamed."""
-        if save and self.started and not self.refused:  # what failed once may have been done, and is not done twice
+        if save and self.started and self.instead is None:  # what failed once may have been done, and is not done twice
             if self.sent:
                 self.save(finished=True)
             else:
@@ -307,43 +315,59 @@ class _Tail:
 class _Streamed:
     """A body that the application makes while it is sent."""
 
-    __slots__ = ("_body", "_failed", "_iterator", "_refused", "_response")
+    __slots__ = ("_body", "_failed", "_instead", "_iterator", "_response")
 
     def __init__(self, response: Response, body: Iterable[bytes]) -> None:
         self._response = response
         self._body = body
         self._iterator: Iterator[bytes] | None = None
-        self._refused: Iterator[bytes] | None = None
+        self._instead: Iterator[bytes] | None = None
         self._failed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._refused is not None:
-            return next(self._refused)
+        if self._instead is not None:
+            return next(self._instead)
         try:
-            if self._iterator is None:
-                self._iterator = iter(self._body)
-            try:
-                chunk = next(self._iterator)
-            except StopIteration:
-                if not self._response.sent:
-                    self._response.send(finished=not hasattr(self._body, "close"))
-                raise
-            if not self._response.sent:
-                self._response.send(finished=False)
+            chunk = self._chunk()
         except StopIteration:
             raise
         except BaseException as error:
             self._failed = True
-            if isinstance(error, (DriverUnavailable, SessionUnavailable)) and not self._response.sent:
-                self._refused = iter(self._response.unavailable())
-                return next(self._refused)
-            raise
-        if self._response.refused:  # by a failed write()
-            raise StopIteration
-        return chunk
+            if not isinstance(error, (DriverUnavailable, SessionUnavailable)) or self._response.sent:
+                raise
+            self._response.unavailable()
+            return self._last()
+        if chunk is not None:
+            return chunk
+        return self._last()
+
+    def _chunk(self) -> bytes | None:
+        """Return the next piece, with the headers sent before it; None if another answer was sent instead."""
+        response = self._response
+        if self._iterator is None:
+            self._iterator = iter(self._body)
+        try:
+            chunk = next(self._iterator)
+        except StopIteration:
+            if response.sent:
+                raise
+            response.send(finished=not hasattr(self._body, "close"))
+            return None
+        if response.sent:
+            if response.instead is not None:  # sent by write(), with the body
+                raise StopIteration
+            return chunk
+        response.send(finished=False)
+        return chunk if response.instead is None else None
+
+    def _last(self) -> bytes:
+        """Return what was sent in place of the application's answer, if anything, and end the body."""
+        instead = self._response.instead
+        self._instead = iter(() if instead is None else (instead,))
+        return next(self._instead)
 
     def close(self) -> None:
         try:

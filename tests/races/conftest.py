@@ -83,12 +83,14 @@ class Site:
         if secret is not None:
             environ["HTTP_COOKIE"] = f"__Host-sid={secret}"
         answers: list[tuple[str, list[tuple[str, str]]]] = []
+        written: list[bytes] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             answers.append((status, headers))
+            return written.append
 
         result = SessionMiddleware(app, self.manager)(environ, start_response)
-        body = b"".join(result)
+        body = b"".join(written) + b"".join(result)
         if close := getattr(result, "close", None):
             close()
         return Answer(*answers[-1], body)

@@ -5,9 +5,13 @@ tests/engines/test_strangers.py has every interleaving, on every kind of engine.
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Any
 
+import pytest
+
 from coatcheck import Session
+from coatcheck.headers import LOGIN_REFUSED
 from coatcheck.record import REPLY_TIME
 
 Site = Any
@@ -110,3 +114,52 @@ def test_what_streams_after_the_end_begins_nothing(site: Site) -> None:
     answer = site.serve(streams, dead)
     assert answer.set_cookies == []
     assert browser.read() == {}
+
+
+def _log_in(environ: dict[str, Any]) -> None:
+    """Log in, and have the user revoked before the answer goes out, as another request does."""
+    environ["coatcheck.session"].login("ada")
+    environ["test.revoke"]()
+
+
+def _returns(environ: dict[str, Any], start_response: Any) -> Any:
+    _log_in(environ)
+    start_response("200 OK", [("Content-Type", "text/html")])
+    return [b"Welcome, Ada"]
+
+
+def _streams(environ: dict[str, Any], start_response: Any) -> Any:
+    _log_in(environ)
+    start_response("200 OK", [("Content-Type", "text/html")])
+    yield b"Welcome, "
+    yield b"Ada"
+
+
+def _streams_nothing(environ: dict[str, Any], start_response: Any) -> Any:
+    _log_in(environ)
+    start_response("302 Found", [("Location", "/welcome")])
+    yield from ()
+
+
+def _writes(environ: dict[str, Any], start_response: Any) -> Any:
+    _log_in(environ)
+    write = start_response("200 OK", [("Content-Type", "text/html")])
+    write(b"Welcome, ")
+    write(b"Ada")
+    return [b"!"]
+
+
+@pytest.mark.parametrize("answer", [_returns, _streams, _streams_nothing, _writes])
+def test_no_answer_says_that_a_refused_log_in_was_one(site: Site, answer: Any) -> None:
+    def revoke() -> None:
+        site.now += 1
+        Context().run(site.manager.revoke_user, "ada")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["test.revoke"] = revoke
+        return answer(environ, start_response)
+
+    said = site.serve(app, None)
+    assert (said.status, said.body) == ("409 Conflict", LOGIN_REFUSED)
+    assert said.set_cookies == []
+    assert site.manager.sessions_of("ada") == []

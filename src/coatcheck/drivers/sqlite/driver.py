@@ -19,7 +19,7 @@ from coatcheck.drivers.sqlite.common import Common, despite_text, is_of_text
 from coatcheck.drivers.sqlite.connect import Connections, Settings
 from coatcheck.drivers.sqlite.fast import Single, single
 from coatcheck.drivers.sqlite.rows import record_in
-from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables
+from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables, is_complete
 from coatcheck.drivers.sqlite.trouble import NAME, translated
 from coatcheck.drivers.sqlite.work import Run, Work
 from coatcheck.errors import ConfigurationError, UnsupportedCapability
@@ -213,6 +213,8 @@ class SQLiteDriver(Common):
         held = self._connections.held()
         held.close(0)  # tables are seen to when a connection opens, and somebody may have removed them since
         self._read("setup", _nothing)
+        if not self.is_set_up():
+            self._write("setup", create_tables, self._work.sql)
         held.close(0)
 
     def is_set_up(self) -> bool:
@@ -221,7 +223,8 @@ class SQLiteDriver(Common):
             return False
         try:
             with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as connection:
-                return check_schema(connection, self._work.sql, self.path)
+                sql = self._work.sql
+                return check_schema(connection, sql, self.path) and is_complete(connection, sql)
         except (sqlite3.Error, OSError) as error:
             raise translated(error, "is_set_up", self.path, self.timeout) from error
 
@@ -258,7 +261,7 @@ def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -
         return
     connection.execute("BEGIN IMMEDIATE")  # whoever creates them first: the others wait here and find them
     try:
-        create_tables(connection, sql)
+        create_tables(connection.execute, sql)
         connection.execute("COMMIT")
     except BaseException:
         _roll_back(connection)
@@ -328,14 +331,14 @@ class _BorrowedDriver(Common):
     def setup(self) -> None:
         """Create the tables that are missing in this connection's database, inside its transaction."""
         if not self.is_set_up():
-            connection = self._lent.open("setup", to_write=True)
-            self._write("setup", lambda run: create_tables(connection, self._work.sql))  # noqa: ARG005
+            self._write("setup", create_tables, self._work.sql)
             self.is_set_up()
 
     def is_set_up(self) -> bool:
         """Tell whether the tables are there."""
         with self._running("is_set_up", to_write=False) as (connection, _):
-            return check_schema(connection, self._work.sql, "this database")
+            sql = self._work.sql
+            return check_schema(connection, sql, "this database") and is_complete(connection, sql)
 
     def close(self) -> None:
         """Do nothing: the connection is not ours."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE
 
-__all__ = ["NO_TOUCH", "SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables"]
+__all__ = ["NO_TOUCH", "SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables", "is_complete"]
 
 NO_TOUCH: Final = -1.0
 """The moment of no activity at all: it is never due to be recorded."""
@@ -194,17 +195,23 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def create_tables(connection: sqlite3.Connection, statements: Statements) -> None:
-    """Create what is missing, inside the transaction that is open on *connection*."""
-    cursor = sqlite3.Cursor(connection)
+def create_tables(run: Callable[..., object], statements: Statements) -> None:
+    """Create what is missing, inside the transaction that is open.
+
+    Args:
+        run: Executes one statement: (text, parameters).
+        statements: The tables.
+    """
     for text in statements.ddl:
-        cursor.execute(text)
-    cursor.execute(statements.set_meta, ("schema", SCHEMA_VERSION))
-    cursor.execute(statements.set_meta, ("prefix", statements.prefix))
+        run(text)
+    run(statements.set_meta, ("schema", SCHEMA_VERSION))
+    run(statements.set_meta, ("prefix", statements.prefix))
 
 
 def check_schema(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
-    """Return whether all tables are there, after checking that they are ours.
+    """Return whether the tables were created once, after checking that they are ours.
+
+    One of them may have been removed since; see `is_complete`.
 
     Raises:
         ConfigurationError: They have another schema version, or belong to another prefix.
@@ -233,5 +240,14 @@ def check_schema(connection: sqlite3.Connection, statements: Statements, place: 
             f"the session tables in {place} belong to the prefix {meta.get('prefix')!r}, which differs from"
             f" {statements.prefix!r} in case only: choose a prefix that differs in more than case"
         )
+    return True
+
+
+def is_complete(connection: sqlite3.Connection, statements: Statements) -> bool:
+    """Return whether every table is there.
+
+    Only `setup` completes them. A connection that did so by itself would turn sessions that are out of reach, because
+    somebody renamed a table, into sessions that do not exist.
+    """
     (there,) = sqlite3.Cursor(connection).execute(statements.count_tables, statements.tables).fetchone()
-    return bool(there == len(statements.tables))  # somebody may have removed one
+    return bool(there == len(statements.tables))

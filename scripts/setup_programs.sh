@@ -6,7 +6,7 @@ set -euo pipefail
 
 # What is looked for: a program, and the package that has it. Some servers are only on root's PATH.
 programs="
-    chromium:chromium chromedriver:chromium-driver curl:curl openssl:openssl
+    chromium:chromium chromedriver:chromium-driver curl:curl openssl:openssl nginx:nginx-light
     redis-server:redis-server redis-sentinel:redis-sentinel
     mariadbd:mariadb-server memcached:memcached pgbouncer:pgbouncer
 "

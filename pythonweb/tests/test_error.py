@@ -15,10 +15,13 @@ import pytest
 
 from web.error import info
 from web.wsgi.base import BaseApplication, BaseMiddleware
-from web.wsgi.error import Error
+from web.wsgi.error import Error, warn_of_debug
 
 SECRET = "s3cr3t-cookie-value"
-LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1"}
+LOCAL = {
+    "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_CONNECTION": "keep-alive", "HTTP_SEC_FETCH_SITE": "none",
+}  # fmt: skip
 PLAIN = [("Content-Type", "text/plain")]
 
 
@@ -162,6 +165,12 @@ def test_a_stranger_gets_a_plain_page_whose_reference_is_in_the_log(application,
             False,
         ),
         (LOCAL | {"SERVER_PROTOCOL": "HTTP/1.0"}, True, True),
+        # with HTTP/1.1, and with connections that it keeps, it says close or nothing of a browser's own connection
+        (LOCAL | {"HTTP_HOST": "127.0.0.1:8000", "HTTP_CONNECTION": "close"}, None, False),
+        (LOCAL | {"HTTP_HOST": "127.0.0.1:8000", "HTTP_CONNECTION": ""}, None, False),
+        (LOCAL | {"HTTP_CONNECTION": "Keep-Alive"}, None, True),
+        # no sign of a browser
+        (LOCAL | {"HTTP_SEC_FETCH_SITE": ""}, None, False),
         # what a browser tells through any proxy: the page that it comes from
         (LOCAL | {"HTTP_REFERER": "https://shop.example/cart"}, None, False),
         (LOCAL | {"HTTP_ORIGIN": "https://shop.example"}, None, False),
@@ -180,6 +189,15 @@ def test_who_sees_the_traceback(application, over: dict[str, str], debug: bool |
     assert "<b>broken" not in page
     assert SECRET not in page
     assert "no-store" in headers["Cache-Control"]
+
+
+def test_that_every_client_sees_tracebacks_is_warned_of_once(caplog) -> None:
+    warn_of_debug.cache_clear()
+    for _ in range(2):
+        ask(Error(Failing(), debug=True))
+        ask(Error(Failing()))
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == ["debug=True shows tracebacks, with source, to every client: leave it out where strangers can come"]
 
 
 def test_middleware_may_name_more_that_must_not_appear(caplog) -> None:

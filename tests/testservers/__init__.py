@@ -10,6 +10,7 @@ from testservers.base import Server, ServerError, free_port, scratch, wait_until
 from testservers.group import Group
 from testservers.mariadb import MariaDBServer
 from testservers.memcached import MemcachedServer
+from testservers.nginx import NginxServer
 from testservers.postgresql import PgBouncer, PostgreSQLServer
 from testservers.proxy import Counts, Fault, FaultProxies, FaultProxy
 from testservers.redis import RedisServer
@@ -23,6 +24,7 @@ __all__ = [
     "Group",
     "MariaDBServer",
     "MemcachedServer",
+    "NginxServer",
     "PgBouncer",
     "PostgreSQLServer",
     "RedisCluster",

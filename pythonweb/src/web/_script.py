@@ -107,7 +107,8 @@ class Answer:
         output: See `web.error.info`.
         format: See there.
         context: See there.
-        debug: Who sees the report: True everybody, False nobody, None a client on this machine. Others see a reference.
+        debug: Who sees the report: True everybody, False nobody, None a browser on this machine. Others see a
+            reference.
     """
 
     def __init__(self, output: str, format: str, context: int, debug: bool | None) -> None:  # noqa: FBT001 -- contract

@@ -136,7 +136,7 @@ def enable(
         output: What the page shows, see `info`.
         format: See `info`; text where the script said that it answers with something other than HTML.
         context: See `info`.
-        debug: Who sees the report: True everybody, False nobody, None a client on this machine, as far as the request
+        debug: Who sees the report: True everybody, False nobody, None a browser on this machine, as far as the request
             shows that (see `web.wsgi.error.Error`). Others see a reference, which is in the log too.
 
     Raises:

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 SECRET = "s3cr3t-cookie-value"
-HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1"}
+HERE = {
+    "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_CONNECTION": "keep-alive", "HTTP_SEC_FETCH_SITE": "none",
+}  # fmt: skip
 
 
 @dataclass

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 SECRET = "s3cr3t-cookie-value"
-HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1"}
+HERE = {
+    "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8000", "SERVER_PROTOCOL": "HTTP/1.1",
+    "HTTP_CONNECTION": "keep-alive", "HTTP_SEC_FETCH_SITE": "none",
+}  # fmt: skip
 Script = Any
 
 STRANGER = {"REMOTE_ADDR": "203.0.113.9", "HTTP_HOST": "www.example.org", "SERVER_PROTOCOL": "HTTP/1.1"}

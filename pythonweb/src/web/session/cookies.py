@@ -38,7 +38,7 @@ _log: Final = logging.getLogger("web.session")
 
 
 @lru_cache(maxsize=1)
-def _warn_of_http() -> None:
+def warn_of_http() -> None:
     """Say once in a process what a proxy in front may make of cookies."""
     _log.warning(
         "session cookies go over plain http without Secure, so that anybody on the way can read them. Where a proxy in"
@@ -144,7 +144,7 @@ class Cookies(ABC):
         if self._wsgi:
             channel = channel_of(self._core.policy, request_origin(dict(self._environ))[0])
             if channel is Channel.PLAIN:
-                _warn_of_http()
+                warn_of_http()
             return channel
         secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
         return Channel.SECURE if secure else Channel.PLAIN

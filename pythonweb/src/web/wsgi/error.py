@@ -9,6 +9,7 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication
@@ -40,6 +41,12 @@ _PLAIN = """<!doctype html>
 """
 
 
+@lru_cache(maxsize=1)
+def warn_of_debug() -> None:
+    """Say once in a process what clients get to see."""
+    _log.warning("debug=True shows tracebacks, with source, to every client: leave it out where strangers can come")
+
+
 class Error(BaseMiddleware):
     """Middleware that answers with a page where the application raises an error, also while its body is read.
 
@@ -53,11 +60,12 @@ class Error(BaseMiddleware):
 
     Args:
         application: The WSGI application.
-        debug: True shows the traceback to every client, False to none: set False wherever strangers can come. None
-            shows it to a client on this machine, as far as a request shows that: its address is a loopback address, it
-            asked for a loopback host in HTTP/1.1 or newer, and nothing tells of a proxy or of a page elsewhere. A proxy
-            on this machine that asks for a loopback host in HTTP/1.1 and adds no header at all cannot be told from a
-            browser here: behind that one, None would show tracebacks to everybody.
+        debug: True shows the traceback to every client, with one warning in the log; False to none. None shows it to a
+            browser on this machine: its address and the host that it asks for are loopback, it says that it is a
+            browser (Sec-Fetch-Site) and that the connection is its own (Connection: keep-alive, which no proxy may pass
+            on, RFC 9110 7.6.1), and nothing tells of a proxy or of a page elsewhere. A proxy on this machine that
+            breaks that rule, asks for a loopback host and adds no header cannot be told from one: set False where
+            strangers can come.
 
     Attributes:
         request: The WSGI environment of the request; there while `error` runs.
@@ -95,7 +103,11 @@ class Error(BaseMiddleware):
 
     def showsTraceback(self) -> bool:  # noqa: N802 -- camelCase, as all names here
         """Tell whether this request's client may see the traceback."""
-        return _is_local(self.request) if self.debug is None else bool(self.debug)
+        if self.debug is None:
+            return _is_local(self.request)
+        if self.debug:
+            warn_of_debug()
+        return bool(self.debug)
 
     def secrets(self) -> list[str]:
         """List the texts of this request that no page and no log may hold."""
@@ -254,15 +266,18 @@ def _printable(line: str) -> str:
 
 
 def _is_local(environ: dict[str, Any]) -> bool:
-    """Tell whether the client is on this machine, as far as a request shows."""
+    """Tell whether the client is a browser on this machine, as far as a request shows."""
     if any(key.startswith(_OF_PROXIES) for key in environ):
         return False
     # nginx asks in HTTP/1.0 where it is not told otherwise, and no browser does.
     if environ.get("SERVER_PROTOCOL", "") in ("", "HTTP/0.9", "HTTP/1.0"):
         return False
-    # A browser that came through a proxy tells the page that it came from.
-    if environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
+    # Of one hop alone (RFC 9110 7.6.1), so it tells of a browser that has this connection to itself.
+    if "keep-alive" not in environ.get("HTTP_CONNECTION", "").lower():
         return False
+    if environ.get("HTTP_SEC_FETCH_SITE") not in ("none", "same-origin", "same-site"):
+        return False
+    # A browser that came through a proxy tells the page that it came from.
     pages = (environ.get("HTTP_ORIGIN"), environ.get("HTTP_REFERER"))
     if not all(_is_loopback_name(_host_of(page)) for page in pages if page):
         return False

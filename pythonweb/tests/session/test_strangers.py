@@ -10,6 +10,7 @@ import pytest
 
 from coatcheck.record import Delta
 from coatcheck.testing import Clock
+from web.session import Manager, driver
 
 Browser = Any
 Build = Callable[..., Any]
@@ -210,3 +211,66 @@ def test_whatever_the_new_session_is_called_its_storage_has_one(stored: Site, cl
     browser.get(handler)
     assert browser.token != twin.token
     assert (is_kept(browser)["who"], is_kept(twin)["who"]) == ("outer", "inner")
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_no_late_answer_takes_the_place_of_a_session_that_followed_another(
+    stored: Site, clock: Clock, *, commits: bool
+) -> None:
+    """Destroying and creating in one request is how programs of 2005 log in.
+
+    A browser may send the old cookie until it has the answer: for ten seconds, such a request sends no cookie.
+    """
+    browser = stored.browser(old=1)
+    old = dict(browser.jar)
+
+    def anonymous() -> Any:
+        return type(browser)(stored, dict(old)).get(lambda request: request.store.update(cart=["hat"]), keep=False)
+
+    def log_in(request: Request) -> None:
+        request.manager.destroy(ignoreWarning=True)
+        request.manager.create()
+        request.store["user"] = "ada"
+        if commits:
+            request.connection.commit()
+
+    def slow(request: Request) -> None:
+        clock.advance(1)
+        browser.get(log_in)
+        clock.advance(1)
+        request.store["cart"] = ["hat"]
+
+    clock.advance(1)
+    assert type(browser)(stored, dict(old)).get(slow, keep=False).cookies() == []
+    assert anonymous().cookies() == []
+    clock.advance(8)
+    answer = anonymous()
+    assert (answer.failure, answer.cookies()) == (None, [])
+    assert is_kept(browser) == {"user": "ada", "created": False}
+    clock.advance(2)
+    assert len(anonymous().cookies()) == 1  # whoever sends it now has not got the answer
+
+
+def test_a_script_that_logs_in(connect: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setenv("HTTP_COOKIE", "")
+    made = driver("database", "site", cursor=connect().cursor())
+    made.createSessionEnvironment()
+
+    def script(token: str = "") -> Manager:
+        monkeypatch.setenv("HTTP_COOKIE", f"site={token}")
+        return Manager(made, clock=clock)
+
+    first = script()
+    old = first.create()
+    made.connection.commit()
+    second = script(old)
+    assert second.load()
+    second.destroy(ignoreWarning=True)
+    made.connection.commit()
+    second.create()
+    made.connection.commit()
+    for seconds, late in ((9, True), (2, False)):
+        clock.advance(seconds)
+        third = script(old)
+        third.loadOrCreate()
+        assert third.exists() is not late

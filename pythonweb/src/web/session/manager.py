@@ -260,7 +260,9 @@ class Manager(Saving):
         if sessionID is not None and sessionID != self.sessionID:
             self._do(_revoking(self._token(sessionID).digest))
             return
-        self._session_of("destroy").destroy()
+        session = self._session_of("destroy")
+        session.destroy()
+        self._destroyed += [token.digest for token in opened(session).ended]
         self._created = False
         self._by_hand = None
         self._ended = True

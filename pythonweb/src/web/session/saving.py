@@ -13,6 +13,7 @@ from coatcheck import CoatcheckError, DriverUnavailable
 from coatcheck.cookie import set_cookie
 from coatcheck.outcome import Saved
 from coatcheck.plan import is_pending
+from coatcheck.record import REPLY_TIME
 from coatcheck.session import opened
 from coatcheck.state import Mark, State
 from web.session.cookies import Cookies
@@ -49,6 +50,7 @@ class Saving(Cookies):
         self.autocommit = False
         self._session: coatcheck.Session | None = None
         self._left: list[coatcheck.Session] = []  # used in this request before the present one, and maybe unsaved
+        self._destroyed: list[bytes] = []  # digests whose sessions this request ended
         self._end_of_session: Ending | None = None
         self._saved = Saved()
         self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
@@ -112,6 +114,8 @@ class Saving(Cookies):
             state = opened(session)
             if state.dead and state.record is None:  # a save would only take its values from the application
                 continue
+            if state.wanted and state.record is None:
+                self._hold_others_back()
             late = self._clock.as_of = self._when_alive(state)
             try:
                 saved = self._core.save(session)
@@ -122,6 +126,15 @@ class Saving(Cookies):
                 cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
             self._saved = Saved(cookie or self._saved.set_cookie, vary=saved.vary)
         return self._saved
+
+    def _hold_others_back(self) -> None:
+        """Have requests that bring the token of a session that is replaced count as late for some time more.
+
+        Programs log in by destroying a session and creating another. The browser may send the old token until it has
+        the answer, and a cookie for such a request could arrive after that of the log-in.
+        """
+        for digest in self._destroyed:
+            self.driver.core.revoke(digest, self._core.clock() + REPLY_TIME)
 
     def _when_alive(self, state: State) -> float | None:
         """Return a moment at which a session that expired meanwhile was alive, where `setExpire` gave it a new end.

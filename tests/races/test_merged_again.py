@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from races.conftest import Site
 
 from coatcheck import Session, SessionManager
+from coatcheck.drivers import open_driver
 from coatcheck.testing import Interleaving
 
 Edit = Callable[[Any], object]
@@ -164,3 +167,42 @@ def test_two_equal_first_changes(site: Site, edit: Callable[[Session], object], 
     one, two = race.request(edit), race.request(edit)
     race.save(one, two)
     assert race.value() == merged
+
+
+def _add(session: Session, name: str) -> None:
+    session.setdefault("v", []).append(name)
+    session.setdefault("count", Counter())["hat"] += 1
+    session.setdefault("deep", {}).setdefault("list", []).append(name)
+    session["deep"].setdefault("count", Counter())["hat"] += 1
+
+
+OTHERS: list[Callable[[Session], object]] = [
+    lambda session: [session.pop(key, None) for key in ("v", "count", "deep")],
+    lambda session: session.clear(),
+    lambda session: [session["v"].clear(), session["count"].clear(), session["deep"]["list"].clear()],
+    lambda session: session.update(v=["new"], count=Counter(scarf=1), deep={}),
+    lambda session: session["deep"].update(other=1),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.none(), st.sampled_from(OTHERS)), min_size=2, max_size=5))
+def test_in_any_order_nothing_is_there_twice(others: list[Callable[[Session], object] | None]) -> None:
+    """One request, and before each of its commits another: some add, some remove, and all have read the same."""
+    race = Race(Site(open_driver("memory:")), ["hat"])
+    race.manager.save(race.request(lambda s: s.update(count=Counter(hat=2), deep={"list": [], "count": Counter()})))
+    requests = [
+        race.request(other or (lambda session, name=f"{number}": _add(session, name)))
+        for number, other in enumerate(others)
+    ]
+    for call, session in enumerate(requests[1:], 1):
+        race.driver.before("commit", lambda session=session: race.manager.save(session), call=call)
+    race.manager.save(requests[0])
+    found = dict(race.manager.open([race.cookie]))
+    for names in (found.get("v", []), found.get("deep", {}).get("list", [])):
+        assert len(names) == len(set(names))
+    adds = others.count(None)
+    assert found.get("count", Counter())["hat"] <= 2 + adds
+    assert found.get("deep", {}).get("count", Counter())["hat"] <= adds
+    if race.driver.pending == 0 and others[0] is None and adds == len(others):
+        assert found["count"]["hat"] == 2 + adds == len(found["v"]) + 1

@@ -103,6 +103,33 @@ def test_differing_duplicates_of_a_prefixed_name_are_anonymous_and_an_event(hous
     assert house.kinds() == {Kind.DUPLICATES: 1}
 
 
+# One Cookie header made of several by commas, as gunicorn (",") and waitress (", ") do
+JOINED = [
+    "__Host-sid={a},a=b", "__Host-sid={a}, a=b", "a=b,__Host-sid={a}", "a=b, __Host-sid={a}", "x, __Host-sid={a}",
+    "a=b; c=d, __Host-sid={a}", "a=b, __Host-sid={a}; c=d", "a=b, __Host-sid={a}, c=d", "__Host-sid={a},__Host-sid={a}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", JOINED)
+def test_a_cookie_beside_a_comma_is_refused_and_an_event_says_why(house: House, header: str) -> None:
+    one = house.visitor(who="one")
+    session = house.manager.open([header.format(a=one.secret)])
+    assert dict(session) == {}
+    assert house.driver.asked == []
+    (event,) = house.events
+    assert event.kind is Kind.JOINED
+    assert "joined by commas" in str(event.why)
+    assert one.secret not in repr(event)
+
+
+@pytest.mark.parametrize("header", ["a=b, c=d", "a=b, x__Host-sid=1", "a=b, c=__Host-sid", "a=1,2; b=__Host-sid=, 3"])
+def test_a_comma_elsewhere_is_nobodys_concern(house: House, header: str) -> None:
+    one = house.visitor(who="one")
+    assert dict(house.manager.open([header])) == {}
+    assert house.manager.open([f"{header}; {one.cookie}"])["who"] == "one"
+    assert house.events == []
+
+
 @pytest.mark.parametrize("headers", [["__Host-sid={a}; __Host-sid={a}"], ["__Host-sid={a}", "__Host-sid={a}"]])
 def test_identical_duplicates_are_one_cookie(house: House, headers: list[str]) -> None:
     one = house.visitor(who="one")

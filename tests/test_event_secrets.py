@@ -88,6 +88,7 @@ def live_through_everything(house: House) -> Iterator[str]:
         house.driver.down = frozenset()
     twice = house.manager.open([f"{client.cookie}; {late.cookie}"])
     assert not dict(twice)
+    assert not dict(house.manager.open([f"a=b, {client.cookie}"]))
     yield step(lambda session: session.logout())
     stranger = house.client()
     stranger.cookie = f"__Host-sid={Token.new().secret}"

@@ -19,6 +19,7 @@ __all__ = [
     "deletion",
     "deletions_of_others",
     "find",
+    "is_joined",
     "set_cookie",
 ]
 
@@ -85,6 +86,22 @@ def find(headers: Iterable[str], name: str) -> list[str]:
                     if value not in found:
                         found.append(value)
     return found
+
+
+def is_joined(headers: Iterable[str], name: str) -> bool:
+    """Check whether a cookie called *name* stands behind or before a comma, so that `find` finds no token in it.
+
+    Some servers join several Cookie headers by commas, where only "; " goes between cookies (RFC 6265 4.2.1, RFC 9113
+    8.2.3). A comma may also stand in a value, so such a header cannot be taken apart for sure.
+    """
+    return any(
+        part.partition("=")[0].strip(" \t") == name
+        for header in headers
+        if "," in header and name in header and len(header) <= _MAX_HEADER
+        for pair in header.split(";")
+        if "," in pair
+        for part in pair.split(",")
+    )
 
 
 def set_cookie(policy: Policy, channel: Channel, secret: str, lifetime: float | None) -> str:

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     LOGIN_REFUSED = "login refused"
     UNKNOWN_ID = "unknown id"
     DUPLICATES = "duplicate cookies"
+    JOINED = "joined cookies"
     UNREADABLE = "unreadable"
     CONFLICT = "conflict"
     GONE = "gone"
@@ -38,6 +39,7 @@ _LEVELS: Final = {
     Kind.LOGIN_REFUSED: logging.WARNING,
     Kind.UNKNOWN_ID: logging.WARNING,
     Kind.DUPLICATES: logging.WARNING,
+    Kind.JOINED: logging.WARNING,
     Kind.UNREADABLE: logging.WARNING,
     Kind.CONFLICT: logging.WARNING,
     Kind.GONE: logging.WARNING,
@@ -56,7 +58,7 @@ class Event:
         user: The user who is logged in, or None.
         reason: Why the session is gone, where that is known.
         keys: The values concerned, as (app, key).
-        why: With `AT_RISK`, what may lose sessions and how to mend it.
+        why: With `AT_RISK`, what may lose sessions and how to mend it; with `JOINED`, what was not read and the remedy.
     """
 
     kind: Kind

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 from coatcheck.codec import Codec
-from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find
+from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find, is_joined
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError
 from coatcheck.events import Event, Kind, Listener, emit
@@ -32,6 +32,10 @@ _SECURE_COOKIE: Final = (
     "a session over plain http: its cookie is Secure, which browsers keep and send back over https alone, and some of"
     " them from http://localhost or http://127.0.0.1. Serve https; or say Policy(trusted_scheme='https') behind a proxy"
     " that speaks TLS, or, for development, Policy(insecure_http=True), which lets the cookie go without Secure"
+)
+_JOINED: Final = (
+    "the session cookie is not read, since it stands in a Cookie header that is joined by commas: the client or a proxy"
+    " sent several Cookie headers, and gunicorn and waitress join them so. Send one, with '; ' between the cookies"
 )
 _BARE_COOKIE: Final = (
     "a session over plain http: Policy(insecure_http=True) lets its cookie go without Secure, so that anybody on the"
@@ -98,6 +102,8 @@ class ManagerBase(ABC):
                 self._warn_of_http()
         values = find(cookies, self._names[channel]) if cookies else []
         tokens = [token for token in map(Token.parse, values) if token is not None]
+        if cookies and not tokens and is_joined(cookies, self._names[channel]):
+            self.emit(Event(kind=Kind.JOINED, why=_JOINED))
         candidates = tokens if len(values) < 2 else self._candidates(tokens, self._names[channel])  # noqa: PLR2004
         state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
         if len(values) > 1:

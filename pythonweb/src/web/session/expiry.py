@@ -75,7 +75,9 @@ class Ending:
         self.state: Final = state
         self._line: object = object()
         self._moved = 0.0  # by how many seconds the request moved the end, all in all
-        self._based_on: object = None  # the record whose end the pending change was worked out from
+        self._pending: list[Callable[[float], float]] = []  # the changes that are not known to last
+        self._start = NEVER  # the end that these start from
+        self._record: object = None  # the record that this end is from
 
     def time(self, moment: float) -> EndTime:
         """Return *moment*, the present end, as one that can be moved."""
@@ -94,18 +96,36 @@ class Ending:
 
     def _change(self, function: Callable[[float], float]) -> None:
         state = self.state
-        if state.record is None:  # it is not stored yet, so nobody else can change its end
-            state.deadline = bounded(function(_deadline_of(state)))
-            return
+        if not self._pending:
+            self._start = _deadline_of(state)
+        self._pending.append(function)
+        state.deadline = bounded(function(_deadline_of(state)))
+        if state.record is not None:  # otherwise it is not stored yet, and nobody else can change its end
+            self._record = state.record
+            state.changes.update_with(MARK, self._counted, 0)
 
-        def work_out(number: int) -> int:
-            if state.record is not self._based_on:  # read again, since another request changed the end
-                state.deadline, self._based_on = None, state.record
-            state.deadline = bounded(function(_deadline_of(state)))
-            return number + 1
+    def _counted(self, number: int) -> int:
+        record = self.state.record
+        if record is not None and record is not self._record:  # read again, since another request changed the end
+            self._start, self._record = record.deadline, record
+            self.state.deadline = self._worked_out()
+        return number + 1
 
-        self._based_on = state.record
-        state.changes.update_with(MARK, work_out, 0)
+    def _worked_out(self) -> float:
+        end = self._start
+        for function in self._pending:
+            end = bounded(function(end))
+        return end
+
+    def lasts(self) -> None:
+        """Record that the changes so far are stored for good."""
+        self._pending.clear()
+
+    def undone(self) -> None:
+        """Have the changes written again: the transaction that they were written in did not last."""
+        state = self.state
+        if self._pending and state.token is not None and not state.dead:
+            state.deadline = self._worked_out()
 
 
 def _deadline_of(state: State) -> float:

@@ -51,7 +51,7 @@ class Saving(Cookies):
         self._session: coatcheck.Session | None = None
         self._left: list[coatcheck.Session] = []  # used in this request before the present one, and maybe unsaved
         self._destroyed: list[bytes] = []  # digests whose sessions this request ended
-        self._end_of_session: Ending | None = None
+        self._endings: list[Ending] = []
         self._saved = Saved()
         self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
         self._before = Saved()  # what `_saved` was before that
@@ -77,9 +77,11 @@ class Saving(Cookies):
         self._by_hand = None
 
     def _ending(self, state: State) -> Ending:
-        if self._end_of_session is None or self._end_of_session.state is not state:
-            self._end_of_session = Ending(state)
-        return self._end_of_session
+        for ending in self._endings:
+            if ending.state is state:
+                return ending
+        self._endings.append(Ending(state))
+        return self._endings[-1]
 
     def _do(self, task: Task) -> Any:
         done = task(self.driver.core, self._core.clock())
@@ -125,7 +127,13 @@ class Saving(Cookies):
             if cookie is not None and state.token is not None and (self._max_age or late):
                 cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
             self._saved = Saved(cookie or self._saved.set_cookie, vary=saved.vary)
+        if self.driver.connection is None:
+            self._note_endings()
         return self._saved
+
+    def _note_endings(self) -> None:
+        for ending in self._endings:
+            ending.lasts()
 
     def _hold_others_back(self) -> None:
         """Have requests that bring the token of a session that is replaced count as late for some time more.
@@ -182,6 +190,7 @@ class Saving(Cookies):
         """Take note that the transaction lasts."""
         for state, _ in self._marks:
             state.release()
+        self._note_endings()
         self._marks.clear()
         self._done.clear()
         self._flushed = False
@@ -192,6 +201,8 @@ class Saving(Cookies):
             self._flushed, self._saved = False, self._before
         for state, mark in self._marks:
             state.restore(mark)
+        for ending in self._endings:
+            ending.undone()
         self._marks.clear()
         self._tasks = [*self._done, *self._tasks]
         self._done.clear()

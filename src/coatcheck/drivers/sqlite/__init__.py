@@ -2,7 +2,8 @@
 
 `driver` has the two drivers (on connections of our own, and on one that the application lends), `work` the operations,
 `fast` those that take one statement, `schema` the tables and the SQL text, `rows` the way from rows to records,
-`connect` and `files` the opening of the database, `asynchronous` the way there from an event loop.
+`connection`, `files` and `opened` the opening of the database, `connect` the connections of threads, `asynchronous` the
+way there from an event loop.
 """
 
 from typing import TYPE_CHECKING

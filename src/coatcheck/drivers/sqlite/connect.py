@@ -7,8 +7,9 @@ all connections are closed before a fork, after waiting for what they are doing,
 A fork that runs no hooks (some servers fork in C) is found out by the process id. Nothing can take the phantom locks
 away there, but a connection of the parent is never used, closed or finalized, and `setup` leaves none open.
 
-Before each operation a look at the path tells whether it still leads to the file that the connection has open: what is
-moved away, removed or replaced is not written to any more, nor read; see `opened`.
+Before each operation a look at the folder tells whether a name in it changed. If one did, more looks tell whether the
+path still leads to the file that the connection has open, with its log beside it: what is moved away, removed or
+replaced is not written to any more, nor read; see `opened`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from coatcheck.drivers.sqlite.files import check_place
-from coatcheck.drivers.sqlite.opened import Identity, NotNow, Opened, create_file, identity, opened, take_log_away
-from coatcheck.errors import ConfigurationError
+from coatcheck.drivers.sqlite.connection import Settings, configure, connect
+from coatcheck.drivers.sqlite.opened import (
+    Identity,
+    NotNow,
+    Opened,
+    Sight,
+    identity,
+    is_settled,
+    opened,
+    save_log,
+    sight,
+    take_log_away,
+)
 
-__all__ = ["Connections", "Held", "Settings"]
+__all__ = ["Connections", "Held"]
 
 Prepare = Callable[[sqlite3.Connection], None]
 """Sees to the tables on a new connection."""
@@ -35,31 +46,13 @@ Prepare = Callable[[sqlite3.Connection], None]
 _FORK_PATIENCE: Final = 10.0
 """Seconds that a fork waits for each connection to finish what it is doing."""
 
-_ATTEMPTS: Final = 5  # to open a file that somebody moves away while it is opened
+_ATTEMPTS: Final = 5  # at least, to open a file that somebody moves away while it is opened
 
 _HARMLESS: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
 
 _inherited: list[sqlite3.Connection] = []  # connections of a parent process: kept so that nothing finalizes them
 _pools: weakref.WeakSet[Connections] = weakref.WeakSet()
 _making = threading.Lock()  # held while a connection is opened, and while the process forks
-
-
-class Settings:
-    """Where the database is and how to open it.
-
-    A *hasty* user leaves it to others to open another file, which may have to be made, and gets `NotNow` meanwhile.
-    """
-
-    __slots__ = ("hasty", "network_allowed", "path", "synchronous", "timeout")
-
-    def __init__(
-        self, path: str, timeout: float, synchronous: str, *, network_allowed: bool, hasty: bool = False
-    ) -> None:
-        self.path: Final = path
-        self.timeout: Final = timeout
-        self.synchronous: Final = synchronous
-        self.network_allowed: Final = network_allowed
-        self.hasty: Final = hasty
 
 
 class Turn:
@@ -90,9 +83,11 @@ class Held:
         "_connection",
         "_file",
         "_files",
+        "_folder",
         "_lock",
         "_path",
         "_prepare",
+        "_seen",
         "_settings",
         "_waiting",
         "pid",
@@ -102,10 +97,12 @@ class Held:
         self.pid: Final = os.getpid()
         self._settings: Final = settings
         self._path: Final = settings.path
+        self._folder: Final = os.path.dirname(settings.path)  # noqa: PTH120 (as it is)
         self._prepare: Final = prepare
         self._connection: sqlite3.Connection | None = None
         self._file: Identity | None = None
         self._files: Opened | None = None
+        self._seen: Sight | None = None  # the folder while all was in its place, if a change would show
         self._lock: Final = threading.Lock()
         self._waiting = False
 
@@ -113,18 +110,32 @@ class Held:
         self._lock.acquire()
         try:
             connection = self._connection
-            if connection is not None and self._file == identity(self._path):
-                return connection
+            if connection is not None:
+                seen = self._seen
+                if (seen is not None and seen == sight(self._folder)) or self._is_in_place():
+                    return connection
             return self._open()
         except BaseException:
             self._lock.release()
             raise
 
+    def _is_in_place(self) -> bool:
+        """Return whether the path leads to the file that is open, and its log lies beside it."""
+        seen, files = sight(self._folder), self._files
+        if files is None or files.database != identity(self._path) or not files.has_its_log():
+            return False
+        # A link says nothing of the folder that it leads to.
+        watched = seen is not None and is_settled(seen) and not os.path.islink(self._path)  # noqa: PTH114 (as it is)
+        self._seen = seen if watched else None
+        return True
+
     def _open(self) -> sqlite3.Connection:
-        for _ in range(_ATTEMPTS):
+        until, attempts = time.monotonic() + self._settings.timeout, 0
+        while attempts < _ATTEMPTS or time.monotonic() < until:
+            attempts += 1
             connection, before = self._connect()
             try:
-                _configure(connection, self._settings)
+                configure(connection, self._settings)
                 self._prepare(connection)
                 files = opened(self._path)
             except BaseException as error:
@@ -132,8 +143,8 @@ class Held:
                 if isinstance(error, Exception) and before != identity(self._path):
                     continue  # the log that it read may have been another file's
                 raise
-            if before is not None and files.database == before:
-                self._file, self._files, self._connection = before, files, connection
+            if before is not None and files.database == before and files.has_its_log():
+                self._file, self._files, self._seen, self._connection = before, files, None, connection
                 return connection
             connection.close()
         raise NotNow(f"{self._path} is being replaced again and again")
@@ -145,11 +156,12 @@ class Held:
             with _making:
                 self._waiting = False
                 _take_logs_away(self._settings)
+                _save_logs(self._settings, self)
                 if self._connection is not None:
                     self._close()
                     if self._settings.hasty:
                         raise NotNow(f"{self._path} is another file now")
-                return _connect(self._settings)
+                return connect(self._settings)
         finally:
             self._waiting = False
 
@@ -162,6 +174,40 @@ class Held:
         connection, files = self._connection, self._files
         if connection is not None and files is not None and files.database != identity(self._path):
             take_log_away(files, self._path, lambda: self._connection is connection, patience)
+
+    def has_lost_log(self) -> bool:
+        """Return whether the path leads to the file that is open, and its log is not beside it."""
+        files = self._files
+        return (
+            self._connection is not None
+            and files is not None
+            and files.database == identity(self._path)
+            and not files.has_its_log()
+        )
+
+    def give_up(self, patience: float, *, is_mine: bool) -> None:
+        """Save the log of the file that is open here, if it is lost, and close the connection once it is idle.
+
+        Called with `_making` held, and `_lock` too where it is the caller's own.
+
+        Args:
+            patience: How many seconds to wait; the connection is left open after that.
+            is_mine: Whether it is the caller's own.
+        """
+        until = time.monotonic() + patience
+        held = False
+        while not (is_mine or self._waiting or held):  # who waits for `_making` does nothing with its connection
+            held = self._lock.acquire(timeout=0.02)
+            if not held and time.monotonic() >= until:
+                return
+        try:
+            if self._connection is not None and self._files is not None and self.has_lost_log():
+                with contextlib.suppress(sqlite3.Error, OSError):  # another one of them may manage
+                    save_log(self._files, self._connection, patience)
+            self._close()
+        finally:
+            if held:
+                self._lock.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -271,49 +317,21 @@ def _take_logs_away(settings: Settings) -> None:
                 held.take_log_away(settings.timeout)
 
 
-def _connect(settings: Settings) -> tuple[sqlite3.Connection, Identity | None]:
-    """Open the database, creating the file where it is missing, and say which file it is.
+def _save_logs(settings: Settings, mine: Held) -> None:
+    """Close all connections of this process to the database, if its log was removed, after saving what is in it.
+
+    All of them, because SQLite shares the index of the log between the connections of a process.
 
     Raises:
-        ConfigurationError: Something else stands where the database should be.
-        OSError: The folder cannot be used.
-        sqlite3.Error: SQLite cannot open it.
+        NotNow: *settings* are those of a hasty user.
     """
-    check_place(settings.path, network_allowed=settings.network_allowed)
-    create_file(settings.path, settings.timeout)
-    before = identity(settings.path)
-    connection = sqlite3.connect(
-        settings.path,
-        timeout=settings.timeout,
-        isolation_level=None,
-        check_same_thread=False,  # a fork and `close` close the connections of other threads
-    )
-    return connection, before
-
-
-def _configure(connection: sqlite3.Connection, settings: Settings) -> None:
-    mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode").fetchone()[0]), settings.timeout)
-    if mode != "wal":
-        # The busy timeout does not cover this switch, and racing creators all try it
-        mode = _patiently(lambda: str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]), settings.timeout)
-    if mode != "wal":
-        raise ConfigurationError(
-            f"{settings.path} cannot keep a write-ahead log (its journal mode stays {mode!r}): put it on a local disk"
-        )
-    connection.execute(f"PRAGMA synchronous={settings.synchronous}")
-    connection.execute("PRAGMA foreign_keys=OFF")
-    connection.execute("PRAGMA journal_size_limit=16777216")  # a burst does not leave a large file behind
-
-
-def _patiently(attempt: Callable[[], str], patience: float) -> str:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return attempt()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= until:
-                raise
-        time.sleep(0.005)
+    places = [held for pool in list(_pools) if pool.path == settings.path for held in pool.places()]
+    if not any(held.has_lost_log() for held in places):
+        return
+    if settings.hasty:
+        raise NotNow(f"the log of {settings.path} was removed")
+    for held in places:
+        held.give_up(settings.timeout, is_mine=held is mine)
 
 
 def _is_in_doubt(error: BaseException) -> bool:

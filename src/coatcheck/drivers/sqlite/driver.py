@@ -16,7 +16,8 @@ from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers._rules import new_version
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.sqlite.common import Common, despite_text, is_of_text
-from coatcheck.drivers.sqlite.connect import Connections, Settings
+from coatcheck.drivers.sqlite.connect import Connections
+from coatcheck.drivers.sqlite.connection import Settings
 from coatcheck.drivers.sqlite.fast import Single, single
 from coatcheck.drivers.sqlite.rows import record_in
 from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables, is_complete

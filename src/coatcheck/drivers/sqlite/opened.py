@@ -5,12 +5,16 @@ that is moved away or replaced, who has it open goes on with the old three files
 the old log and index with it, and pages of the one database come out in the other. So the old log is taken away before
 a new file is opened: by whoever has it open and finds out, and by whoever makes a file. They do so one at a time, under
 a lock on the folder, and nobody removes a log that may be the new file's.
+
+Where the log or its index alone is removed, who has it open still has what is in it, and everybody who opens the
+database later does without. So whoever finds out brings what is in the log into the database and opens all anew.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +23,29 @@ from typing import Final, NamedTuple
 
 from coatcheck.drivers._files import PlaceError
 
-__all__ = ["Identity", "NotNow", "Opened", "create_file", "identity", "log_files", "opened", "take_log_away"]
+__all__ = [
+    "Identity",
+    "NotNow",
+    "Opened",
+    "Sight",
+    "create_file",
+    "identity",
+    "is_settled",
+    "log_files",
+    "opened",
+    "save_log",
+    "sight",
+    "take_log_away",
+]
 
 Identity = tuple[int, int]
 """What names a file whatever it is called, as long as somebody has it open: the inode and the device."""
 
+Sight = tuple[int, int, int]
+"""What tells whether a name in a folder was made, removed or turned: inode, device, and when it changed last."""
+
 _BESIDE: Final = ("-wal", "-shm")
+_SETTLED: Final = 100_000_000  # nanoseconds: many ticks of the clock that file systems date changes by
 _PAUSE: Final = 0.005
 
 
@@ -38,6 +59,10 @@ class Opened(NamedTuple):
     database: Identity | None
     beside: tuple[tuple[str, Identity | None], ...]  # the log and its index: path and identity
 
+    def has_its_log(self) -> bool:
+        """Return whether the log and its index are where they were."""
+        return all(which is not None and identity(name) == which for name, which in self.beside)
+
 
 def identity(path: str) -> Identity | None:
     """Say which file *path* leads to; None where it leads to none."""
@@ -46,6 +71,20 @@ def identity(path: str) -> Identity | None:
     except OSError:
         return None
     return found.st_ino, found.st_dev
+
+
+def sight(folder: str) -> Sight | None:
+    """Look at a folder; None if it is not there."""
+    try:
+        found = os.stat(folder)  # noqa: PTH116 (the same)
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev, found.st_mtime_ns
+
+
+def is_settled(seen: Sight) -> bool:
+    """Return whether the next change of a folder will show: one within the same tick of the clock would not."""
+    return 0 <= seen[2] < time.time_ns() - _SETTLED
 
 
 def opened(path: str) -> Opened:
@@ -78,6 +117,29 @@ def take_log_away(files: Opened, path: str, is_open: Callable[[], bool], patienc
             if identity(path) != files.database and _lies_there(name, which) and is_open():
                 with suppress(FileNotFoundError):
                     os.unlink(name)  # noqa: PTH108 (as it was made up)
+
+
+def save_log(files: Opened, connection: sqlite3.Connection, patience: float) -> None:
+    """Bring what is in a log that was removed into the database, and take away the index that belongs to that log.
+
+    Where somebody made another log meanwhile, theirs is the one that counts: what is in this one is left.
+
+    Args:
+        files: What *connection* has open. The path leads to that database still.
+        connection: A connection to it, which is closed after this.
+        patience: Seconds to wait for others who are at the same.
+
+    Raises:
+        NotNow: Others took longer than that.
+        sqlite3.Error: The log cannot be read or the database cannot be written.
+    """
+    (log, _), (index, which) = files.beside
+    with _one_at_a_time(log, patience):
+        if identity(log) is None:
+            connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            if _lies_there(index, which):
+                with suppress(FileNotFoundError):
+                    os.unlink(index)  # noqa: PTH108 (as it was made up)
 
 
 def _lies_there(name: str, which: Identity | None) -> bool:

@@ -8,14 +8,16 @@ something about it should be mended.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
+from coatcheck import __version__
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Capability, Driver
-from coatcheck.errors import CoatcheckError
+from coatcheck.errors import CoatcheckError, DriverUnavailable
 from coatcheck.record import Committed, Delta, Put, Record, Value
 from coatcheck.token import Token, new_sid
 
@@ -33,8 +35,12 @@ CANNOT_BE_USED: Final = 1
 SHOULD_BE_MENDED: Final = 3
 _SCOPE: Final = "scope: "
 
+# Without rich's boxes, which are folded also where a program reads them.
 app: Final = typer.Typer(
-    help="Set up and check the storage of web sessions.", no_args_is_help=True, add_completion=False
+    help="Set up and check the storage of web sessions.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 Url = Annotated[
@@ -46,66 +52,154 @@ Url = Annotated[
         help="The storage, as in sqlite:///sessions.db or redis://localhost.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Write the findings as one JSON object, errors included.")]
+
+
+def _show_version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"coatcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Set up and check the storage of web sessions."""
 
 
 @app.command()
 def init(url: Url) -> None:
     """Create what the storage needs: tables, folders, a version. What is there already stays as it is."""
-    out = Console()
     with _Storage(url) as driver:
         was_there = driver.is_set_up()
         driver.setup()
-        out.print(f"{driver.name}: {'everything was there already' if was_there else 'ready'}")
+        typer.echo(f"{driver.name}: {'everything was there already' if was_there else 'ready'}")
 
 
 @app.command()
-def check(url: Url) -> None:
+def check(url: Url, *, as_json: AsJson = False) -> None:
     """Reach the storage, try it out with a session of its own, and say what it promises and what should be mended.
 
     Exit status: 0, all is well; 1, it cannot be used; 3, it can be used, and something should be mended.
     """
-    out = Console()
-    with _Storage(url) as driver:
+    report = _JsonReport() if as_json else _TextReport()
+    with _Storage(url, report) as driver:
         begun = time.perf_counter()
         is_set_up = driver.is_set_up()
         taken = time.perf_counter() - begun
-        if not is_set_up:
-            raise CoatcheckError(f"{driver.name}: it is not set up: run coatcheck init with the same URL")
-        out.print(f"{driver.name}: reached in {taken * 1000:.1f} ms")
+        if not is_set_up and (remedy := _remedy(driver)) is not None:
+            raise CoatcheckError(f"{driver.name}: {remedy}")
+        report.reached(driver, taken)
         advice = driver.advice()  # told first: it may say why the trial fails
-        for sentence in advice:
-            out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
+        report.advised(advice)
         _try_out(driver)
-        out.print("a session was written, read, changed and ended")
-        out.print(_promises(driver))
+        report.tried(driver)
     if advice:
         raise typer.Exit(SHOULD_BE_MENDED)
+
+
+def _remedy(driver: Driver) -> str | None:
+    """Return what to do about storage that is not set up; None where it needs no setting up."""
+    if Capability.SCOPE_SHARED not in driver.capabilities:
+        return (
+            "nothing is stored there yet: check the path. The first program that uses the storage makes it, and so"
+            " does `coatcheck init` with the same URL"
+        )
+    if Capability.BORROWED_CONNECTION in driver.capabilities:
+        return "the session tables are missing: make them once with `coatcheck init` and the same URL"
+    return None
+
+
+class _TextReport:
+    """Findings for people: with colours and a table on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._out: Final = Console(soft_wrap=True)
+
+    def reached(self, driver: Driver, seconds: float) -> None:
+        self._out.print(f"{driver.name}: reached in {seconds * 1000:.1f} ms")
+
+    def advised(self, advice: list[str]) -> None:
+        for sentence in advice:
+            self._out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
+
+    def tried(self, driver: Driver) -> None:
+        self._out.print("a session was written, read, changed and ended")
+        promises = [("sessions are shared by", _scope(driver))]
+        kept = [capability for capability in Capability if not capability.startswith(_SCOPE)]
+        promises += [(str(capability), "yes" if capability in driver.capabilities else "no") for capability in kept]
+        if not self._out.is_terminal:
+            for name, said in promises:
+                self._out.print(Text(f"{name}: {said}"))
+            return
+        table = Table(title="what it promises", title_justify="left", show_header=False)
+        for name, said in promises:
+            table.add_row(name, Text(said, "green" if said == "yes" else ""))
+        self._out.print(table, soft_wrap=False)
+
+    def gave_up(self, why: str) -> None:
+        # Text: it may have brackets in it
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("coatcheck:", "red"), f" {why}"))
+
+
+class _JsonReport:
+    """Findings for programs: one object on standard output, whatever the end."""
+
+    def __init__(self) -> None:
+        self._found: Final[dict[str, Any]] = {"error": None, "to_mend": [], "promises": None}
+
+    def reached(self, driver: Driver, seconds: float) -> None:
+        self._found.update(driver=driver.name, reached_in_ms=round(seconds * 1000, 1))
+
+    def advised(self, advice: list[str]) -> None:
+        self._found["to_mend"] = advice
+
+    def tried(self, driver: Driver) -> None:
+        promises = {capability.name.lower(): capability in driver.capabilities for capability in Capability}
+        self._found["promises"] = promises
+        self._write()
+
+    def gave_up(self, why: str) -> None:
+        self._found["error"] = why
+        self._write()
+
+    def _write(self) -> None:
+        typer.echo(json.dumps(self._found, indent=2, ensure_ascii=False))
+
+
+_Report = _TextReport | _JsonReport
 
 
 class _Storage:
     """A driver for the length of a command; what it raises ends the command with one line."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, report: _Report | None = None) -> None:
         self._url = url
+        self._report = report or _TextReport()
         self._driver: Driver | None = None
 
     def __enter__(self) -> Driver:
         try:
             self._driver = open_driver(self._url)
         except CoatcheckError as error:
-            _give_up(error)
+            self._give_up(error)
         return self._driver
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._driver is not None:
             self._driver.close()
         if isinstance(error, CoatcheckError):
-            _give_up(error)
+            self._give_up(error)
 
-
-def _give_up(error: CoatcheckError) -> NoReturn:
-    Console(stderr=True).print(Text.assemble(("coatcheck:", "red"), f" {error}"))  # text: it may have brackets in it
-    raise typer.Exit(CANNOT_BE_USED) from error
+    def _give_up(self, error: CoatcheckError) -> NoReturn:
+        # The name of the operation that failed says nothing to those who run a command.
+        why = f"{error.driver}: {error.why}" if isinstance(error, DriverUnavailable) else str(error)
+        self._report.gave_up(why)
+        raise typer.Exit(CANNOT_BE_USED) from error
 
 
 def _try_out(driver: Driver) -> None:
@@ -134,15 +228,9 @@ def _try_out(driver: Driver) -> None:
         raise CoatcheckError("it answers, and did not give back what was written a moment before")
 
 
-def _promises(driver: Driver) -> Table:
-    table = Table(title="what it promises", title_justify="left", show_header=False)
+def _scope(driver: Driver) -> str:
     scopes = [capability for capability in Capability if capability.startswith(_SCOPE)]
-    shared = [scope.removeprefix(_SCOPE) for scope in scopes if scope in driver.capabilities]
-    table.add_row("sessions are shared by", ", ".join(shared))
-    for capability in Capability:
-        if capability not in scopes:
-            table.add_row(capability, "[green]yes[/green]" if capability in driver.capabilities else "no")
-    return table
+    return ", ".join(scope.removeprefix(_SCOPE) for scope in scopes if scope in driver.capabilities)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class DriverUnavailable(CoatcheckError):
     Attributes:
         driver: The name of the driver.
         operation: The operation of the contract that failed, such as ``"commit"``.
+        why: What happened, without the names of driver and operation.
         outcome_unknown: True where a write may have been done although no reply came.
             Such a write is never sent again.
     """
@@ -87,6 +88,7 @@ class DriverUnavailable(CoatcheckError):
     def __init__(self, driver: str, operation: str, why: str, *, outcome_unknown: bool = False) -> None:
         tail = "; it is not known whether the write was done" if outcome_unknown else ""
         super().__init__(f"session storage ({driver}) failed in {operation}: {why}{tail}")
+        self.why = why
         self.driver = driver
         self.operation = operation
         self.outcome_unknown = outcome_unknown

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from testservers import free_port
 from typer.testing import CliRunner
 
+from coatcheck import __version__
 from coatcheck.cli import app
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 
 
 def run(*words: str, **environ: str) -> Any:
-    """Run the command; give its result with the colours and the folds of lines taken out."""
-    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1", **environ})
+    """Run the command as a program would that reads what it says."""
+    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "40", **environ})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -43,19 +48,59 @@ def test_check_tries_the_storage_out_and_says_what_it_promises(tmp_path: Path) -
     assert result.exit_code == 0, result.output
     assert "sqlite: reached in" in said(result)
     assert "a session was written, read, changed and ended" in said(result)
-    assert "sessions are shared by │ the processes of one host" in said(result)
-    assert "atomic counters │ yes" in said(result)
+    assert "sessions are shared by: the processes of one host\n" in result.stdout
+    assert "acknowledged writes and revocations survive a failover: no\n" in result.stdout
     with sqlite3.connect(tmp_path / "s.db") as connection:
         assert connection.execute("SELECT count(*) FROM coatcheck_session").fetchone() == (0,)
     connection.close()
 
 
-def test_check_of_storage_that_is_not_set_up(tmp_path: Path) -> None:
-    result = run("check", f"sqlite:///{tmp_path}/s.db")
-    assert result.exit_code == 1
-    assert "not set up: run coatcheck init" in said(result)
-    assert "reached" not in said(result)
-    assert not (tmp_path / "s.db").exists()
+@pytest.mark.parametrize("scheme", ["sqlite", "filesystem"])
+def test_check_of_storage_that_nobody_has_made_yet(scheme: str, tmp_path: Path) -> None:
+    result = run("check", f"{scheme}:///{tmp_path}/s")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"coatcheck: {scheme}: nothing is stored there yet: check the path. The first program that uses the storage"
+        " makes it, and so does `coatcheck init` with the same URL\n"
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_internal_names_are_shown() -> None:
+    result = run("check", f"redis://127.0.0.1:{free_port()}")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "is_set_up" not in result.stderr
+    assert re.fullmatch(r"coatcheck: redis: 127.0.0.1:\d+ cannot be reached: .*\n", result.stderr)
+
+
+def test_findings_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One object whatever the end; the exit status is the same."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    missing = run("check", "--json", url)
+    assert (missing.exit_code, missing.stderr) == (1, "")
+    found = json.loads(missing.stdout)
+    assert found["error"].startswith("sqlite: nothing is stored there yet")
+    run("init", url)
+    monkeypatch.setattr(SQLiteDriver, "advice", lambda _: ["mend this"])
+    result = run("check", "--json", url)
+    assert (result.exit_code, result.stderr) == (3, "")
+    found = json.loads(result.stdout)
+    assert (found["driver"], found["error"], found["to_mend"]) == ("sqlite", None, ["mend this"])
+    assert found["promises"]["durable"] is True
+    assert [found["promises"][f"scope_{scope}"] for scope in ("process", "host", "shared")] == [False, True, False]
+    assert found["reached_in_ms"] > 0
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m coatcheck.cli check memory:"
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=True)
+    assert "atomic counters" in done.stdout
+    assert "┌" in done.stdout
+
+
+def test_the_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"coatcheck {__version__}\n")
 
 
 def test_the_url_may_stand_in_the_environment() -> None:

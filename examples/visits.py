@@ -22,7 +22,10 @@ def visits(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 application = SessionMiddleware(visits, "sqlite:///sessions.db")
 
 if __name__ == "__main__":
+    import sys
     from wsgiref.simple_server import make_server
 
-    with make_server("127.0.0.1", 8000, application) as server:
+    port = int(sys.argv[1]) if sys.argv[1:] else 8000  # python examples/visits.py 8001 takes another
+    with make_server("127.0.0.1", port, application) as server:
+        print(f"Serving on http://localhost:{server.server_port}/", flush=True)
         server.serve_forever()

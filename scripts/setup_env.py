@@ -25,6 +25,7 @@ DISTRIBUTIONS = (ROOT, ROOT / "pythonweb")
 BUILD = ROOT / ".build"
 DIST = BUILD / "dist"
 KINDS = ("demo", "develop", "wheels")
+INDEX_ANSWERS_WITHIN = 8  # seconds
 
 
 def project(folder: Path) -> dict[str, Any]:
@@ -73,6 +74,24 @@ def python_of(folder: Path) -> Path:
     return python
 
 
+def look_for_index(python: Path, needed: list[str]) -> None:
+    """End this script with one line where the package index does not answer; pip alone would try for minutes."""
+    asked = ("-qqq", "--disable-pip-version-check", "--retries", "0", "--timeout", str(INDEX_ANSWERS_WITHIN))
+    look = [str(python), "-m", "pip", "install", *asked, "--dry-run", "--no-deps", "--ignore-installed"]
+    try:
+        status = subprocess.run(
+            [*look, *needed], capture_output=True, timeout=INDEX_ANSWERS_WITHIN, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        status = None
+    if status != 0:
+        say(
+            "The package index does not answer, and the first time needs it: connect to the network, or name a mirror"
+            " in PIP_INDEX_URL, and run make demo again"
+        )
+        sys.exit(1)
+
+
 def pip_install(python: Path, *arguments: str | Path) -> None:
     """Install with patience: the index may be slow."""
     quiet = ("-qq", "--disable-pip-version-check", "--retries", "10", "--timeout", "60")
@@ -109,7 +128,9 @@ def main() -> None:
     if not fresh(stamp, value):
         say(f"Installing into {folder.name}; the first time takes a minute")
         if kind == "demo":
-            pip_install(python, *editable, *project(DISTRIBUTIONS[1])["project"]["optional-dependencies"]["server"])
+            server: list[str] = project(DISTRIBUTIONS[1])["project"]["optional-dependencies"]["server"]
+            look_for_index(python, server)
+            pip_install(python, *editable, *server)
         elif kind == "develop":
             pip_install(python, *editable, *tools)
         else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -100,6 +103,23 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 def test_all_examples_are_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {"login", "visits"}
+
+
+@pytest.mark.parametrize("name", ["login", "visits"])
+def test_every_example_takes_a_port(tmp_path: Path, name: str) -> None:
+    program = subprocess.Popen(
+        [sys.executable, EXAMPLES / f"{name}.py", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert program.stdout is not None
+        said = re.fullmatch(r"Serving on (http://localhost:(\d+)/)\n", program.stdout.readline())
+        assert said is not None
+        assert said[2] != "8000"
+        with urllib.request.urlopen(f"http://127.0.0.1:{said[2]}/", timeout=120) as page:
+            assert page.status == 200
+    finally:
+        program.kill()
+        program.communicate()
 
 
 def test_visits_counts_each_visitor(example: Callable[[str], ModuleType]) -> None:

@@ -308,7 +308,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as failure:
         remedies = {
             errno.EADDRINUSE: f"port {port} on {host} is in use: stop what listens there, or choose another port "
-            "with -p (-p 0 takes a free one)",
+            "with -p, or PORT= for make demo (0 takes a free one)",
             errno.EACCES: f"port {port} on {host} is not allowed for this user: choose a port over 1023 with -p",
             errno.EADDRNOTAVAIL: f"--host {host} is no address of this machine: try 127.0.0.1",
         }

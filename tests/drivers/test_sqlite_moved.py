@@ -241,9 +241,10 @@ from coatcheck.testing import make_record
 from coatcheck.testing.helpers import START
 driver, until, wrong = SQLiteDriver(sys.argv[1], timeout=120), time.time() + 3, []
 
-def visit():
-    record = None
+def visit(number):
+    record, visits = None, open(f"{sys.argv[2]}-{number}", "ab", buffering=0)
     while time.time() < until:
+        visits.write(b".")
         try:
             if record is None:
                 record = make_record()
@@ -255,7 +256,7 @@ def visit():
         except Exception as error:
             wrong.append(repr(error))
 
-threads = [threading.Thread(target=visit) for _ in range(3)]
+threads = [threading.Thread(target=visit, args=(number,)) for number in range(3)]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -270,11 +271,17 @@ sys.exit("; ".join(wrong))
 def test_nothing_fails_while_the_file_goes_again_and_again(tmp_path: Path, way: Callable[[Path], None]) -> None:
     path = tmp_path / "sessions.db"
     SQLiteDriver(path).setup()
+    notes = [tmp_path / f"visits-{number}" for number in range(2)]
     storms = [
-        subprocess.Popen([sys.executable, "-c", STORM, str(path)], stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", STORM, path, note], stderr=subprocess.PIPE, text=True) for note in notes
     ]
+    visits: list[int] = []
     while any(storm.poll() is None for storm in storms):
         time.sleep(0.1)
+        now = [file.stat().st_size for note in notes for file in sorted(tmp_path.glob(f"{note.name}-*"))]
+        if len(now) != 6 or any(count <= before for count, before in zip(now, visits, strict=False)):
+            continue  # one has not been there since the last time: it tries five times and no more
+        visits = now
         with suppress(FileNotFoundError):  # nobody has made one again yet
             way(path)
     assert [storm.communicate()[1] for storm in storms] == ["\n", "\n"]

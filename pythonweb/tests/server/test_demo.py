@@ -157,3 +157,28 @@ def test_each_failure_is_answered_by_the_error_page(start_server: Servers, kind:
     assert status == 500
     assert named in page
     assert "<script>alert" not in page
+
+
+PHONE = {"width": 375, "height": 667, "deviceScaleFactor": 2, "mobile": True}
+PAGES = (
+    "",
+    "session",
+    f"cgi?name={'x' * 80}&colour=red",
+    "cgi?" + "&".join(f"a-rather-long-name-of-a-field-number-{n}={n}" for n in range(3)),
+    f"environment?{'q' * 200}",
+    "error",
+    "error?kind=chained",
+    "error?kind=markup",
+)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page[:17] or "index")
+def test_no_page_is_wider_than_a_phone(browser: Chrome, start_server: Servers, page: str) -> None:
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        browser.get(start_server().url + page)
+        widest = "return [innerWidth, document.documentElement.scrollWidth, document.body.scrollWidth]"
+        assert browser.execute_script(widest) == [375] * 3
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

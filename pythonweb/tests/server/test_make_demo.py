@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -22,6 +24,23 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 
 
+NETWORK_MISSED_WITHIN = 20
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A fresh copy of the repository."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
+    return copy
+
+
+def environment(*left_out: str) -> dict[str, str]:
+    """The environment without what belongs to the make that may run this suite, and to the Python that runs it."""
+    without = ("MAKE", "MFLAGS", "PYTHON", *left_out)
+    return {name: value for name, value in os.environ.items() if not name.startswith(without)}
+
+
 def get(url: str) -> tuple[int, str]:
     with urllib.request.urlopen(url, timeout=120) as answer:
         return answer.status, answer.read().decode()
@@ -29,11 +48,8 @@ def get(url: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SETS_UP_WITHIN + 60)
-def test_make_demo_serves_the_demo_and_ends_when_told(tmp_path: Path) -> None:
-    copy, log = tmp_path / "copy", tmp_path / "log"
-    shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
-    # Nothing of the make that may run this suite, and the Python that runs it.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+def test_make_demo_serves_the_demo_and_ends_when_told(tmp_path: Path, copy: Path) -> None:
+    log, env = tmp_path / "log", environment()
     with log.open("w", encoding="utf-8") as errors:
         demo = subprocess.Popen(
             ["make", "demo", "PORT=0", f"PYTHON={sys.executable}"],
@@ -43,7 +59,7 @@ def test_make_demo_serves_the_demo_and_ends_when_told(tmp_path: Path) -> None:
         assert demo.stdout is not None
         line = demo.stdout.readline()  # the time limit of the test is the one of the setting up
         said = log.read_text(encoding="utf-8")
-        if "If the package index did not answer" in said:
+        if "index does not answer" in said or "If the package index did not answer" in said:
             give_up("the package index did not answer")
         found = re.fullmatch(r"Serving on (http://127\.0\.0\.1:\d+/)\n", line)
         assert found, f"make demo said {line!r} and {said!r}"
@@ -65,3 +81,29 @@ def test_make_demo_serves_the_demo_and_ends_when_told(tmp_path: Path) -> None:
             demo.wait()
         if demo.stdout is not None:
             demo.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["refuses", "is silent"])
+def test_make_demo_without_network_soon_says_what_is_missing(tmp_path: Path, copy: Path, index: str) -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    making = time.monotonic() - began  # an environment, which make demo does first, however busy the machine is
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if index == "refuses":
+            silent.close()
+            port = 9  # the discard service, which nobody runs
+        else:
+            port = silent.getsockname()[1]
+        env = environment("PIP_") | {"PIP_INDEX_URL": f"http://127.0.0.1:{port}/simple", "PIP_CONFIG_FILE": os.devnull}
+        began = time.monotonic()
+        command = ["make", "demo", "PORT=0", f"PYTHON={sys.executable}"]
+        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False, timeout=300)
+        took = time.monotonic() - began
+    assert done.returncode == 2
+    making_it, installing, problem, *rest = done.stderr.splitlines()
+    assert making_it.startswith("Making .venv")
+    assert installing.startswith("Installing into .venv")
+    assert problem.startswith("The package index does not answer")
+    assert all(line.startswith("make: ***") for line in rest)
+    assert took < max(NETWORK_MISSED_WITHIN, NETWORK_MISSED_WITHIN / 2 + 3 * making)

@@ -301,7 +301,7 @@ def test_a_port_in_use_is_one_clear_line(start_server: Servers, run_server: Run)
     assert done.stdout == ""
     assert done.stderr == (
         f"WSGIServer.py: port {server.port} on 127.0.0.1 is in use: stop what listens there, "
-        "or choose another port with -p (-p 0 takes a free one)\n"
+        "or choose another port with -p, or PORT= for make demo (0 takes a free one)\n"
     )
 
 

@@ -173,7 +173,7 @@ class _Sentinel(RedisServer):
 
 
 class RedisSentinel(Group):
-    """A primary and its replica, and three sentinels of whom two have to agree.
+    """A primary and its replicas, and three sentinels of whom two have to agree.
 
     Args:
         folder: Its files.
@@ -190,12 +190,20 @@ class RedisSentinel(Group):
     programs: ClassVar[dict[str, str]] = _Sentinel.programs
 
     def __init__(
-        self, folder: Path, *, down_after: int = 1000, appendonly: bool = False, extra: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        replicas: int = 1,
+        down_after: int = 1000,
+        appendonly: bool = False,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.service: Final = "coatcheck"
         more = ("--repl-diskless-sync-delay", "0", *extra)
-        self.nodes: Final = [RedisServer(folder / f"node{n}", appendonly=appendonly, extra=more) for n in range(2)]
+        self.nodes: Final = [
+            RedisServer(folder / f"node{n}", appendonly=appendonly, extra=more) for n in range(1 + replicas)
+        ]
         monitored = [
             f"sentinel monitor {self.service} {self.nodes[0].host} {self.nodes[0].port} 2",
             f"sentinel down-after-milliseconds {self.service} {down_after}",
@@ -233,10 +241,10 @@ class RedisSentinel(Group):
         self._primary = primary = self.primary()
         for node in self.nodes:
             node.command("REPLICAOF", *(("NO", "ONE") if node is primary else (primary.host, primary.port)))
-        wait_until(lambda: self.replica_of(primary).info("replication")["master_link_status"] == "up", "the replica")
+        wait_until(lambda: all(map(_is_linked, self.replicas_of(primary))), "the replicas")
 
     def ready(self) -> bool:
-        """Tell whether the replica is up to date, and all sentinels know of it and of each other.
+        """Tell whether the replicas are up to date, and all sentinels know of them and of each other.
 
         Which of the two is the primary they may have decided anew a moment ago.
         """
@@ -244,15 +252,14 @@ class RedisSentinel(Group):
         for sentinel in self.sentinels:
             flat = sentinel.command("SENTINEL", "MASTER", self.service)
             seen = dict(zip(flat[::2], flat[1::2], strict=True))
-            known = (seen[b"flags"], seen[b"num-slaves"], seen[b"num-other-sentinels"], int(seen[b"port"]))
-            if known != (b"master", b"1", b"2", self._primary.port):
+            known = (seen[b"flags"], int(seen[b"num-slaves"]), seen[b"num-other-sentinels"], int(seen[b"port"]))
+            if known != (b"master", len(self.nodes) - 1, b"2", self._primary.port):
                 return False
-            (flat,) = sentinel.command("SENTINEL", "REPLICAS", self.service)
-            seen = dict(zip(flat[::2], flat[1::2], strict=True))
-            if (seen[b"flags"], seen[b"master-link-status"]) != (b"slave", b"ok"):
-                return False
-        replicas = [node.info("replication") for node in self.nodes if node is not self._primary]
-        return all(found.get("master_link_status") == "up" for found in replicas)
+            for flat in sentinel.command("SENTINEL", "REPLICAS", self.service):
+                seen = dict(zip(flat[::2], flat[1::2], strict=True))
+                if (seen[b"flags"], seen[b"master-link-status"]) != (b"slave", b"ok"):
+                    return False
+        return all(map(_is_linked, self.replicas_of(self._primary)))
 
     def primary(self) -> RedisServer:
         """Give the server that the sentinels call the primary, or last called so."""
@@ -267,15 +274,19 @@ class RedisSentinel(Group):
         return [self.primary()]
 
     def replica_of(self, primary: RedisServer) -> RedisServer:
-        """Give the other one."""
-        return next(node for node in self.nodes if node is not primary)
+        """Give the other one, or the first of several."""
+        return self.replicas_of(primary)[0]
+
+    def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        """Give the others."""
+        return [node for node in self.nodes if node is not primary]
 
     def failed_over(self, lost: RedisServer, patience: float = PATIENCE) -> None:
         """Wait until the other one has taken the place of *lost*, and all sentinels know."""
         wait_until(
             lambda: all(self._knows_other(sentinel, lost) for sentinel in self.sentinels), "the failover", patience
         )
-        wait_until(lambda: self.replica_of(lost).info("replication")["role"] == "master", "the new primary")
+        wait_until(lambda: self.primary().info("replication")["role"] == "master", "the new primary")
 
     def heal(self) -> None:
         """Start again what is dead, resume what is paused, and wait until all is whole.
@@ -311,3 +322,7 @@ class RedisSentinel(Group):
     def _knows_other(self, sentinel: RedisServer, lost: RedisServer) -> bool:
         _, port = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         return int(port) != lost.port
+
+
+def _is_linked(replica: RedisServer) -> bool:
+    return replica.info("replication").get("master_link_status") == "up"

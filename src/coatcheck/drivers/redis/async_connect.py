@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -28,11 +29,15 @@ class AsyncServers:
 
     Args:
         settings: What the URL says.
+
+    Attributes:
+        ears: Those that listen to sentinels.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._pools: Final[dict[Address, _Pool]] = {}
+        self.ears: Final = settings.ears()
 
     async def exchange(self, request: Exchange) -> list[Any]:
         """Send commands and give their replies; see `Servers.exchange`."""
@@ -40,6 +45,14 @@ class AsyncServers:
         if pool is None:
             pool = self._pools[request.address] = _Pool(self._settings, request.address)
         return await pool.exchange(request)
+
+    async def listen(self, address: Address) -> None:
+        """Listen to a sentinel from now on."""
+        if not self.ears.listens_to(address):
+            loop = asyncio.get_running_loop()
+            with contextlib.suppress(OSError):
+                peers = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                self.ears.listen(address, peers)
 
     async def forget(self, address: Address) -> None:
         """Use no connection to a server again that is there now."""
@@ -53,6 +66,7 @@ class AsyncServers:
         self._pools.clear()
         for pool in pools:
             await pool.close()
+        self.ears.close()
 
 
 class _Pool:
@@ -122,6 +136,7 @@ class _Pool:
 
     async def forget(self) -> None:
         """Use no connection again that is there now: the address may lead to another server."""
+        self._breaker.worked()
         self._generation += 1
         await self._close_idle()
 

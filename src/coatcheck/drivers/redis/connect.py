@@ -29,12 +29,16 @@ class Servers:
 
     Args:
         settings: What the URL says.
+
+    Attributes:
+        ears: Those that listen to sentinels.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._lock: Final = threading.Lock()
         self._pools: Final[dict[Address, _Pool]] = {}
+        self.ears: Final = settings.ears()
 
     def exchange(self, request: Exchange) -> list[Any]:
         """Send commands and give their replies, errors among them.
@@ -49,6 +53,12 @@ class Servers:
                 pool = self._pools.setdefault(request.address, _Pool(self._settings, request.address))
         return pool.exchange(request)
 
+    def listen(self, address: Address) -> None:
+        """Listen to a sentinel from now on."""
+        if not self.ears.listens_to(address):
+            with suppress(OSError):
+                self.ears.listen(address, socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+
     def forget(self, address: Address) -> None:
         """Use no connection to a server again that is there now."""
         pool = self._pools.get(address)
@@ -62,6 +72,7 @@ class Servers:
             self._pools.clear()
         for pool in pools:
             pool.close()
+        self.ears.close()
 
 
 class _Line(Line):
@@ -158,6 +169,7 @@ class _Pool:
 
     def forget(self) -> None:
         """Use no connection again that is there now: the address may lead to another server."""
+        self._breaker.worked()
         with self._free:
             self._generation += 1
             self._close_idle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,7 @@ from coatcheck.drivers.redis.cluster_work import ClusterWork
 from coatcheck.drivers.redis.connect import Servers
 from coatcheck.drivers.redis.keys import Keys
 from coatcheck.drivers.redis.places import Settings, settings_from
-from coatcheck.drivers.redis.requests import Exchange, Forget, Pause
+from coatcheck.drivers.redis.requests import Exchange, Forget, Listen, Message, News, Pause
 from coatcheck.drivers.redis.routes import Routes
 from coatcheck.drivers.redis.scripts import Scripts
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent
@@ -117,8 +117,7 @@ class RedisDriver(SteppedDriver):
             request = work.send(None)
             while True:
                 if type(request) is not Exchange:
-                    self._beside(here, request)
-                    request = work.send(None)
+                    request = work.send(self._beside(here, request))
                     continue
                 try:
                     replies = exchange(request)
@@ -130,11 +129,17 @@ class RedisDriver(SteppedDriver):
             done: T = stop.value
             return done
 
-    def _beside(self, here: _Process, request: Pause | Forget) -> None:
-        if isinstance(request, Forget):
-            here.servers.forget(request.address)
-        else:
-            time.sleep(request.seconds)
+    def _beside(self, here: _Process, request: Forget | Listen | News | Pause) -> Sequence[Message]:
+        match request:
+            case News():
+                return here.servers.ears.heard()
+            case Forget(address):
+                here.servers.forget(address)
+            case Listen(address):
+                here.servers.listen(address)
+            case Pause(seconds):
+                time.sleep(seconds)
+        return ()
 
     def advice(self) -> list[str]:
         """Look at the settings of the servers; give a sentence for each that should be mended, and how."""
@@ -142,7 +147,8 @@ class RedisDriver(SteppedDriver):
 
     def close(self) -> None:
         """Close the connections of this process. Using the driver again opens new ones."""
-        self._process.servers.close()
+        here, self._process = self._process, _Process(self._settings)
+        here.servers.close()
 
 
 class _Loop:
@@ -199,8 +205,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
             request = work.send(None)
             while True:
                 if type(request) is not Exchange:
-                    await self._beside(here, request)
-                    request = work.send(None)
+                    request = work.send(await self._beside(here, request))
                     continue
                 try:
                     replies = await exchange(request)
@@ -212,11 +217,17 @@ class AsyncRedisDriver(AsyncSteppedDriver):
             done: T = stop.value
             return done
 
-    async def _beside(self, here: _Loop, request: Pause | Forget) -> None:
-        if isinstance(request, Forget):
-            await here.servers.forget(request.address)
-        else:
-            await asyncio.sleep(request.seconds)
+    async def _beside(self, here: _Loop, request: Forget | Listen | News | Pause) -> Sequence[Message]:
+        match request:
+            case News():
+                return here.servers.ears.heard()
+            case Forget(address):
+                await here.servers.forget(address)
+            case Listen(address):
+                await here.servers.listen(address)
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+        return ()
 
     async def close(self) -> None:
         """Close the connections of the running loop. Using the driver again opens new ones."""

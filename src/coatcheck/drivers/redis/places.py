@@ -12,9 +12,11 @@ from redis.retry import Retry
 
 from coatcheck.drivers._lifetimes import KEEPALIVE
 from coatcheck.drivers._urls import Options, Place, parsed
+from coatcheck.drivers.redis.ears import Ears
 from coatcheck.drivers.redis.keys import DEFAULT_PREFIX
 from coatcheck.drivers.redis.requests import Address
-from coatcheck.drivers.redis.routes import ClusterRoutes, Routes, SentinelRoutes
+from coatcheck.drivers.redis.routes import ClusterRoutes, Routes
+from coatcheck.drivers.redis.sentinel import SentinelRoutes
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["Settings", "settings_from"]
@@ -75,6 +77,10 @@ class Settings:
         if self.kind == "sentinel":
             return SentinelRoutes(self.seeds, self.service, replicas=self.replicas, patience=patience)
         return Routes(self.seeds, replicas=self.replicas, patience=patience)
+
+    def ears(self) -> Ears:
+        """Give the connections that listen to sentinels; none is open yet."""
+        return Ears(is_encrypted=self.is_encrypted, ca=self.ca)
 
     def asks_role(self, address: Address) -> bool:
         """Return whether a server has to say that it is a primary. In a cluster, a replica passes on what is asked."""

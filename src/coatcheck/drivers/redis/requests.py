@@ -13,11 +13,19 @@ from coatcheck.drivers.redis.scripts import Script
 from coatcheck.drivers.redis.trouble import SPOILT, Lost, NotSent, refused, said, was_begun
 
 __all__ = [
+    "ABORTED",
+    "LEAVING",
+    "PROMOTED",
+    "SUBSCRIBED",
+    "SWITCHED",
     "Address",
     "Ask",
     "Effect",
     "Exchange",
     "Forget",
+    "Listen",
+    "Message",
+    "News",
     "Pause",
     "Primaries",
     "ask",
@@ -30,6 +38,14 @@ __all__ = [
 ]
 
 Word = bytes | str | int
+
+SUBSCRIBED: Final = b"subscribe"
+LEAVING: Final = b"+failover-state-send-slaveof-noone"
+PROMOTED: Final = b"+promoted-slave"
+SWITCHED: Final = b"+switch-master"
+ABORTED: Final = b"-failover-abort-slave-timeout"
+"""What sentinels tell: one is listened to from now on; a replica is about to be told that it is the primary; it is; all
+have to use it; it did not become one."""
 
 _REFUSALS: Final = frozenset({b"gone", b"conflict", b"no counter", b"overflow", b"confirm"})
 
@@ -91,9 +107,26 @@ class Exchange(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """Close the connections to one server that are there now: its address may lead to another one. No reply."""
+    """Forget what is known of a server, and close the connections to it: its address may lead elsewhere. No reply."""
 
     address: Address
+
+
+class Message(NamedTuple):
+    """What a sentinel told: what happened, and to whom."""
+
+    kind: bytes
+    text: bytes
+
+
+class Listen(NamedTuple):
+    """Listen to a sentinel from now on. No reply."""
+
+    address: Address
+
+
+class News(NamedTuple):
+    """Asks for what sentinels told since the last time. The reply is a sequence of `Message`; nothing is waited for."""
 
 
 class Pause(NamedTuple):

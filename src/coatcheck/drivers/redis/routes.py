@@ -1,4 +1,4 @@
-"""Which server is asked what: one server, the primary that Sentinel names, the primary of a slot in a Cluster.
+"""Which server is asked what: one server, or the primary of a slot in a Cluster. `sentinel` has the third way.
 
 Without I/O, so that it serves both drivers. A command that was sent and brought no reply is never sent again if it
 writes. One that a server refused or passed on to another was not carried out, so it is.
@@ -19,7 +19,6 @@ from redis.exceptions import (
 
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._steps import Steps
-from coatcheck.drivers.redis.lines import ROLE, is_primary
 from coatcheck.drivers.redis.requests import (
     Address,
     Ask,
@@ -37,12 +36,13 @@ from coatcheck.drivers.redis.requests import (
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused, steps_back, was_begun
 from coatcheck.errors import DriverUnavailable
 
-__all__ = ["ClusterRoutes", "Routes", "SentinelRoutes"]
+__all__ = ["PAUSE", "ClusterRoutes", "Routes"]
 
 T = TypeVar("T")
 
 _TRIES: Final = 8  # of one request, each after a refusal or a redirection
-_PAUSE: Final = 0.05  # seconds, while a slot is on the move
+PAUSE: Final = 0.05
+"""Seconds until somebody is asked again, while a slot or the primary is on the move."""
 _ASKING: Final = command(b"ASKING")
 _SLOT_COUNT: Final = 16384
 _SLOTS: Final = command(b"CLUSTER", b"SLOTS")
@@ -207,7 +207,7 @@ class Routes:
         if isinstance(error, AskError):
             return (yield from self._asked_elsewhere(request, Address(error.host or address.host, error.port)))
         if isinstance(error, TryAgainError):
-            yield Pause(_PAUSE)
+            yield Pause(PAUSE)
             return None
         if has_stepped_back and (yield from self._is_elsewhere(address)):
             return None
@@ -221,8 +221,10 @@ class Routes:
             reply = (yield from self._exchanged(address, [loading(request.script), asking, request]))[-1]
         return reply
 
-    def _first_told(self, addresses: Iterable[Address], told_by: Callable[[Address], Steps[T]]) -> Steps[T | None]:
-        """Give what the first one says who says anything; None where there is nobody to ask.
+    def _first_told(
+        self, addresses: Iterable[Address], told_by: Callable[[Address], Steps[T | None]]
+    ) -> Steps[T | None]:
+        """Give what the first one says who says anything; None where there is nobody to ask, or nobody knows.
 
         Waits out one limit of time and not several: whoever did not answer is not asked by the next who comes here.
 
@@ -234,6 +236,7 @@ class Routes:
         except DriverUnavailable as error:
             raise NotSent(f"a moment ago, and nobody is asked again yet: {self._why}") from error
         problem: NotSent | None = None
+        has_answered = False
         for address in sorted(addresses, key=self._doubtful.__contains__):
             try:
                 told = yield from told_by(address)
@@ -244,13 +247,16 @@ class Routes:
                 if error.is_timeout:
                     break
             else:
+                has_answered = True
                 self._lookout.worked()
                 self._doubtful.discard(address)
-                return told
-        self._why = str(problem)
-        self._lookout.failed()
-        if problem is not None:
-            raise problem
+                if told is not None:
+                    return told
+        if not has_answered:
+            self._why = str(problem)
+            self._lookout.failed()
+            if problem is not None:
+                raise problem
         return None
 
     # -- what is different where servers can take each other's place
@@ -275,56 +281,6 @@ class Routes:
 
     def _moved(self, slot: int, address: Address) -> None:
         """Note that a slot is on another server."""
-
-
-class SentinelRoutes(Routes):
-    """The way to the primary of a service.
-
-    Args:
-        seeds: The sentinels.
-        service: The service.
-        replicas: As for `Routes`.
-        patience: As for `Routes`.
-    """
-
-    can_move: ClassVar[bool] = True
-
-    def __init__(self, seeds: Sequence[Address], service: str, *, replicas: int = 0, patience: float = 0.0) -> None:
-        super().__init__(seeds, replicas=replicas, patience=patience)
-        self._question: Final = command(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
-        self._service: Final = service
-        self._primary: Address | None = None
-
-    def _home(self, slot: int) -> Steps[Address]:  # noqa: ARG002 (all slots are there)
-        if self._primary is None:
-            self._primary = yield from self._found()
-        return self._primary
-
-    def _found(self) -> Steps[Address]:
-        """Ask the sentinels, and the server itself: one that came back may not know its new part yet."""
-        found: Address | None = yield from self._first_told(self._seeds, self._told_by)
-        if found is None:
-            raise NotSent("the URL names no sentinel")
-        return found
-
-    def _told_by(self, sentinel: Address) -> Steps[Address]:
-        (told,) = yield Exchange(sentinel, [self._question])
-        if not isinstance(told, list):
-            text = "it knows no such service" if told is None else str(told)
-            raise NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
-        address = Address(told[0].decode(), int(told[1]))
-        (role,) = yield Exchange(address, [ROLE])
-        if isinstance(role, RedisError) or not is_primary(role):
-            raise NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
-        return address
-
-    def _forget(self, address: Address) -> None:
-        if address == self._primary:
-            self._primary = None
-
-    def _is_elsewhere(self, address: Address) -> Steps[bool]:
-        self._forget(address)
-        return (yield from self._home(0)) != address
 
 
 class ClusterRoutes(Routes):

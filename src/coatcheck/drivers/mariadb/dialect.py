@@ -194,6 +194,7 @@ class MariaDBDialect(Dialect):
     title: ClassVar[str] = "MariaDB"
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMySQLError, MySQLdbError)
     current: ClassVar[str] = ""  # READ COMMITTED, which our own connections have, looks anew for each statement
+    locks_indexes: ClassVar[bool] = True
     ddl_is_transactional: ClassVar[bool] = False
     settings: ClassVar[Statement | None] = Statement(
         "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, @@max_allowed_packet"

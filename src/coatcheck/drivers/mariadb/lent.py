@@ -63,7 +63,7 @@ class LentDialect(MariaDBDialect):
     def said(self, error: Exception) -> str:
         """See `Dialect.said`."""
         said = super().said(error)
-        return f"{said}, which are rare at READ COMMITTED" if number_of(error) == _DEADLOCK else said
+        return f"{said}; at READ COMMITTED it is rare" if number_of(error) == _DEADLOCK else said
 
 
 def kinds() -> tuple[type, ...]:

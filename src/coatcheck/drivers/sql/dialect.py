@@ -74,6 +74,7 @@ class Dialect(ABC):
         snapshot: Asks for the isolation level, on a server and a connection on which a DELETE may leave rows that are
             newer than the transaction; None elsewhere.
         ddl: Creates the tables and their indexes, those that are missing.
+        locks_indexes: Whether a locking read locks the entries of the index by which it finds its rows.
         ddl_is_transactional: Whether that can be part of a transaction.
         setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
         begin: Begins a transaction of our own.
@@ -88,6 +89,7 @@ class Dialect(ABC):
     current: ClassVar[str]
     all_rows: ClassVar[str] = ""
     snapshot: Statement | None = None
+    locks_indexes: ClassVar[bool] = False
     ddl_is_transactional: ClassVar[bool]
     setup_lock: ClassVar[Statement | None] = None
     begin: Statement = Statement("BEGIN")
@@ -297,6 +299,13 @@ class Statements:
         """Give the statement that finds version and counter of some values, and its parameters."""
         text = f"{self._versions}({marks(len(names), 2)}){self._current}"
         return text, (session, *(part for name in names for part in name))
+
+    def lock_digests(self, digests: Sequence[bytes]) -> tuple[str, tuple[object, ...]]:
+        """Return the statement that locks the sessions under some digests, and its parameters.
+
+        Not with IN, which looks through a range of the index, and may lock the gaps in it.
+        """
+        return " UNION ALL ".join([f"({self.find})"] * len(digests)), tuple(digests)
 
     def drop(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
         """Give the statement that deletes some values, and its parameters."""

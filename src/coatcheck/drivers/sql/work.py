@@ -7,6 +7,9 @@ The order in which transactions of ours take locks is everywhere the same, so th
 3. tombstones (rows of `ended`) of digests that belong to no session, or to the sessions that are locked already,
 4. values, which are only ever written under the lock of their session.
 
+MariaDB locks an entry of an index before the row that it leads to, and writing a row needs the entries of all indexes.
+There a session is locked by its digest first, as almost everybody finds it; only then are a user's sessions sought.
+
 What a transaction reads without a lock may be older than the locks that it gets later. So a decision is made on rows
 that are locked, or that nobody changes but under a lock that is held.
 
@@ -53,6 +56,9 @@ T = TypeVar("T")
 CHUNK: Final = 500
 """Rows, keys or digests of one statement."""
 
+MOST_LOCKED: Final = 50
+"""Sessions that one statement locks by their digests."""
+
 _SEE_ALL: Final = frozenset({"read committed", "read uncommitted"})
 
 
@@ -68,10 +74,10 @@ def count_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[int]:
     return cast("int", count)
 
 
-def in_chunks(things: Sequence[T]) -> Iterable[Sequence[T]]:
-    """Give *things* in parts that one statement takes."""
-    for start in range(0, len(things), CHUNK):
-        yield things[start : start + CHUNK]
+def in_chunks(things: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
+    """Return *things* in parts that one statement takes."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
 
 
 class Common(Operations):
@@ -219,6 +225,8 @@ class Common(Operations):
         yield BEGIN
         yield from self._sees_all()
         yield from count_of(sql.raise_fence, (user, now, now + USER_FENCE))
+        if self.dialect.locks_indexes:
+            yield from self._lock_by_digest(user)
         removed: list[object] = []
         ended: list[tuple[bytes, Reason, float, str | None]] = []
         count = 0
@@ -233,6 +241,13 @@ class Common(Operations):
         yield from self._end(ended)
         yield from self._remove(removed)
         return count
+
+    def _lock_by_digest(self, user: str) -> Steps[None]:
+        """Lock the sessions of *user* that this transaction sees."""
+        sql = self.dialect.sql
+        found = [found_in(row, by_prior=False) for row in (yield from rows_of(sql.of_user, (user,)))]
+        for chunk in in_chunks(sorted(session.digest for session in found if session is not None), MOST_LOCKED):
+            yield from rows_of(*sql.lock_digests(chunk))
 
     def _remove(self, sessions: Sequence[object]) -> Steps[int]:
         """Remove sessions that are locked, with their values; give their number, as the server counts them."""

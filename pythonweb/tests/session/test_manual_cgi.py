@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -119,11 +120,12 @@ class Answer:
 
 @pytest.fixture
 def visit(tmp_path: Path) -> Visit:
-    """Have a web server run a script: ``visit(text, cookie, destroy='True')``."""
+    """Have a web server run a script: ``visit(text, cookie, destroy='True')``; without a text, the one before."""
 
-    def run(text: str, cookie: str = "", **fields: str) -> Answer:
+    def run(text: str | None, cookie: str = "", **fields: str) -> Answer:
         script = tmp_path / "session.py"
-        script.write_text(text)
+        if text is not None:
+            script.write_text(text)
         environ = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "REQUEST_METHOD": "GET",
@@ -201,3 +203,16 @@ def test_start(visit: Visit) -> None:
     assert (first.body, first.lifetime) == ("testApp 1", 20)
     second = visit(START, first.cookies[0])
     assert (second.body, second.cookies) == ("testApp 2", [])
+
+
+def test_processes_at_once(visit: Visit, tmp_path: Path) -> None:
+    """Each visit moves the end by five seconds, whatever the others do meanwhile."""
+    script = SET_UP.replace("expire=10", "expire=1000") + VISITS
+    look = SET_UP + "manager.load()\nprint(web.header())\nprint(repr(manager.expireTime))\n"
+    (cookie,) = visit(script).cookies
+    before = float(visit(look, cookie).body)
+    (tmp_path / "session.py").write_text(script)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: visit(None, cookie), range(6)))
+    assert {answer.body.split()[0] for answer in answers} == {"<html>Welcome"}
+    assert float(visit(look, cookie).body) == pytest.approx(before + 30, abs=0.001)

@@ -141,6 +141,32 @@ def test_a_request_that_began_before_the_end_keeps_nothing_and_sends_no_cookie(
     assert is_kept(browser) == {"created": True}
 
 
+@pytest.mark.parametrize("how", ENDS)
+def test_a_request_that_uses_its_session_when_it_ends_runs_through(stored: Site, clock: Clock, how: str) -> None:
+    """It reads what it read and wrote to its end, also after a commit that stored nothing."""
+    browser = stored.browser(old=1, cart=["hat"])
+
+    def handler(request: Request) -> str:
+        store = request.store
+        store["cart"].append("scarf")
+        clock.advance(1)
+        ENDS[how](type(browser)(stored, dict(browser.jar)), clock)
+        store["k"] = 2
+        request.connection.commit()
+        request.manager.save()
+        store["k"] += 1
+        request.connection.commit()
+        assert dict(store) == {"old": 1, "cart": ["hat", "scarf"], "k": 3}
+        return f"{request.manager.created} {request.manager.exists()} {request.manager.valid()}"
+
+    answer = browser.get(handler, keep=False)
+    assert answer.failure is None
+    assert answer.body == b"False False False"
+    assert answer.cookies() == []
+    clock.advance(1)
+    assert is_kept(browser) == {"created": True}
+
+
 def test_a_double_click_on_log_out(stored: Site, clock: Clock) -> None:
     """The second click is in flight with the first; the page after it begins anew at once."""
     browser = stored.browser(old=1)

@@ -114,15 +114,18 @@ class Saving(Cookies):
         """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
         for session in self._sessions():
             state = opened(session)
-            if state.dead and state.record is None:  # a save would only take its values from the application
+            if state.dead and not state.ended:  # nothing of it is stored any more
                 continue
             if state.wanted and state.record is None:
                 self._hold_others_back()
+            changes = state.changes
             late = self._clock.as_of = self._when_alive(state)
             try:
                 saved = self._core.save(session)
             finally:
                 self._clock.as_of = None
+            if state.dead:  # ended by another request; this one goes on reading what it read and wrote
+                state.changes = changes
             cookie = saved.set_cookie
             if cookie is not None and state.token is not None and (self._max_age or late):
                 cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))

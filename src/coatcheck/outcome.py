@@ -112,6 +112,7 @@ def is_late(state: State, answer: Missing, now: float) -> bool:
 def failed(state: State, error: DriverUnavailable) -> None:
     """Take note that a load failed: the session is unavailable to the whole request."""
     state.failure = error
+    state.raised = True
     state.emit(Event(kind=Kind.UNAVAILABLE))
 
 

@@ -181,9 +181,12 @@ class Session(Values):
     @property
     def available(self) -> bool:
         """False where the session could not be loaded because its storage is unavailable. Loads the session."""
+        state = self._state()
+        raised = state.raised
         try:
             self._loaded()
         except (DriverUnavailable, SessionUnavailable):
+            state.raised = raised  # it is told by False and not by an error
             return False
         return True
 
@@ -261,6 +264,7 @@ class AsyncSession(Session):
         """
         state = self._state()
         if state.failure is not None:
+            state.raised = True
             raise SessionUnavailable(was_saved=state.over) from state.failure
         if not state.loaded:
             await self._loader(state.driver, state)

@@ -68,6 +68,7 @@ class State:
         heir: What the client's token opened before it was rotated away; see `Missing.heir`.
         loaded: True once the question whether there is a session is answered.
         failure: What went wrong with the load.
+        raised: True once a use of the session raised an error because of that.
         changes: The values and what was done to them.
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         dead: True once it is known that the session or its token ended after the request began: nothing more is
@@ -109,6 +110,7 @@ class State:
     doubled = False
     place = ("", "")
     failure: Exception | None = None
+    raised = False
     used = False
     dead = False
     tombstones: tuple[tuple[Token, Reason], ...] = ()
@@ -170,6 +172,7 @@ class State:
         """
         self.used = True
         if self.failure is not None:
+            self.raised = True
             raise SessionUnavailable(was_saved=self.over) from self.failure
         if self.revocations.count != self.revocations_seen:
             self._look_at_revocations()

@@ -192,6 +192,9 @@ class Response(ABC):
         """Save the session, then send the headers."""
         if self._status is None:
             raise AssertionError("the application did not call start_response")
+        if self._status.startswith("500") and self._raised_for_storage():
+            self.unavailable()  # a framework inside made its answer to any exception out of ours
+            return
         self._saved = self.save(finished=finished)
         if self._saved.login_refused:  # the application's answer says that the user is logged in, which is not so
             self._answer_instead("409 Conflict", LOGIN_REFUSED)
@@ -249,11 +252,22 @@ class Response(ABC):
         state = self.state()
         return not self.sent and state is not None and state.failure is not None
 
+    def _is_over(self) -> bool:
+        """Return whether the session was saved when nothing of the application ran any more."""
+        state = self.state()
+        return state is not None and state.over
+
+    def _raised_for_storage(self) -> bool:
+        """Return whether a use of the session raised an error in the application because storage failed."""
+        state = self.state()
+        return state is not None and state.raised
+
     def close(self, *, save: bool) -> None:
         """End the response: save what changed while the body streamed."""
         if save and self.started and self.instead is None:  # what failed once may have been done, and is not done twice
             if self.sent:
-                self.save(finished=True)
+                if not self._is_over():
+                    self.save(finished=True)
             else:
                 self.send(finished=True)  # a body that nobody asked for, as some servers do for HEAD
         if self._is_sweep_due():

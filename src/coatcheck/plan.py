@@ -30,7 +30,7 @@ from coatcheck.record import (
     Value,
     touch_interval,
 )
-from coatcheck.state import State
+from coatcheck.state import MOST_DRAWS, State
 from coatcheck.token import Token
 
 __all__ = ["Call", "Pause", "Steps", "is_pending", "load", "plain_change", "save"]
@@ -294,7 +294,11 @@ def _rotation(state: State, now: float) -> tuple[Token | None, float]:
 
 def _successor(state: State) -> Token:
     assert state.token is not None  # noqa: S101 (only a token that is there has a successor)
-    return Token.successor(state.token.digest, state.rotation_bits) if state.rotation_bits else Token.new()
+    for _ in range(MOST_DRAWS):
+        token = Token.successor(state.token.digest, state.rotation_bits) if state.rotation_bits else Token.new()
+        if state.driver is None or state.driver.takes(token.digest, None):
+            break
+    return token
 
 
 def _rotation_due(state: State, now: float) -> bool:
@@ -356,7 +360,12 @@ def _store(state: State, delta: Delta, now: float) -> Steps:
             values=values,
             rotated=state.opened,
         )
-        answer: Answer = yield Call("create", (record, now))
+        try:
+            answer: Answer = yield Call("create", (record, now))
+        except DriverUnavailable:
+            if draw + 1 == _MAX_DRAWS or state.driver is None or state.driver.takes(record.digest, record.sid):
+                raise
+            continue  # its server is down, as is known by now, and another token may be on another server
         if not isinstance(answer, Conflict):
             break
     return record, token, answer

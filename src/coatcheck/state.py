@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from coatcheck.policy import Policy
     from coatcheck.record import Name, Record, Value
 
-__all__ = ["Mark", "State"]
+__all__ = ["MOST_DRAWS", "Mark", "State"]
+
+MOST_DRAWS: Final = 64
+"""How many tokens are drawn at most until one belongs to a server that is not known to be down."""
 
 Mark = dict[str, Any]
 """A `State` to go back to."""
@@ -199,8 +202,12 @@ class State:
     def reserve(self) -> tuple[Token, str]:
         """Return the token and the sid of the session that this request is going to make; drawn once."""
         if self.reserved is None:
-            token = self.token or Token.new()
-            self.reserved = token, new_sid(token.digest, self.rotation_bits)
+            for _ in range(MOST_DRAWS):
+                token = self.token or Token.new()
+                self.reserved = token, new_sid(token.digest, self.rotation_bits)
+                if self.driver is None or self.driver.takes(token.digest, self.reserved[1]):
+                    break
+        assert self.reserved is not None  # noqa: S101 (it was drawn once at least)
         return self.reserved
 
     @property

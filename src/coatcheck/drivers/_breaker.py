@@ -21,6 +21,9 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two looks whether the server is back."""
 
+AVOIDED: Final = 30.0
+"""Seconds for which what can go to another server does, after the last failure."""
+
 
 class Breaker:
     """Whether a server is known to be down. Shared by the threads of a process.
@@ -38,7 +41,13 @@ class Breaker:
         self._lock = threading.Lock()
         self._pause = 0.0  # 0 while the server is not known to be down
         self._next_look = 0.0
+        self._failed_at = 0.0
         _breakers.add(self)
+
+    @property
+    def is_avoided(self) -> bool:
+        """True where the server was down when it was last asked, and that is not long ago."""
+        return bool(self._pause) and self._clock() < self._failed_at + AVOIDED
 
     def check(self, operation: str) -> None:
         """Let a call go ahead, or not.
@@ -60,7 +69,8 @@ class Breaker:
         """Note that the server could not be reached or did not answer in time."""
         with self._lock:
             self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)
-            self._next_look = self._clock() + self._pause
+            self._failed_at = self._clock()
+            self._next_look = self._failed_at + self._pause
 
     def worked(self) -> None:
         """Note that the server answered."""

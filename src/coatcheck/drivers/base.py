@@ -143,6 +143,14 @@ class Driver(ABC):
     def close(self) -> None:
         """Give back connections and handles. Closing twice is no error."""
 
+    def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
+        """Return whether a session can be stored now under a new digest, as far as is known without asking.
+
+        An engine that spreads sessions over servers says no while the one that would have this one is known to be down;
+        another token is drawn then. *sid* is the session's, or None where it is not known.
+        """
+        return True
+
     def advice(self) -> list[str]:
         """Look at the settings of the server; give a sentence for each that should be mended, and how."""
         return []
@@ -229,6 +237,10 @@ class AsyncDriver(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Give back the connections of the running loop. Closing twice is no error."""
+
+    def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
+        """See `Driver.takes`; nothing is waited for."""
+        return True
 
     def borrow(self, connection: object) -> AsyncDriver:  # noqa: ARG002 (the engines that can do it need it)
         """Give a driver on a connection of the application's; see `Driver.borrow`.

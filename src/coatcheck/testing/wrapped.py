@@ -82,6 +82,9 @@ class WrappedDriver(Driver):
     def tear_down(self) -> None:
         self.pass_on("tear_down", self._driver.tear_down)
 
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        return self._driver.takes(digest, sid)
+
     def advice(self) -> list[str]:
         return self._driver.advice()
 

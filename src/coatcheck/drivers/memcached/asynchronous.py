@@ -150,10 +150,10 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
     at_risk = AT_RISK
 
     def __init__(self, servers: str, *, prefix: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
-        setup = Setup(servers, prefix, timeout)
-        self._operations: MemcachedOperations = setup.operations
-        self._servers: Final = setup.servers
-        self._timeout: Final = setup.timeout
+        self._setup: Final = Setup(servers, prefix, timeout)
+        self._operations: MemcachedOperations = self._setup.operations
+        self._servers: Final = self._setup.servers
+        self._timeout: Final = self._setup.timeout
         self._pid = os.getpid()
         self._loops: _Loops = WeakKeyDictionary()
 
@@ -166,6 +166,9 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
         """
         servers, options = arguments_in(url)
         return cls(servers, **options)
+
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        return self._setup.takes(digest, sid)
 
     async def close(self) -> None:
         """Close the idle connections of the running loop. Using the driver again opens new ones."""

@@ -78,7 +78,7 @@ class Setup:
         timeout: Seconds for each exchange with a server.
     """
 
-    __slots__ = ("operations", "servers", "timeout")
+    __slots__ = ("_keys", "operations", "servers", "timeout")
 
     def __init__(self, servers: str, prefix: str, timeout: float) -> None:
         place = parsed(f"memcached://{servers}", NAME, FORM, ())
@@ -90,8 +90,16 @@ class Setup:
         names = tuple(server.name for server in self.servers)
         if len(set(names)) < len(names):
             raise ConfigurationError("the URL for memcached names a server twice")
-        self.operations: Final = MemcachedOperations(Keys(check_prefix(prefix), names), names)
+        self._keys: Final = Keys(check_prefix(prefix), names)
+        self.operations: Final = MemcachedOperations(self._keys, names)
         self.timeout: Final = timeout
+
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        """Return whether no server that a new digest and its session are on is known to be down; see `Driver.takes`."""
+        if not any(server.breaker.is_avoided for server in self.servers):
+            return True
+        keys = [self._keys.of_digest(digest), *([] if sid is None else [self._keys.of_session(sid)])]
+        return not any(self.servers[self._keys.server(key)].breaker.is_avoided for key in keys)
 
 
 def arguments_in(url: str) -> tuple[str, dict[str, Any]]:

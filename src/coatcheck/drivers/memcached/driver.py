@@ -154,10 +154,10 @@ class MemcachedDriver(SteppedDriver):
     at_risk = AT_RISK
 
     def __init__(self, servers: str, *, prefix: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
-        setup = Setup(servers, prefix, timeout)
-        self._operations: MemcachedOperations = setup.operations
-        self._servers: Final = setup.servers
-        self._timeout: Final = setup.timeout
+        self._setup: Final = Setup(servers, prefix, timeout)
+        self._operations: MemcachedOperations = self._setup.operations
+        self._servers: Final = self._setup.servers
+        self._timeout: Final = self._setup.timeout
         self._pools = _Pools(len(self._servers))
 
     @classmethod
@@ -172,6 +172,9 @@ class MemcachedDriver(SteppedDriver):
 
     def advice(self) -> list[str]:
         return self._carry_out("advice", self._operations.advice)
+
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        return self._setup.takes(digest, sid)
 
     def close(self) -> None:
         """Close the idle connections. Using the driver again opens new ones."""

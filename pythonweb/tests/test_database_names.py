@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socketserver
+import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -63,3 +66,37 @@ def test_type_is_an_older_spelling_of_adapter(spelling: dict[str, str], tmp_path
 def test_what_is_missing_or_contradicts_itself(given: dict[str, str], message: str) -> None:
     with pytest.raises(database.DatabaseError, match=message):
         Database(Select(), **{"database": "shop.db", **given})  # type: ignore[arg-type]
+
+
+def _packet(number: int, payload: bytes) -> bytes:
+    return struct.pack("<I", len(payload))[:3] + bytes([number]) + payload
+
+
+class _AsksForALogin(socketserver.StreamRequestHandler):
+    """Begins as a MySQL server does that keeps passwords in its present form: it asks for the whole login."""
+
+    def handle(self) -> None:
+        wants = 0x200 | 0x8000 | 0x80000  # protocol 4.1, its passwords, and names of kinds of login
+        low, high = struct.pack("<H", wants & 0xFFFF), struct.pack("<H", wants >> 16)
+        greeting = b"\x0a8.4.0\0" + struct.pack("<I", 1) + b"a" * 8 + b"\0" + low + b"\x2d\x02\0" + high + b"\x15"
+        self.send(0, greeting + bytes(10) + b"b" * 12 + b"\0caching_sha2_password\0")
+        self.receive()
+        self.send(2, b"\x01\x04")
+        self.receive()
+        self.send(4, b"\x01-----BEGIN PUBLIC KEY-----\n")
+
+    def send(self, number: int, payload: bytes) -> None:
+        self.wfile.write(_packet(number, payload))
+
+    def receive(self) -> None:
+        self.rfile.read(int.from_bytes(self.rfile.read(4)[:3], "little"))
+
+
+def test_the_package_for_a_kind_of_login_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pymysql._auth._have_cryptography", False)  # as where it is not installed
+    with socketserver.TCPServer(("127.0.0.1", 0), _AsksForALogin) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(database.MissingPackage, match=r"'cryptography' for .* asks for: pip install cryptography"):
+            database.connect("MySQLdb", "shop", "me", "secret", *server.server_address)
+        thread.join()

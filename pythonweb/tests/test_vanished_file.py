@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +61,8 @@ def visit(application: WSGIApplication, cookie: str = "") -> tuple[str, str]:
 
     body = application(environ, start_response)
     text = b"".join(body).decode()
-    body.close()  # type: ignore[attr-defined]
+    if hasattr(body, "close"):
+        body.close()
     return text, found[-1]
 
 
@@ -155,6 +157,28 @@ def test_a_log_that_was_removed_alone_takes_nothing_with_it(file: Path, ends: li
     assert visit(served, cookie)[0] == "3"
     served.close()
     together.close()
+
+
+@pytest.mark.parametrize(
+    ("storage", "url"), [("sqlite", "sqlite:///{}/site.db"), ("filesystem", "filesystem:///{}/sessions")]
+)
+def test_storage_of_the_sessions_own_is_made_anew(file: Path, storage: str, url: str) -> None:
+    class Count(BaseApplication):
+        def start(self) -> None:
+            store = self.environ["web.session.store"]
+            store["visits"] = store.get("visits", 0) + 1
+            self.output(store["visits"])
+
+    inner = Session(Count(), app="visits", setupEnvironment=True, url=url.format(file.parent))
+    served = Environment(inner, "site", storage)
+    cookie = visit(served)[1]
+    for _ in range(3):
+        assert visit(served, cookie)[0] == "2"
+        for path in file.parent.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        text, new = visit(served, cookie)
+        assert (text, new != cookie) == ("1", True)
+        cookie = new
 
 
 def test_no_handle_is_left_of_files_that_are_gone(file: Path) -> None:

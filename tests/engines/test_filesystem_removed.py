@@ -120,10 +120,13 @@ def test_a_part_of_it_that_is_missing_is_made_again(root: Path, name: str, opera
     old = started(driver, user="ann")
     path = root / name
     path.unlink() if name == "format" else shutil.rmtree(path)
+    assert not driver.is_set_up()
     with suppress(ConfigurationError):
         FIRST[operation](driver, old)
     record = started(driver, user="bob")
     committed(driver.commit(record.digest, ADD, START))
+    driver.setup()
+    assert driver.is_set_up()
     driver.revoke_user("bob", START + 1)
     assert driver.load(record.digest, START) == Missing(Reason.REVOKED, ended=START + 1)
 

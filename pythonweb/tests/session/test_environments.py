@@ -18,6 +18,7 @@ import web.session
 from web.wsgi.base import BaseApplication
 from web.wsgi.database import Database
 from web.wsgi.environment import Environment
+from web.wsgi.error import Error
 from web.wsgi.session import Session
 
 Setup = Any
@@ -162,6 +163,39 @@ def test_the_session_middleware_finds_what_was_made(place: dict[str, Any], conne
     body = served(environ, lambda *_: print)
     assert list(body) == [b"1"]
     body.close()  # type: ignore[attr-defined]
+    served.close()
+
+
+def test_tables_that_are_removed_while_programs_run_cost_one_request_at_most(
+    place: dict[str, Any], connection: Any, setup: Setup
+) -> None:
+    statuses: list[str] = []
+
+    class Visit(BaseApplication):
+        def start(self) -> None:
+            self.environ["web.session.store"]["visits"] = 1
+            self.output(self.environ["web.session.store"]["visits"])
+            self.environ["web.database.connection"].commit()
+
+    inner = Session(Visit(), app="a", setupEnvironment=True)
+    served = Database(Environment(inner, "shop", "database"), **place)
+
+    def visit() -> str:
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        body = Error(served)(environ, lambda status, *_: statuses.append(status))  # type: ignore[arg-type, return-value]
+        text = b"".join(body).decode()
+        body.close()  # type: ignore[attr-defined]
+        return text
+
+    assert visit() == "1"
+    assert setup.removeEnvironment(ignoreErrors=True) == []
+    connection.commit()
+    for _ in range(3):
+        visit()
+    assert statuses[2:] == ["200 OK"] * 2
+    assert statuses[1][:3] in ("200", "500", "503")
+    assert visit() == "1"
     served.close()
 
 

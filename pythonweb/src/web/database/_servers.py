@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from abc import abstractmethod
 from typing import Any
 
@@ -55,6 +56,15 @@ class Server(Adapter):
             return self._module.connect(**self._params)
         except TypeError as error:
             raise ParameterError(f"adapter {self.name!r}: {self._scrubbed(error)}") from None
+        except RuntimeError as error:
+            # What PyMySQL says where the server wants a kind of login that it can do with another package alone.
+            found = re.search(r"'(\w+)' package is required", str(error))
+            if found is None:
+                raise
+            raise MissingPackage(
+                f"adapter {self.name!r} needs the package {found[1]!r} for the kind of login that this server asks for:"
+                f" pip install {found[1]}"
+            ) from None
         except self._module.Error as error:
             # Not chained: the package's own message may hold what it was given.
             raise ConnectionFailed(

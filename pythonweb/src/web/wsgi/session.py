@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from coatcheck import CoatcheckError
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.headers import with_session
 from coatcheck.outcome import Saved
@@ -67,7 +69,12 @@ class Session:
         environ["web.session.manager"] = manager
         if self.app is not None:
             environ["web.session.store"] = manager.store(self.app)
-        return respond(self.application, environ, _Response(manager, self._cleanup, start_response))
+        response = _Response(manager, self._cleanup, start_response, partial(self._forget, chosen))
+        try:
+            return respond(self.application, environ, response)
+        except CoatcheckError:  # what storage says where its tables are missing
+            self._forget(chosen)
+            raise
 
     def _driver(self, environ: WSGIEnvironment) -> Driver:
         if "web.environment.name" not in environ:
@@ -88,10 +95,18 @@ class Session:
         return driver(storage, environ["web.environment.name"], **params)
 
     def _prepare(self, chosen: Driver) -> None:
-        place = (chosen.environment, None if chosen.connection is None else chosen.connection.identity)
+        place = _place(chosen)
         if place not in self._ready:
             prepare(chosen, create=self._setup)
             self._ready.add(place)
+
+    def _forget(self, chosen: Driver) -> None:
+        """Look for the session environment again at the next request: somebody may have removed it."""
+        self._ready.discard(_place(chosen))
+
+
+def _place(chosen: Driver) -> tuple[str, object]:
+    return (chosen.environment, None if chosen.connection is None else chosen.connection.identity)
 
 
 def _settings(
@@ -113,10 +128,13 @@ _PARAMETERS: Final = frozenset(_settings.__kwdefaults__ or ())
 class _Response(Response):
     """A response whose session is a `Manager`'s."""
 
-    __slots__ = ("_cleanup", "_failed", "_web")
+    __slots__ = ("_cleanup", "_failed", "_forget", "_web")
 
-    def __init__(self, manager: Manager, cleanup: float, start_response: StartResponse) -> None:
+    def __init__(
+        self, manager: Manager, cleanup: float, start_response: StartResponse, forget: Callable[[], None]
+    ) -> None:
         super().__init__(start_response)
+        self._forget = forget
         self._web = manager
         self._cleanup = cleanup
         self._failed = False
@@ -143,6 +161,10 @@ class _Response(Response):
                 others.append(header)
         cookie = None if self._failed else self._web.response_cookie(saved, foreign)
         return with_session(others, Saved(cookie, self._web.used, () if cookie is None else self._web.deletions()))
+
+    def unavailable(self) -> list[bytes]:
+        self._forget()
+        return super().unavailable()
 
     def sweep_due(self) -> bool:
         return random.random() < self._cleanup  # noqa: S311 (no secret)

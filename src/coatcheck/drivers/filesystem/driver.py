@@ -139,8 +139,8 @@ class FilesystemDriver(Driver):
         self._tell("setup", self._tree.make)
 
     def is_set_up(self) -> bool:
-        """Tell whether the folder is there, without making it."""
-        return self._tell("is_set_up", self._tree.is_made)
+        """Return whether the folder is there with all that `setup` makes, without making it."""
+        return self._tell("is_set_up", self._tree.is_complete)
 
     def tear_down(self) -> None:
         self._tell("tear_down", self._work.tear_down)

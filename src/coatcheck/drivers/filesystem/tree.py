@@ -122,6 +122,14 @@ class Tree:
             )
         return found is not None
 
+    def is_complete(self) -> bool:
+        """Return whether the folder is there with all that `make` makes.
+
+        Raises:
+            ConfigurationError: It has another format.
+        """
+        return self.is_made() and all(Path(self.root, name).is_dir() for name in FOLDERS)
+
     def check_there(self) -> None:
         """Check that the folder is there, so that what is not in it is really not there.
 

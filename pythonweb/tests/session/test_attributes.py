@@ -1,4 +1,4 @@
-"""What a manager and a store tell of themselves, what can be assigned, and what messages name."""
+"""The attributes of managers and stores, those that can be assigned, and the names in messages."""
 
 from __future__ import annotations
 

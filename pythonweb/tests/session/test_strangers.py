@@ -274,7 +274,7 @@ def test_no_late_answer_takes_the_place_of_a_session_that_followed_another(
     assert (answer.failure, answer.cookies()) == (None, [])
     assert is_kept(browser) == {"user": "ada", "created": False}
     clock.advance(2)
-    assert len(anonymous().cookies()) == 1  # whoever sends it now has not got the answer
+    assert len(anonymous().cookies()) == 1  # a browser that sends it now never got the answer
 
 
 def test_a_script_that_logs_in(connect: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

@@ -61,7 +61,7 @@ def manager(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
     autoCreate: object = 0,
     **driverParams: Any,
 ) -> Manager:
-    """Give the manager of one request's session.
+    """Return the manager of one request's session.
 
     Args:
         driver: A `Driver`, or the name of one, with its parameters in *driverParams* (``environment`` among them).

@@ -39,7 +39,7 @@ _log: Final = logging.getLogger("web.session")
 
 @lru_cache(maxsize=1)
 def warn_of_http() -> None:
-    """Say once in a process what a proxy in front may make of cookies."""
+    """Log once in a process what a proxy in front may make of cookies."""
     _log.warning(
         "session cookies go over plain http without Secure, so that anybody on the way can read them. Where a proxy in"
         " front speaks TLS, set environ['wsgi.url_scheme'] = 'https' for its requests: see 'Behind a proxy that speaks"
@@ -128,7 +128,7 @@ class Cookies(ABC):
 
     @abstractmethod
     def _state(self, what: str) -> State:
-        """Give what is known of the session, loaded or made where it was not used yet."""
+        """Return what is known of the session, loaded or made where it was not used yet."""
 
     @property
     def closedHeaders(self) -> bool:
@@ -174,7 +174,7 @@ class Cookies(ABC):
         return host, path
 
     def deletions(self) -> tuple[str, ...]:
-        """Give the cookie headers that have to go before one that sets or deletes the session's cookie."""
+        """Return the cookie headers that have to go before one that sets or deletes the session's cookie."""
         if len(self._values) < 2:  # noqa: PLR2004 (several)
             return ()
         return deletions_of_others(self._core.policy, self._channel, *self._place)
@@ -189,7 +189,7 @@ class Cookies(ABC):
         self.response_headers.extend(("Set-Cookie", each) for each in (*self.deletions(), cookie))
 
     def _promised(self) -> str | None:
-        """Give the cookie of a session that is made but not saved yet."""
+        """Return the cookie of a session that is made but not saved yet."""
         state = self.state
         if state is None or state.dead:
             return None
@@ -200,7 +200,7 @@ class Cookies(ABC):
         return set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
 
     def response_cookie(self, saved: Saved, foreign: str | None) -> str | None:
-        """Give the one cookie to send.
+        """Return the one cookie to send.
 
         Args:
             saved: What the save came to.
@@ -219,19 +219,19 @@ class Cookies(ABC):
     def _instead_of(self, foreign: str, state: State | None, saved: Saved) -> str | None:
         if foreign not in self._given:
             return self._completed(foreign)
-        # One of ours, which may be older than the session's present ID and end.
+        # This cookie was made here, and may be older than the session's present ID and end.
         if saved.set_cookie is not None or state is None or state.record is None:
             return None
         return self._written(state, None)
 
     def _is_live(self, state: State | None) -> bool:
-        """Tell whether nobody ended the session while this request only read it: then a cookie would come too late."""
+        """Return whether the session that this request only read is still there; if not, a cookie comes too late."""
         if state is None or state.record is None or state.token is None:
             return True
         return isinstance(self.driver.core.load(state.token.digest, self._core.clock()), Record)
 
     def _completed(self, cookie: str) -> str:
-        """Give a cookie of the application's own making with the attributes that keep it safe."""
+        """Return a cookie of the application's own making with the attributes that keep it safe."""
         named = {part.partition("=")[0].strip().lower() for part in cookie.split(";")[1:]}
         wanted = set_cookie(self._core.policy, self._channel, "", None).split("; ")[1:]
         return "; ".join([cookie, *(part for part in wanted if part.partition("=")[0].lower() not in named)])
@@ -244,16 +244,16 @@ class Cookies(ABC):
         return set_cookie(self._core.policy, self._channel, state.token.secret, lifetime)
 
     def is_own_cookie(self, header: Header) -> bool:
-        """Tell whether a response header sets the session's cookie."""
+        """Return whether a response header sets the session's cookie."""
         name, value = header
         return name.lower() == "set-cookie" and value.partition("=")[0].strip() == self._cookie_name
 
     def cookieSessionID(self, environ: Mapping[str, Any] | None = None, noSessionID: str = "") -> str:
-        """Give the session ID in the request's cookie, unchecked, or *noSessionID* where there is none.
+        """Return the session ID in the request's cookie, unchecked, or *noSessionID* where there is none.
 
         Args:
             environ: The request's environment; default the manager's own.
-            noSessionID: What to give instead.
+            noSessionID: what to return instead.
         """
         header = (self._environ if environ is None else environ).get("HTTP_COOKIE")
         for value in find(() if header is None else (str(header),), self._cookie_name):

@@ -68,7 +68,7 @@ class Driver:
         return f"<session driver {self._core.name!r} of environment {self.environment!r}>"
 
     def completeSessionEnvironment(self) -> bool:
-        """Tell whether everything that stores the sessions is there."""
+        """Return whether everything that stores the sessions is there."""
         return self.core.is_set_up()
 
     def createSessionEnvironment(self) -> list[str]:
@@ -104,7 +104,7 @@ class Driver:
 
 
 def driver(driver: str, environment: str, **params: Any) -> Driver:
-    """Give the storage of an environment's sessions.
+    """Return the storage of an environment's sessions.
 
     Args:
         driver: ``"database"``, or the name of a coatcheck driver: ``"filesystem"``, ``"mariadb"``, ``"memcached"``,
@@ -140,7 +140,7 @@ def driver(driver: str, environment: str, **params: Any) -> Driver:
 
 
 def _how_to(name: str) -> str:
-    """Say which URL a driver needs, and which package, if that is missing."""
+    """Return which URL a driver needs, and which package, if that is missing."""
     if name not in _EXAMPLES:
         known = ", ".join(_EXAMPLES)
         return f"web.session.driver({name!r}, ...): there are {known}; a driver of another package needs url="

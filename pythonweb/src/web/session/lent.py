@@ -24,7 +24,7 @@ _LENDERS: Final = {
 
 
 def on_connection(connection: Any, environment: str) -> Driver:
-    """Give the core's driver on a connection of `web.database`.
+    """Return the core's driver on a connection of `web.database`.
 
     Args:
         connection: The connection.

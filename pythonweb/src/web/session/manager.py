@@ -77,7 +77,7 @@ class Manager(Saving):
     # -- the session of this request ----------------------------------------------------------------------------
 
     def _session_of(self, what: str) -> coatcheck.Session:
-        """Give the session; under the middleware the first use loads or makes it."""
+        """Return the session; under the middleware the first use loads or makes it."""
         if self._session is None and self._wsgi:
             self.loadOrCreate()
         if self._session is None or self._ended:
@@ -186,14 +186,14 @@ class Manager(Saving):
         return () if token is None else (f"{self._cookie_name}={token.secret}",)
 
     def _own(self, tokens: list[Token]) -> State | None:
-        """Give the session that is in use where it is one of those that *tokens* open."""
+        """Return the session that is in use where it is one of those that *tokens* open."""
         if self._session is None or self._ended:
             return None
         state = opened(self._session)
         return state if any(state.token is not None and each.secret == state.token.secret for each in tokens) else None
 
     def _was_ended(self, token: Token) -> bool:
-        """Tell whether this request destroyed a session, also where that is still to be written."""
+        """Return whether this request destroyed a session, also where that is still to be written."""
         ended = (each for session in self._sessions() for each in opened(session).ended)
         return any(each.secret == token.secret for each in ended)
 
@@ -232,7 +232,7 @@ class Manager(Saving):
         return token.secret
 
     def store(self, app: str) -> Store:
-        """Give the values of an application: 1 to 255 characters of ``a-zA-Z0-9-_.``.
+        """Return the values of an application: 1 to 255 characters of ``a-zA-Z0-9-_.``.
 
         Raises:
             SessionError: The name has another form.

@@ -68,7 +68,7 @@ class Saving(Cookies):
         return None if self._session is None else opened(self._session)
 
     def _switch(self, session: coatcheck.Session | None) -> None:
-        """Go on with another session; what the request did to the one so far is saved all the same."""
+        """Go on with another session; what the request did to the one so far is saved too."""
         if self._session is not None:
             state = opened(self._session)
             if not (state.wanted and state.record is None):  # one that was made and not stored is simply not made
@@ -190,7 +190,7 @@ class Saving(Cookies):
         self._mark_transaction(connection)
 
     def after_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
-        """Take note that the transaction lasts."""
+        """Record that the transaction lasts."""
         for state, _ in self._marks:
             state.release()
         self._note_endings()
@@ -199,7 +199,7 @@ class Saving(Cookies):
         self._flushed = False
 
     def after_rollback(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
-        """Take note that the transaction did not last: what was written in it is pending again."""
+        """Record that the transaction did not last: what was written in it is pending again."""
         if self._flushed:
             self._flushed, self._saved = False, self._before
         for state, mark in self._marks:

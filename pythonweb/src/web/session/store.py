@@ -70,7 +70,7 @@ class Store(MutableMapping[str, Any]):
         self._changed()
 
     def has_key(self, key: str) -> bool:
-        """Tell whether there is a value under *key*."""
+        """Return whether there is a value under *key*."""
         return key in self
 
     def keys(self) -> list[str]:  # type: ignore[override]  # a list, as programs of 2005 print it

@@ -15,7 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from coatcheck import Session, SessionManager
+from coatcheck import Policy, Session, SessionManager
 from coatcheck.wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def new_user(password: str) -> tuple[bytes, bytes]:
 USERS = {"ada": new_user("engine"), "grace": new_user("compiler")}
 NOBODY = new_user(secrets.token_hex())  # an unknown name takes as long as a wrong password
 
-manager = SessionManager("sqlite:///sessions.db")
+# Run as a program, this is http for development: not every client keeps a Secure cookie then, not even on this machine.
+manager = SessionManager("sqlite:///sessions.db", Policy(insecure_http=__name__ == "__main__"))
 
 
 def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from coatcheck import Policy
 from coatcheck.wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def visits(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
     return [f"visit {session['visits']}\n".encode()]
 
 
-application = SessionMiddleware(visits, "sqlite:///sessions.db")
+# Run as a program, this is http for development: not every client keeps a Secure cookie then, not even on this machine.
+application = SessionMiddleware(visits, "sqlite:///sessions.db", Policy(insecure_http=__name__ == "__main__"))
 
 if __name__ == "__main__":
     import sys

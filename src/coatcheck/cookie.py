@@ -94,14 +94,12 @@ def is_joined(headers: Iterable[str], name: str) -> bool:
     Some servers join several Cookie headers by commas, where only "; " goes between cookies (RFC 6265 4.2.1, RFC 9113
     8.2.3). A comma may also stand in a value, so such a header cannot be taken apart for sure.
     """
-    return any(
-        part.partition("=")[0].strip(" \t") == name
-        for header in headers
-        if "," in header and name in header and len(header) <= _MAX_HEADER
-        for pair in header.split(";")
-        if "," in pair
-        for part in pair.split(",")
-    )
+    for header in headers:
+        if name in header and "," in header and len(header) <= _MAX_HEADER:
+            parts = (part for pair in header.split(";") if "," in pair for part in pair.split(","))
+            if any(part.partition("=")[0].strip(" \t") == name for part in parts):
+                return True
+    return False
 
 
 def set_cookie(policy: Policy, channel: Channel, secret: str, lifetime: float | None) -> str:

@@ -94,23 +94,25 @@ class ManagerBase(ABC):
     def _state(
         self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver | AsyncDriver, opened: float
     ) -> State:
-        place: Sequence[str] = ("", "")
+        host = path = ""
         if not isinstance(channel, Channel):
-            scheme, *place = channel
+            scheme, host, path = channel
             channel = channel_of(self.policy, scheme)
             if channel is Channel.PLAIN and not self._warned_http:
                 self._warn_of_http()
-        values = find(cookies, self._names[channel]) if cookies else []
-        tokens = [token for token in map(Token.parse, values) if token is not None]
-        if cookies and not tokens and is_joined(cookies, self._names[channel]):
-            self.emit(Event(kind=Kind.JOINED, why=_JOINED))
-        candidates = tokens if len(values) < 2 else self._candidates(tokens, self._names[channel])  # noqa: PLR2004
-        state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
+        name = self._names[channel]
+        values = find(cookies, name) if cookies else ()
         if len(values) > 1:
-            state.doubled, state.place, state.rivals = True, (place[0], place[1]), tuple(tokens)
-            state.unsettled = () if candidates else state.rivals
-        elif values and self.policy.partitioned and self._names[channel].startswith("__Host-"):
-            state.doubled = True  # the one that came may be from before the policy said so, and stay beside a new one
+            state = self._state_of_several(values, name, channel, opened)
+            state.place = host, path
+        else:
+            token = Token.parse(values[0]) if values else None
+            if token is None and cookies and is_joined(cookies, name):
+                self.emit(Event(kind=Kind.JOINED, why=_JOINED))
+            candidates = [] if token is None else [token]
+            state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
+            if token is not None and self.policy.partitioned and name.startswith("__Host-"):
+                state.doubled = True  # this one may be from before the policy said so, and stay beside a new one
         state.clock = self.clock
         state.revocations = self._revocations
         if self._loads_by_itself:
@@ -120,15 +122,20 @@ class ManagerBase(ABC):
             state.rotation_bits = driver.rotation_bits
         return state
 
-    def _candidates(self, tokens: list[Token], name: str) -> list[Token]:
-        """Give those of several tokens that are tried: none of a name that only this host can set, which comes once.
+    def _state_of_several(self, values: Sequence[str], name: str, channel: Channel, opened: float) -> State:
+        """Open the state of a request that came with several cookies.
 
-        Two of that name are one with Partitioned and one without, or something between put one in (RFC 6265bis 8.6).
+        Of a name that only this host can set, none is tried. Two of it are one with Partitioned and one without, or
+        something between put one in (RFC 6265bis 8.6).
         """
-        if name.startswith("__Host-") or len(tokens) > _MAX_CANDIDATES:
+        rivals = [token for token in map(Token.parse, values) if token is not None]
+        untried = name.startswith("__Host-") or len(rivals) > _MAX_CANDIDATES
+        if untried:
             self.emit(Event(kind=Kind.DUPLICATES))
-            return []
-        return tokens
+        state = State(self.policy, self.codec, channel, opened, [] if untried else rivals, self.emit)
+        state.doubled, state.rivals = True, tuple(rivals)
+        state.unsettled = state.rivals if untried else ()
+        return state
 
     def _warn_of_http(self) -> None:
         self._warned_http = True

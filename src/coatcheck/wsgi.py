@@ -66,12 +66,14 @@ class SessionMiddleware:
             self.manager = storage
         else:
             self.manager = SessionManager(storage, policy)
+        self._pair: Final = f"{self.manager.policy.cookie_name}="
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         manager = self.manager
         cookies = environ.get("HTTP_COOKIE")
-        if cookies is None and environ.get("wsgi.url_scheme") == "https":
-            session = manager.open((), _SECURE)
+        # Host and path are asked for only where several cookies of the name may have come.
+        if environ.get("wsgi.url_scheme") == "https" and (cookies is None or cookies.count(self._pair) <= 1):
+            session = manager.open(() if cookies is None else (cookies,), _SECURE)
         else:
             session = manager.open(() if cookies is None else (cookies,), request_origin(environ))
         if "coatcheck.session" in environ:

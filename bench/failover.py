@@ -51,7 +51,7 @@ class Tally:
         counted: How many increments were acknowledged.
         ended: The sessions whose logout was acknowledged.
         failures: When a write failed.
-        last_success: When the last one before the first failure, or after the last, was acknowledged.
+        back: When the first one after the last failure was acknowledged.
     """
 
     record: Record
@@ -161,7 +161,6 @@ def _judged(driver: Driver, tallies: list[Tally]) -> Found:
         revived += sum(isinstance(driver.load(digest, time.time()), Record) for digest in tally.ended)
     failures = [moment for tally in tallies for moment in tally.failures]
     back = max(tally.back for tally in tallies)
-    driver.tear_down()
     driver.close()
     return Found(
         writes=sum(tally.counted for tally in tallies),

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from coatcheck.drivers._breaker import Breaker
-from coatcheck.drivers.redis.lines import CHUNK, Line, connection_failed, is_refused, lost
+from coatcheck.drivers.redis.lines import CHUNK, ROLE_AGE, Line, connection_failed, is_refused, lost
 from coatcheck.drivers.redis.places import Settings
 from coatcheck.drivers.redis.requests import Address, Exchange
 from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
@@ -82,6 +82,7 @@ class _Pool:
         self._why = ""  # it was down the last time
         self._idle: Final[deque[Line]] = deque()
         self._generation = 0  # of the connections that are good
+        self._forgotten = -ROLE_AGE
         self._free: Final = asyncio.Semaphore(settings.max_connections)
         self._is_closed = False
 
@@ -118,7 +119,7 @@ class _Pool:
             if not isinstance(error, (RedisError, OSError)):
                 raise
             if line.steps_back:
-                await self.forget()
+                await self._stepped_back()
             if is_refused(error) and not line.is_partly_read:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
@@ -127,17 +128,23 @@ class _Pool:
             raise failure from error
         self._breaker.worked()
         if line.steps_back:
-            await self.forget()
-        if self._is_closed or line.generation != self._generation:
+            await self._stepped_back()
+        if self._is_closed or line.steps_back or line.generation != self._generation:
             await line.connection.disconnect(nowait=True)
         else:
             self._idle.append(line)
         return replies
 
+    async def _stepped_back(self) -> None:
+        """Forget the connections, unless that was a moment ago: those of now have found the server as it is."""
+        if time.monotonic() - self._forgotten >= ROLE_AGE:
+            await self.forget()
+
     async def forget(self) -> None:
         """Use no connection again that is there now: the address may lead to another server."""
         self._breaker.worked()
         self._generation += 1
+        self._forgotten = time.monotonic()
         await self._close_idle()
 
     async def _went_down(self, failure: Exception, since: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from coatcheck.drivers._breaker import Breaker
-from coatcheck.drivers.redis.lines import CHUNK, Line, connection_failed, is_refused, lost
+from coatcheck.drivers.redis.lines import CHUNK, ROLE_AGE, Line, connection_failed, is_refused, lost
 from coatcheck.drivers.redis.places import Settings
 from coatcheck.drivers.redis.requests import Address, Exchange
 from coatcheck.drivers.redis.trouble import NAME, NotSent, refused
@@ -135,6 +135,7 @@ class _Pool:
         self._idle: Final[deque[_Line]] = deque()
         self._free: Final = threading.Condition()
         self._generation = 0  # of the connections that are good
+        self._forgotten = -ROLE_AGE
         self._made = 0
         self._waiting = 0
         self._is_closed = False
@@ -149,7 +150,7 @@ class _Pool:
             if not isinstance(error, (RedisError, OSError)):
                 raise
             if line.steps_back:
-                self.forget()
+                self._stepped_back()
             if is_refused(error) and not line.is_partly_read:
                 raise NotSent(refused(error, str(self._address))) from error
             failure = lost(error, self._address)
@@ -158,8 +159,8 @@ class _Pool:
             raise failure from error
         self._breaker.worked()
         if line.steps_back:
-            self.forget()
-        if line.generation == self._generation:
+            self._stepped_back()
+        if line.generation == self._generation and not line.steps_back:
             self._idle.append(line)
         else:
             self._drop(line)
@@ -167,11 +168,17 @@ class _Pool:
             self._given_back()
         return replies
 
+    def _stepped_back(self) -> None:
+        """Forget the connections, unless that was a moment ago: those of now have found the server as it is."""
+        if time.monotonic() - self._forgotten >= ROLE_AGE:
+            self.forget()
+
     def forget(self) -> None:
         """Use no connection again that is there now: the address may lead to another server."""
         self._breaker.worked()
         with self._free:
             self._generation += 1
+            self._forgotten = time.monotonic()
             self._close_idle()
             self._free.notify_all()
 

@@ -49,6 +49,7 @@ class _Ear:
         self._reader: Final = Reader()
         self._is_open = self._is_safe = self._has_asked = False
         self.socket = socket.socket(peer.family, peer.kind, peer.protocol)
+        self.descriptor: Final = self.socket.fileno()  # TLS around it has the same one
         try:
             self.socket.settimeout(0)
             _lifetimes.keep_alive(self.socket)
@@ -149,24 +150,24 @@ class Ears:
             told: list[Message] = []
             descriptors = {descriptor for descriptor, _ in ready}
             for address, ear in list(self._ears.items()):
-                if ear.socket.fileno() not in descriptors:
+                if ear.descriptor not in descriptors:
                     continue
                 try:
                     told += ear.heard()
                 except (OSError, ValueError, HiredisError):
                     self._lose(address)
                 else:
-                    self._poller.register(ear.socket, ear.awaits)
+                    self._poller.register(ear.descriptor, ear.awaits)
             return told
 
     def _add(self, address: Address, ear: _Ear) -> None:
         self._ears[address] = ear
         self._lost.pop(address, None)
-        self._poller.register(ear.socket, ear.awaits)
+        self._poller.register(ear.descriptor, ear.awaits)
 
     def _lose(self, address: Address) -> None:
         ear = self._ears.pop(address)
-        self._poller.unregister(ear.socket)
+        self._poller.unregister(ear.descriptor)
         ear.socket.close()
         self._lost[address] = time.monotonic() + _AGAIN, ear
 
@@ -182,7 +183,7 @@ class Ears:
         """Close all connections. Listening again opens new ones."""
         with self._lock:
             for ear in self._ears.values():
-                self._poller.unregister(ear.socket)
+                self._poller.unregister(ear.descriptor)
                 ear.socket.close()
             self._ears.clear()
             self._lost.clear()

@@ -7,6 +7,7 @@ writes. One that a server refused or passed on to another was not carried out, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from redis.exceptions import (
@@ -209,8 +210,10 @@ class Routes:
         if isinstance(error, TryAgainError):
             yield Pause(PAUSE)
             return None
-        if has_stepped_back and (yield from self._is_elsewhere(address)):
-            return None
+        if has_stepped_back:
+            with suppress(NotSent):  # then what this server said is the better answer
+                if (yield from self._is_elsewhere(address)):
+                    return None
         return error
 
     def _asked_elsewhere(self, request: Ask, address: Address) -> Steps[Any]:

@@ -101,6 +101,13 @@ def test_debug_says_who_sees_the_traceback(
     assert ("ZeroDivisionError" in answer.body) is shown
 
 
+def test_output_without_headers_takes_no_more_time_the_longer_it_gets(script: Script) -> None:
+    done = script.raw(f"{ENABLED[0]}for _ in range(200_000):\n    print('x' * 50)\n1 / 0\n")
+    assert done.stdout.startswith(b"x" * 50 + b"\n")
+    assert b"ZeroDivisionError" in done.stdout
+    assert b"Status:" not in done.stdout
+
+
 def test_cookies_are_on_no_page_and_in_no_log(script: Script) -> None:
     answer = script(f"{ENABLED[0]}import os\nraise ValueError(os.environ['HTTP_COOKIE'])\n")
     assert "ValueError" in answer.body

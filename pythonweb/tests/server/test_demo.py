@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,6 +26,15 @@ def fetch(request: str | urllib.request.Request) -> tuple[int, str]:
     except urllib.error.HTTPError as failure:
         with failure:
             return failure.code, failure.read().decode()
+
+
+def browse(url: str, path: str) -> tuple[int, str]:
+    """Fetch a page with the headers of a browser on this machine."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    with closing(connection):
+        connection.request("GET", path, headers={"Sec-Fetch-Site": "none", "Connection": "keep-alive"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def multipart(*parts: tuple[str, bytes]) -> bytes:
@@ -153,10 +165,14 @@ def test_the_error_program_lists_what_can_go_wrong(start_server: Servers) -> Non
     ],
 )
 def test_each_failure_is_answered_by_the_error_page(start_server: Servers, kind: str, named: str) -> None:
-    status, page = fetch(start_server().url + f"error?kind={kind}")
+    url = start_server().url
+    status, page = browse(url, f"/error?kind={kind}")
     assert status == 500
     assert named in page
     assert "<script>alert" not in page
+    status, page = fetch(url + f"error?kind={kind}")  # gives no sign that it is a browser on this machine
+    assert status == 500
+    assert named not in page
 
 
 PHONE = {"width": 375, "height": 667, "deviceScaleFactor": 2, "mobile": True}

@@ -181,7 +181,7 @@ class Changes(Snapshot):
         """Take note that *delta* was written, so that only what changes from now on is written next."""
         if self.journal is not None:
             reruns = {name: entry.reruns for name, entry in self._entries.items() if entry.reruns}
-            self.journal.append(Settled(delta, self.values, reruns))
+            self.journal.append(Settled(delta, self.values, reruns, done.version))
         stored = {name: Value(put.data, done.version) for name, put in delta.puts.items()}
         stored.update({name: Value(number, done.version) for name, number in done.counters.items()})
         if self.values is not None:
@@ -226,7 +226,7 @@ class Changes(Snapshot):
         self.journal = None
 
     def _unsettle(self, settled: Settled) -> None:
-        delta, values, reruns = settled
+        delta, values, reruns, _ = settled
         self.values = values
         self._cleared |= delta.clears
         self._cleared_all = self._cleared_all or delta.clear_all

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from coatcheck import outcome, plan
+from coatcheck import lending, outcome, plan
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin
 from coatcheck.drivers import open_async_driver, open_driver
@@ -105,7 +105,9 @@ class SessionManager(ManagerBase):
 
         Args:
             session: A session of this manager.
-            driver: A driver on a connection that the application lends; default the manager's own.
+            driver: A driver on a connection that the application lends; default the manager's own. A second save on
+                such a connection looks whether the first one is still there, and writes it anew where the application
+                has rolled it back.
             final: True where the request is through with its session, so that nothing is saved after this.
 
         Returns:
@@ -114,7 +116,8 @@ class SessionManager(ManagerBase):
         Raises:
             DriverUnavailable: Storage failed; with ``outcome_unknown`` the change may have been written, and is not
                 sent again.
-            SessionUnavailable: An earlier save of this session ended so.
+            SessionUnavailable: An earlier save of this session ended so; or it was on a lent connection, and what
+                became of it cannot be told.
             ConflictError: Two requests changed one key, and the policy says "error".
             CounterError: An increment cannot be done.
             UnstorableValue: A value was changed in place into something that cannot be stored.
@@ -128,13 +131,19 @@ class SessionManager(ManagerBase):
         self.check_own(state)
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
             raise SessionUnavailable(was_saved=True) from state.failure
-        now = self.clock()
-        if not plan.is_pending(state, now):
-            state.over = state.over or final
-            return READ if state.used else UNTOUCHED
-        driver = driver or self.driver
+        now, driver = self.clock(), driver or self.driver
+        is_lent = driver is not self.driver
         try:
-            return self._save(state, now, driver, final=final)
+            if state.lent and is_lent and not state.over:
+                self._run(lending.look(state, now), driver)
+            if not plan.is_pending(state, now):
+                state.over = state.over or final
+                return READ if state.used else UNTOUCHED
+            if not is_lent:
+                state.lent = ()
+                return self._save(state, now, driver, final=final)
+            with lending.saving(state):
+                return self._save(state, now, driver, final=final)
         except DriverUnavailable as error:
             outcome.unsaved(state, error)
             raise
@@ -317,13 +326,19 @@ class AsyncSessionManager(ManagerBase):
         self.check_own(state)
         if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
             raise SessionUnavailable(was_saved=True) from state.failure
-        now = self.clock()
-        if not plan.is_pending(state, now):
-            state.over = state.over or final
-            return READ if state.used else UNTOUCHED
-        driver = driver or self.driver
+        now, driver = self.clock(), driver or self.driver
+        is_lent = driver is not self.driver
         try:
-            return await self._save(state, now, driver, final=final)
+            if state.lent and is_lent and not state.over:
+                await self._run(lending.look(state, now), driver)
+            if not plan.is_pending(state, now):
+                state.over = state.over or final
+                return READ if state.used else UNTOUCHED
+            if not is_lent:
+                state.lent = ()
+                return await self._save(state, now, driver, final=final)
+            with lending.saving(state):
+                return await self._save(state, now, driver, final=final)
         except DriverUnavailable as error:
             outcome.unsaved(state, error)
             raise

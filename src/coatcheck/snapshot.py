@@ -43,6 +43,7 @@ class Settled(NamedTuple):
     delta: Delta
     values: Mapping[Name, Value] | None
     reruns: Mapping[Name, tuple[Rerun, ...]]
+    version: int
 
 
 class Owner(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import ref
 
 from coatcheck.changes import Changes
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.policy import Policy
     from coatcheck.record import Name, Record, Value
+    from coatcheck.snapshot import Settled
 
-__all__ = ["MOST_DRAWS", "Mark", "State"]
+__all__ = ["MOST_DRAWS", "LentSave", "Mark", "State"]
 
 MOST_DRAWS: Final = 64
 """How many tokens are drawn at most until one belongs to a server that is not known to be down."""
@@ -50,6 +51,20 @@ _SAVED: Final = (
 
 _WISHES: Final = ("deadline", "login", "rotate", "wanted")
 """What a session asks of its next save, besides its values."""
+
+
+class LentSave(NamedTuple):
+    """A save on a connection that the application lends; see `lending`.
+
+    Attributes:
+        mark: The session as it was before.
+        journal: What was written.
+        token: The token that the session had afterwards.
+    """
+
+    mark: Mark
+    journal: list[Settled]
+    token: Token | None
 
 
 class State:
@@ -91,6 +106,7 @@ class State:
         wanted: True where a new session is to be stored even without a value in it.
         closed_headers: True once the response's headers are out, so that no cookie can be set any more.
         wrote: True once something was written to storage.
+        lent: The saves on connections of the application's that may be undone; see `lending`.
         over: True once nothing of the application runs any more, so that nothing is saved after the present save.
         emit: Where events go.
         clock: Returns the present moment.
@@ -129,6 +145,7 @@ class State:
     wanted = False
     closed_headers = False
     wrote = False
+    lent: tuple[LentSave, ...] = ()
     over = False
     clock: Callable[[], float] = time.time
     revocations = Revocations()

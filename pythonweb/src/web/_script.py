@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "encode", "fields", "header"]
 
-# Characters that headers may have: without an empty line by then, what is printed is no answer to a request.
-_MOST = 64 * 1024
 _PLAIN = "The server could not answer this request. What went wrong is in its log, under the reference {reference}."
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Internal Server Error</title></head>

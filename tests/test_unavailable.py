@@ -178,7 +178,7 @@ def locked_for_writers(site: Site) -> Iterator[None]:
 def no_more_pages(site: Site) -> Iterator[None]:
     """The database may not grow: a quota, which every connection has from its beginning."""
     site.manager.close()
-    configure = connect._configure
+    configure = connect.configure
 
     def limited(connection: sqlite3.Connection, settings: connect.Settings) -> None:
         configure(connection, settings)
@@ -186,7 +186,7 @@ def no_more_pages(site: Site) -> Iterator[None]:
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect, "_configure", limited)
+        patch.setattr(connect, "configure", limited)
         yield
     site.manager.close()
 

@@ -943,7 +943,7 @@ def test_log_ins_and_revocations_of_users_on_each_others_stripes(driver: Filesys
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
 
 

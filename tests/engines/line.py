@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Final
 
-from testservers import FaultProxies, wait_until
+from testservers import FaultProxies, ServerError, wait_until
+from testservers.base import PATIENCE
 from testservers.engines import Engine
 
 from coatcheck.drivers.base import Driver
@@ -98,11 +99,17 @@ class Line:
         self.restart(self.limit)
 
     def restart(self, limit: float) -> None:
-        """Begin anew with another limit."""
+        """Begin anew with another limit; with the long one if the driver cannot work within the short one."""
         self.proxy.heal()
         self.limit = limit
         self.driver = self.open()
-        wait_until(self.works, "a driver that works")
+        patience = PATIENCE if limit >= LONG_LIMIT else RECOVERY * limit
+        try:
+            wait_until(self.works, "a driver that works", patience)
+        except ServerError:
+            if limit >= LONG_LIMIT:
+                raise
+            self.restart(LONG_LIMIT)
 
     def works(self) -> bool:
         """Look whether the drivers find the session."""

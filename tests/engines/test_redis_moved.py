@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Final
 import pytest
 from redis.exceptions import ResponseError
 from testservers import FaultProxy, RedisServer, free_port, wait_until
-from testservers.engines import with_options
+from testservers.engines import PATIENCE, with_options
 from testservers.fixtures import need
 
 from coatcheck.drivers import _lifetimes, open_async_driver, open_driver
@@ -41,7 +40,8 @@ def open_by(request: pytest.FixtureRequest, namespace: str) -> Iterator[Open]:
     opened: list[Driver] = []
 
     def open_one(url: str, **options: object) -> Driver:
-        opened.append(WAYS[request.param](with_options(url, prefix=namespace, **options)))
+        url = with_options(url, **{"prefix": namespace, "timeout": PATIENCE, **options})
+        opened.append(WAYS[request.param](url))
         return opened[-1]
 
     yield open_one
@@ -227,18 +227,27 @@ def test_idle_connections_whose_peer_vanished_cost_one_request(
 ) -> None:
     server = request.getfixturevalue(f"{engine}_server")
     with FaultProxy(server.port) as proxy:
-        driver = open_by(f"{engine}://{proxy.address}", timeout=1)
+        driver = open_by(f"{engine}://{proxy.address}", timeout=2)
         record = make_record(values={N: 0})
         committed(driver.create(record, START))
         in_parallel(driver, record.digest, 8)
         proxy.vanish()
-        began = time.monotonic()
-        assert failures(1, lambda: committed(driver.commit(record.digest, Delta(increments={N: 1}), START))) == 1
-        wait_until(lambda: not failures(1, lambda: loaded(driver, record.digest, START)), "a connection that works")
-        waited = time.monotonic() - began
-        assert failures(8, lambda: committed(driver.commit(record.digest, Delta(increments={N: 1}), START))) == 0
+        waited = done = 0
+
+        def is_done() -> bool:
+            """Try once; return whether so many writes were done as there were idle connections."""
+            nonlocal waited, done
+            try:
+                committed(driver.commit(record.digest, Delta(increments={N: 1}), START))
+            except DriverUnavailable as error:
+                waited += "did not answer" in error.why and "a moment ago" not in error.why
+            else:
+                done += 1
+            return done == 8
+
+        wait_until(is_done, "the writes")
+        assert 1 <= waited <= 3, "each idle connection was waited for"
         assert loaded(driver, record.digest, START).values[N].data == 8
-        assert waited < 8, "each idle connection was waited for"
 
 
 @pytest.mark.parametrize("engine", ["redis", "memcached"])

@@ -224,7 +224,7 @@ def main() -> None:
                             found.append(measure(group, kind, durable=durable, asynchronous=options.asynchronous))
                         except ServerError as error:
                             print(f"once more: {error}", file=sys.stderr)
-                        group.heal()
+                        wait_until(lambda: group.heal() is None, "all servers")
                     rows.append(line(replicas, kind, durable, found))
                     print(rows[-1], flush=True)
     if options.update_docs:

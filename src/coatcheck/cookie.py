@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import islice
 from math import ceil
 from typing import Final
 from urllib.parse import quote
@@ -27,7 +28,9 @@ _MAX_HEADER: Final = 65536
 _MAX_PAIRS: Final = 1000
 MAX_AGE: Final = 400 * 86400
 """Seconds. No cookie lives longer (RFC 6265bis 5.5)."""
-_MAX_OTHERS: Final = 16  # a kilobyte or two: proxies refuse a response whose headers are too long
+_MAX_OTHERS: Final = 16
+_MAX_OTHERS_SIZE: Final = 3072  # characters; proxies refuse a response whose headers are too long
+_MAX_PATH: Final = 1024  # RFC 6265bis 5.6: browsers take no longer Path
 
 
 class Channel(Enum):
@@ -127,7 +130,7 @@ def deletions_of_others(policy: Policy, channel: Channel, host: str = "", path: 
 
     A cookie is told from another by its name, Domain, Path and partition (RFC 6265bis 5.7), and a request does not say
     which came. Those that can come with a request have no Domain, or the host or a parent of it, and a Path that the
-    request's begins with. There are 16 at most, the likeliest first.
+    request's begins with. There are 16 at most, with 3,072 characters in all, the likeliest first.
 
     Args:
         policy: The settings.
@@ -137,7 +140,14 @@ def deletions_of_others(policy: Policy, channel: Channel, host: str = "", path: 
     """
     own = _own_place(policy)
     wanted = [place for place in dict.fromkeys(_places(policy, channel, host, path)) if place != own]
-    return tuple(_deletion(policy, channel, place) for place in wanted[:_MAX_OTHERS])
+    deletions, size = [], 0
+    for place in wanted[:_MAX_OTHERS]:
+        line = _deletion(policy, channel, place)
+        size += len(line)
+        if size > _MAX_OTHERS_SIZE:
+            break
+        deletions.append(line)
+    return tuple(deletions)
 
 
 _Place = tuple[str, str, bool]
@@ -157,19 +167,20 @@ def _places(policy: Policy, channel: Channel, host: str, path: str) -> Iterator[
         yield own_path, own_domain, not partitioned
     if cookie_name(policy, channel).startswith("__Host-"):  # of which no other Path or Domain is ever taken
         return
-    paths = dict.fromkeys([own_path, "/", *_paths(path)])
+    paths = dict.fromkeys([own_path, "/", *islice(_paths(path), _MAX_OTHERS)])
     domains = dict.fromkeys(["", own_domain, *(each for each in _domains(host) if each != own_domain.lower())])
     yield from ((path, domain, each) for each in partitions for path in paths for domain in domains)
 
 
 def _paths(path: str) -> Iterator[str]:
     """Yield the Paths of cookies that come with a request for *path*, the shortest first."""
-    encoded = quote(path, safe="/!$&'()*+,=:@~", encoding="latin-1", errors="replace")  # as WSGI has decoded it
-    for at, character in enumerate(encoded):
+    some = path[: _MAX_PATH + 1]
+    encoded = quote(some, safe="/!$&'()*+,=:@~", encoding="latin-1", errors="replace")  # as WSGI has decoded it
+    for at, character in enumerate(encoded[:_MAX_PATH]):
         if character == "/" and at > 0:
             yield encoded[:at]
             yield encoded[: at + 1]
-    if is_path(encoded):
+    if len(encoded) <= _MAX_PATH and is_path(encoded):
         yield encoded
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,10 @@ def saving(state: State) -> Iterator[None]:
         yield
     finally:
         changes.journal = None
-        state.lent = (*state.lent, LentSave(mark, journal, state.token))
+        # Otherwise nothing was written whose presence says anything of the transaction; activity leaves no version.
+        is_told = any(replace(settled.delta, touch=None) for settled in journal)
+        if is_told or mark["ended"] or state.token is not mark["token"]:
+            state.lent = (*state.lent, LentSave(mark, journal, state.token))
 
 
 def look(state: State, now: float) -> Steps:
@@ -68,8 +72,8 @@ def _verdict(last: LentSave, now: float) -> Steps:
     if last.mark["ended"]:
         answer: Record | Missing = yield Call("load", (last.mark["ended"][0].digest, now))
         return _Verdict.UNDONE if isinstance(answer, Record) else _Verdict.STANDS
-    if last.token is None or not (last.journal or last.token is not last.mark["token"]):
-        return _Verdict.STANDS  # nothing was written
+    if last.token is None:
+        return _Verdict.STANDS  # the session ended
     answer = yield Call("load", (last.token.digest, now))
     is_new = last.token is not last.mark["token"]  # of a session that was made or renewed
     if isinstance(answer, Missing):

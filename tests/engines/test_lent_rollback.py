@@ -236,6 +236,19 @@ def test_only_the_transaction_that_was_rolled_back_is_done_again(shop: Shop) -> 
     assert shop.stored() == START | {"cart": ["coat", "hat"], "n": 7}
 
 
+def test_a_save_that_wrote_nothing_hides_none_before_it(shop: Shop) -> None:
+    shop.start(**START)
+    session = shop.open()
+    assign(session)
+    shop.save(session)
+    assign(session)  # as it is by now
+    shop.save(session)
+    shop.connection.rollback()
+    shop.save(session)
+    shop.connection.commit()
+    assert shop.stored() == START | {"name": "ada"}
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_another_request_changes_something_else_meanwhile(shop: Shop, end: str) -> None:
     shop.start(**START)

@@ -33,6 +33,7 @@ __all__ = [
     "is_late",
     "issue",
     "loaded",
+    "login_refused",
     "lost",
     "missing",
     "not_found",
@@ -153,9 +154,8 @@ def reply(state: State, cookie: str | None) -> Saved:
     """Say what goes out with the response, where *cookie* is the one that is to come out of it."""
     if cookie is None or state.closed_headers:
         return Saved(None, state.used, login_refused=state.refused)
-    if not state.doubled:
-        return Saved(cookie, state.used)
-    return Saved(cookie, state.used, deletions_of_others(state.policy, state.channel, *state.place))
+    others = deletions_of_others(state.policy, state.channel, *state.place) if state.doubled else ()
+    return Saved(cookie, state.used, others, state.refused)
 
 
 def _cookie_end(record: SessionInfo) -> float:
@@ -260,6 +260,14 @@ def lost(state: State, reason: Reason) -> None:
     state.drop_changes()
     state.reason = reason
     state.dead = True
+
+
+def login_refused(state: State) -> None:
+    """Record that the request's log-in is not stored: the user was revoked after the request began."""
+    user = None if state.login is None else state.login[0]
+    state.emit(Event(kind=Kind.LOGIN_REFUSED, user=user, reason=Reason.REVOKED))
+    state.drop_changes()
+    state.reason, state.dead, state.refused = Reason.REVOKED, True, True
 
 
 def fulfilled(state: State) -> None:

@@ -10,11 +10,23 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from coatcheck import rotation
 from coatcheck._pause import drawn
 from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
 from coatcheck.events import Event, Kind
-from coatcheck.outcome import Saved, committed, failed, fulfilled, is_late, issue, lost, not_found, reply
+from coatcheck.outcome import (
+    Saved,
+    committed,
+    failed,
+    fulfilled,
+    is_late,
+    issue,
+    login_refused,
+    lost,
+    not_found,
+    reply,
+)
 from coatcheck.record import (
     NEVER,
     REPLY_TIME,
@@ -30,7 +42,7 @@ from coatcheck.record import (
     Value,
     touch_interval,
 )
-from coatcheck.state import MOST_DRAWS, State
+from coatcheck.state import State
 from coatcheck.token import Token
 
 __all__ = ["Call", "Pause", "Steps", "is_pending", "load", "plain_change", "save"]
@@ -92,7 +104,7 @@ def plain_change(state: State, now: float) -> Delta | None:
     Raises:
         UnstorableValue: A value was changed in place into something that cannot be stored.
     """
-    if state.token is None or state.dead or state.login is not None or state.rotate or _rotation_due(state, now):
+    if state.token is None or state.dead or state.login is not None or state.rotate or rotation.is_due(state, now):
         return None
     if state.record is None and (state.loaded or _needs_record(state)):
         return None
@@ -139,7 +151,7 @@ def is_pending(state: State, now: float) -> bool:
         return False
     if state.ended or state.was_ended or _wants_write(state):
         return True
-    return state.record is not None and (_touch_due(state.record, state, now) or _rotation_due(state, now))
+    return state.record is not None and (_touch_due(state.record, state, now) or rotation.is_due(state, now))
 
 
 def _destroy(state: State, now: float) -> Steps:
@@ -202,7 +214,7 @@ def _write(state: State, now: float, refused: Conflict | Gone | None) -> Steps:
         if state.loaded and state.record is None:
             return (yield from _create(state, delta, now))
         assert state.token is not None  # noqa: S101 (a session that is there, or may be, has a token)
-        successor, grace = _rotation(state, now)
+        successor, grace = rotation.rotation(state, now)
         if successor is not None:
             answer = yield Call("rotate", (state.token.digest, successor.digest, delta, grace, now))
         elif delta:
@@ -227,6 +239,8 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
     if isinstance(answer, Gone):
         if answer.reason.is_tombstone and not state.loaded and state.token is not None:
             yield from load(state, now)  # which says when it ended
+        elif (yield from _is_login_refused(state, answer, now)):
+            login_refused(state)
         else:
             lost(state, answer.reason)
     elif answer.keys:
@@ -242,6 +256,14 @@ def _prepare_again(state: State, answer: Conflict | Gone, tries: _Tries, grace: 
     else:
         tries.draws += 1
         _check_draws(tries.draws)
+
+
+def _is_login_refused(state: State, answer: Gone, now: float) -> Steps:
+    """Check whether it is the log-in that a revocation of the user refused, and the session is there as it was."""
+    if state.login is None or state.token is None or answer.reason is not Reason.REVOKED:
+        return False
+    found: Record | Missing = yield Call("load", (state.token.digest, now))
+    return isinstance(found, Record)
 
 
 def _revived_by_login(state: State) -> bool:
@@ -281,34 +303,6 @@ def _touch_due(record: Record, state: State, now: float) -> bool:
     return state.used and (record.fresh or now - record.seen >= touch_interval(record.idle))
 
 
-def _rotation(state: State, now: float) -> tuple[Token | None, float]:
-    """Say whether a new token is due, and for how long the old one still works."""
-    if state.closed_headers:
-        return None, 0.0
-    if state.rotate or state.login is not None:
-        return _successor(state), 0.0
-    if not _rotation_due(state, now):
-        return None, 0.0
-    return _successor(state), max(state.policy.grace, 0.001)
-
-
-def _successor(state: State) -> Token:
-    assert state.token is not None  # noqa: S101 (only a token that is there has a successor)
-    for _ in range(MOST_DRAWS):
-        token = Token.successor(state.token.digest, state.rotation_bits) if state.rotation_bits else Token.new()
-        if state.driver is None or state.driver.takes(token.digest, None):
-            break
-    return token
-
-
-def _rotation_due(state: State, now: float) -> bool:
-    record, policy = state.record, state.policy
-    # A token that is presented for the first time is confirmed first, which starts the grace of the one before it.
-    if record is None or record.fresh or not state.used or policy.rotate_after == "never":
-        return False
-    return now - record.rotated >= (policy.grace if record.stale else policy.rotate_after)
-
-
 def _create(state: State, delta: Delta, now: float) -> Steps:
     if not (delta.puts or delta.increments or state.wanted or state.login is not None):
         return None
@@ -321,8 +315,11 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
         user = state.login[0]
         yield from _hold_others_back(state, now)
     record, token, answer = yield from _store(state, delta, now)
-    if isinstance(answer, Gone):
-        _refuse(state, answer.reason, user)
+    if isinstance(answer, Gone):  # its user was revoked, or its deadline is over
+        if user is not None and answer.reason is Reason.REVOKED:
+            login_refused(state)
+        else:
+            lost(state, answer.reason)
         return None
     if user is None and (yield from _is_overtaken(state, token, now)):
         return None
@@ -379,16 +376,6 @@ def _hold_others_back(state: State, now: float) -> Steps:
     for ended, reason in state.tombstones:
         if reason is Reason.REVOKED:
             yield Call("revoke", (ended.digest, now + REPLY_TIME))
-
-
-def _refuse(state: State, reason: Reason, user: str | None) -> None:
-    """Record that a new session may not be stored: its user was revoked, or its deadline is over."""
-    if user is None or reason is not Reason.REVOKED:
-        lost(state, reason)
-        return
-    state.emit(Event(kind=Kind.LOGIN_REFUSED, user=user, reason=reason))
-    state.drop_changes()
-    state.reason, state.dead, state.refused = reason, True, True
 
 
 def _is_overtaken(state: State, token: Token, now: float) -> Steps:

@@ -199,7 +199,7 @@ class Response(ABC):
             return
         self._saved = self.save(finished=finished)
         if self._saved.login_refused:  # the application's answer says that the user is logged in, which is not so
-            self._answer_instead("409 Conflict", LOGIN_REFUSED)
+            self._answer_instead("409 Conflict", LOGIN_REFUSED, self._saved)
         else:
             self._send(self._status, self.headers(self._headers, self._saved))
 
@@ -241,13 +241,13 @@ class Response(ABC):
 
     def unavailable(self) -> list[bytes]:
         """Answer 503: storage is down, which is never the same as having no session."""
-        self._answer_instead("503 Service Unavailable", UNAVAILABLE, ("Retry-After", "5"))
+        self._answer_instead("503 Service Unavailable", UNAVAILABLE, _NOTHING, ("Retry-After", "5"))
         return [UNAVAILABLE]
 
-    def _answer_instead(self, status: str, body: bytes, *more: tuple[str, str]) -> None:
+    def _answer_instead(self, status: str, body: bytes, saved: Saved, *more: tuple[str, str]) -> None:
         self.instead = body
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more]
-        self._send(status, [*headers, ("Cache-Control", "no-store")])
+        self._send(status, with_session([*headers, ("Cache-Control", "no-store")], saved))
 
     def blames_storage(self) -> bool:
         """Tell whether an error of storage is this session's, at a time when the answer can still be 503."""

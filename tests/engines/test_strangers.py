@@ -301,3 +301,21 @@ def test_a_log_in_that_a_revocation_refuses_is_told(place: Place) -> None:
     saved = place.manager.save(session)
     assert not saved.login_refused
     pair(saved.set_cookie)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_log_in_that_is_refused_leaves_the_session_as_it_was(place: Place, looks: bool) -> None:  # noqa: FBT001
+    if Capability.USER_INDEX not in place.driver.capabilities:
+        return
+    visitor = pair(place.request(lambda session: session.update(cart=["shoe"]), "__Host-sid=none"))
+    session = place.manager.open([visitor])
+    if looks:
+        assert session["cart"] == ["shoe"]
+    session.login(place.user, keep=["cart"])
+    place.clock.advance(1)
+    revoke_user(place)
+    place.clock.advance(1)
+    saved = place.manager.save(session)
+    assert (saved.set_cookie, saved.login_refused) == (None, True)
+    place.clock.advance(1)
+    assert dict(place.manager.open([visitor])) == {"cart": ["shoe"]}

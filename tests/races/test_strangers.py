@@ -163,3 +163,23 @@ def test_no_answer_says_that_a_refused_log_in_was_one(site: Site, answer: Any) -
     assert (said.status, said.body) == ("409 Conflict", LOGIN_REFUSED)
     assert said.set_cookies == []
     assert site.manager.sessions_of("ada") == []
+
+
+def test_a_refused_log_in_after_a_log_out_is_told_and_the_cookie_is_deleted(site: Site) -> None:
+    browser = logged_in(site)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        session = environ["coatcheck.session"]
+        session.logout()
+        session.login("bob")
+        site.now += 1
+        Context().run(site.manager.revoke_user, "bob")
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"Welcome, Bob!"]
+
+    said = site.serve(app, browser.secret)
+    assert (said.status, said.body) == ("409 Conflict", LOGIN_REFUSED)
+    (cookie,) = said.set_cookies
+    assert "Max-Age=0" in cookie
+    assert not site.is_alive(browser.secret)
+    assert site.manager.sessions_of("bob") == []

@@ -225,6 +225,21 @@ def test_without_grace_a_renewal_still_logs_nobody_out(build: Callable[..., Hous
     assert one.read() == {"a": 1}
 
 
+def test_a_host_whose_grace_is_0_rotates_an_old_token_no_second_time(build: Callable[..., House]) -> None:
+    """Its new settings come while an old token is in the grace that it was given."""
+    house, client = _due(build)
+    old = client.twin()
+    client.read()
+    client.read()  # which confirms the new token
+    house.clock.advance(1)
+    old.house = build(Policy(rotate_after=HOUR, grace=0), driver=house.driver, clock=house.clock)
+    house.forget()
+    with old.request() as session:
+        session["a"] += 1
+    assert house.driver.asked == ["load", "rotate", "commit"]
+    assert client.read() == {"a": 2}
+
+
 def test_by_default_a_token_lives_as_long_as_its_session(house: House) -> None:
     client = house.visitor(a=1)
     before = client.cookie

@@ -158,7 +158,9 @@ def test_every_write_alone_notices(tmp_path: Path) -> None:
         move_the_file_alone(path)
         operation(driver)
         assert path.exists()
-        assert driver._connections.held()._file == (path.stat().st_ino, path.stat().st_dev)
+        files = driver._connections.held()._files
+        assert files is not None
+        assert files.database == (path.stat().st_ino, path.stat().st_dev)
         driver.close()
 
 

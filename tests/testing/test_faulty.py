@@ -377,3 +377,20 @@ def test_the_manager_passes_failures_on(storage: Driver, operation: str) -> None
     faulty.fail(operation)
     with pytest.raises(DriverUnavailable):
         getattr(manager, operation)("ada")
+
+
+def test_whether_a_session_can_be_stored_now_is_the_other_drivers_answer() -> None:
+    class Down(MemoryDriver):
+        def takes(self, digest: bytes, sid: str | None) -> bool:
+            return digest != b"down" or sid is not None
+
+    class AsyncDown(AsyncMemoryDriver):
+        def takes(self, digest: bytes, sid: str | None) -> bool:
+            return digest != b"down" or sid is not None
+
+    for driver in (FaultyDriver(Down()), AsyncFaultyDriver(AsyncDown())):
+        assert [driver.takes(b"down", None), driver.takes(b"down", "sid"), driver.takes(b"up", None)] == [
+            False,
+            True,
+            True,
+        ]

@@ -159,6 +159,9 @@ class AsyncFaultyDriver(_Faults, AsyncFace):
         """What the other driver has found out."""
         return self.driver.at_risk
 
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        return self.driver.takes(digest, sid)
+
     async def _do(self, operation: str, call: Callable[[], T]) -> T:
         work = cast("Callable[[], Awaitable[T]]", call)
         if operation not in OPERATIONS:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import select
-import socket
 import time
 from asyncio import CancelledError
 from collections.abc import Generator, Mapping
@@ -22,7 +21,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from coatcheck.drivers._lifetimes import KEEPALIVE
+from coatcheck.drivers._lifetimes import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
 from coatcheck.drivers.postgresql.fast import PATIENCE, with_limit
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
 from coatcheck.errors import ConfigurationError
@@ -72,9 +71,9 @@ class Settings:
             **parameters,
             "client_encoding": "utf8",
             "tcp_user_timeout": max(1, int(timeout * 1000)),
-            "keepalives_idle": KEEPALIVE[socket.TCP_KEEPIDLE],
-            "keepalives_interval": KEEPALIVE[socket.TCP_KEEPINTVL],
-            "keepalives_count": KEEPALIVE[socket.TCP_KEEPCNT],
+            "keepalives_idle": KEEPALIVE_IDLE,
+            "keepalives_interval": KEEPALIVE_INTERVAL,
+            "keepalives_count": KEEPALIVE_COUNT,
             "autocommit": True,
             "prepare_threshold": None,  # until it is known who is at the other end
         }

@@ -192,7 +192,7 @@ class _Pool:
                 if found is None:
                     return self._opened()
                 line = found
-            if not line.is_over():
+            if line.generation == self._generation and not line.is_over():  # given back while all were forgotten
                 return line
             self._drop(line)
 

@@ -81,7 +81,6 @@ class Held:
     __slots__ = (
         "__weakref__",
         "_connection",
-        "_file",
         "_files",
         "_folder",
         "_lock",
@@ -100,7 +99,6 @@ class Held:
         self._folder: Final = os.path.dirname(settings.path)  # noqa: PTH120 (as it is)
         self._prepare: Final = prepare
         self._connection: sqlite3.Connection | None = None
-        self._file: Identity | None = None
         self._files: Opened | None = None
         self._seen: Sight | None = None  # the folder while all was in its place, if a change would show
         self._lock: Final = threading.Lock()
@@ -144,7 +142,7 @@ class Held:
                     continue  # the log that it read may have been another file's
                 raise
             if before is not None and files.database == before and files.has_its_log():
-                self._file, self._files, self._seen, self._connection = before, files, None, connection
+                self._files, self._seen, self._connection = files, None, connection
                 return connection
             connection.close()
         raise NotNow(f"{self._path} is being replaced again and again")

@@ -89,7 +89,7 @@ def not_found(state: State, answers: Sequence[tuple[Token, Missing]], now: float
     missing(state, reason)
     state.adopt(None, None, reason)
     state.dead = bool(late)
-    state.tombstones = tuple((token, answer.reason) for token, answer in ended)
+    state.tombstones = tuple((token, answer.reason) for token, answer in answers)
 
 
 def is_late(state: State, answer: Missing, now: float) -> bool:
@@ -247,6 +247,8 @@ def lost(state: State, reason: Reason) -> None:
     if state.record is None and not state.loaded:
         # Written without being read, under an identifier that opens nothing: as if it had been read before.
         missing(state, reason)
+        if state.token is not None:
+            state.tombstones = ((state.token, reason),)
         state.adopt(None, None, reason)
         return
     if state.token is not None and reason.is_tombstone:

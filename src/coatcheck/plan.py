@@ -51,6 +51,7 @@ _MAX_MERGES: Final = 500
 _PATIENCE: Final = 3  # merges without a pause: most conflicts are over by then
 _MAX_PAUSE: Final = 0.02
 _MAX_DRAWS: Final = 3
+_HELD_BACK: Final = frozenset({Reason.REVOKED, Reason.EXPIRED, Reason.UNKNOWN})
 
 
 class Call(NamedTuple):
@@ -371,10 +372,11 @@ def _store(state: State, delta: Delta, now: float) -> Steps:
 def _hold_others_back(state: State, now: float) -> Steps:
     """Keep other requests with the browser's old token from beginning a session while a log-in is answered.
 
-    The cookie of theirs might arrive last. It goes before the log-in is stored, so that none slips through.
+    The cookie of theirs might arrive last. It goes before the log-in is stored, so that none slips through. Of a token
+    that was rotated away storage says by itself that it is late.
     """
     for ended, reason in state.tombstones:
-        if reason is Reason.REVOKED:
+        if reason in _HELD_BACK:
             yield Call("revoke", (ended.digest, now + REPLY_TIME))
 
 

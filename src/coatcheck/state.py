@@ -91,8 +91,8 @@ class State:
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         dead: True once it is known that the session or its token ended after the request began: nothing more is
             written or sent.
-        tombstones: The request's tokens that storage remembers as ended, and why. Storage is asked about them once
-            more before a new session's cookie goes out: a log-in of the same browser may have been faster.
+        tombstones: The request's tokens that open nothing, and why. Storage is asked about them once more before a new
+            session's cookie goes out: a log-in of the same browser may have been faster.
         reserved: The token and the sid of the session that is still to be made, if either was needed before.
         refused: True if the request's log-in was refused because the user was revoked meanwhile.
         ended: The tokens of the session that this request destroyed and that are still to be revoked: of several that

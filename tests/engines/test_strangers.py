@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,18 @@ def rotate(place: Place) -> None:
     place.request(lambda session: session.rotate())
 
 
+def run_out(place: Place) -> None:
+    place.request(lambda session: session.expire_at(timedelta(seconds=1)))
+    place.clock.advance(2)
+
+
+def be_forgotten(place: Place) -> None:
+    logout(place)
+    place.cookie = f"{place.cookie.partition('=')[0]}={Token.new().secret}"
+
+
 ENDS = (logout, logout_after_a_look, revoke_user)
+WAYS_TO_DIE = (*ENDS, run_out, be_forgotten)
 RENEWALS = (log_in_elsewhere, rotate)
 
 # -- R: what an anonymous request does --------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ def log_in(place: Place) -> str:
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", WAYS_TO_DIE, ids=lambda end: end.__name__)
 def test_an_anonymous_answer_that_leaves_after_a_log_in_sets_no_cookie(
     place: Place, end: Callable[[Place], None], write: Callable[[Session], None]
 ) -> None:
@@ -226,8 +238,11 @@ def test_an_anonymous_answer_that_leaves_after_a_log_in_sets_no_cookie(
 
 
 @pytest.mark.parametrize("operation", ["create", "load"])
-def test_the_log_in_may_come_between_any_two_steps_of_the_anonymous_save(place: Place, operation: str) -> None:
-    logout(place)
+@pytest.mark.parametrize("end", WAYS_TO_DIE, ids=lambda end: end.__name__)
+def test_the_log_in_may_come_between_any_two_steps_of_the_anonymous_save(
+    place: Place, end: Callable[[Place], None], operation: str
+) -> None:
+    end(place)
     place.clock.advance(A_MOMENT)
     slow = place.manager.open([place.cookie])
     look_and_assign(slow)

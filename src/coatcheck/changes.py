@@ -135,7 +135,7 @@ class Changes(Snapshot):
         return True
 
     def _is_edited(self, name: Name, entry: Entry) -> bool:
-        """Tell whether a value that was read has been changed in place."""
+        """Return whether a value that was read has been changed in place."""
         return entry.origin is not None and self._encode(name, entry.value) != entry.origin
 
     def delta(

@@ -53,7 +53,7 @@ class Values(MutableMapping[str, Any]):
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Give the value under *key*, or *default*."""
+        """Return the value under *key*, or *default*."""
         value = self._changes().read((self.app, key))
         return default if value is MISSING else value
 
@@ -90,7 +90,7 @@ class Values(MutableMapping[str, Any]):
         return self
 
     def copy(self) -> dict[str, Any]:
-        """Give the values as a dict of their own; a change of that dict is not saved."""
+        """Return the values as a dict of their own; a change of that dict is not saved."""
         return dict(self)
 
     def popitem(self) -> tuple[str, Any]:

@@ -30,7 +30,7 @@ _NOTHING: Final = Saved()
 
 
 def request_origin(environ: WSGIEnvironment) -> Origin:
-    """Give what says how a WSGI request came. It holds no environ, which in turn holds the session."""
+    """Return what says how a WSGI request came. It holds no environ, which in turn holds the session."""
     return (
         environ.get("wsgi.url_scheme", "http"),
         environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""),

@@ -73,7 +73,7 @@ _fields: FieldStorage | None = None
 
 
 def fields() -> FieldStorage:
-    """Give the fields of the request that a CGI script answers, read from its environment and its standard input.
+    """Return the fields of the request that a CGI script answers, read from its environment and its standard input.
 
     A form that is malformed or too large is answered with 400 or 413 and a line that says why, and the script ends.
 

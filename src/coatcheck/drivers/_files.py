@@ -23,18 +23,18 @@ class PlaceError(OSError):
 
 
 def network_file_system(folder: Path) -> str | None:
-    """Give the type of the file system that *folder* is on where it is one of a network, and None for a local one."""
+    """Return the type of the file system that *folder* is on where it is one of a network, and None for a local one."""
     kind = file_system_of(folder)
     return kind if kind in _NETWORK else None
 
 
 def file_system_of(folder: Path) -> str:
-    """Give the type of the file system that *folder* is on, or "" where the system does not tell."""
+    """Return the type of the file system that *folder* is on, or "" where the system does not tell."""
     return file_system_in(_table(), os.path.realpath(folder))
 
 
 def file_system_in(table: str, folder: str) -> str:
-    """Give the type of the file system of *folder*, an absolute path without links, by a table like /proc/mounts."""
+    """Return the type of the file system of *folder*, an absolute path without links, by a table like /proc/mounts."""
     return _mount_in(table, folder)[2]
 
 

@@ -26,5 +26,5 @@ class DriverContract(LifeRules, ValueRules, EndRules, RotationRules, RaceRules, 
 
     @pytest.fixture
     def driver(self) -> Driver:
-        """Give the driver under test, on empty storage."""
+        """Return the driver under test, on empty storage."""
         raise NotImplementedError("a subclass of DriverContract needs a fixture `driver`")

@@ -42,7 +42,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def in_transaction(self, base: Any) -> bool:
-        """Tell whether a transaction is open."""
+        """Return whether a transaction is open."""
 
     def mark(self, base: Any) -> object:
         """Leave a mark in the open transaction, by which `holds` knows it again."""
@@ -51,7 +51,7 @@ class Adapter(ABC):
         return _MARK
 
     def holds(self, base: Any, mark: object) -> bool:  # noqa: ARG002 -- a savepoint is its own mark
-        """Tell whether the transaction of a mark is still open, and can still be committed; it takes the mark away."""
+        """Return whether the transaction of a mark is open, and can still be committed; it takes the mark away."""
         with contextlib.closing(base.cursor()) as cursor:
             try:
                 cursor.execute(f"RELEASE SAVEPOINT {_MARK}")
@@ -65,7 +65,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def usable(self, base: Any, idle: float) -> bool:
-        """Tell whether a connection that was idle for that many seconds can be used."""
+        """Return whether a connection that was idle for that many seconds can be used."""
 
     @abstractmethod
     def reset(self, base: Any) -> None:
@@ -81,7 +81,7 @@ class Adapter(ABC):
         return operation
 
     def statement(self, operation: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Give the arguments of the adapter's own ``execute``."""
+        """Return the arguments of the adapter's own ``execute``."""
         return (operation, values)
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ class Server(Adapter):
 
     @abstractmethod
     def _arguments(self, server: dict[str, Any]) -> dict[str, Any]:
-        """Give the arguments of the package's own ``connect``."""
+        """Return the arguments of the package's own ``connect``."""
 
     @abstractmethod
     def _ping(self, base: Any) -> bool:

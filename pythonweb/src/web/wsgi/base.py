@@ -303,7 +303,7 @@ class _Exchange:
 
 
 class _Sum:
-    """A body with lists before or after it, whose close() is left to whoever made the body."""
+    """A body with lists before or after it, which do not close it: that is left to the maker of the body."""
 
     def __init__(self, *parts: Iterable[bytes | str]) -> None:
         self._parts = parts

@@ -266,7 +266,7 @@ def _printable(line: str) -> str:
 
 
 def _is_local(environ: dict[str, Any]) -> bool:
-    """Tell whether the client is a browser on this machine, as far as a request shows."""
+    """Return whether the client is a browser on this machine, as far as a request shows."""
     if any(key.startswith(_OF_PROXIES) for key in environ):
         return False
     # nginx asks in HTTP/1.0 where it is not told otherwise, and no browser does.

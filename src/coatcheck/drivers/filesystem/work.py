@@ -273,7 +273,7 @@ class Work:
         """Write a session; *new* is the digest that was pointed at it for that."""
         try:
             self._sessions.write(name, before, change)
-        except FileNotFoundError:  # the folder was removed meanwhile: whoever comes again finds the digest free
+        except FileNotFoundError:  # the folder was removed meanwhile: the next attempt finds the digest free
             if new is not None:
                 self._sessions.remove_digest(digest_name(new))
             raise

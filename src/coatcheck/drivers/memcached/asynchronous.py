@@ -79,7 +79,7 @@ class _Connection:
 
 
 async def _connected(server: Server) -> _Connection:
-    """Give a new connection."""
+    """Open a connection."""
     loop = asyncio.get_running_loop()
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

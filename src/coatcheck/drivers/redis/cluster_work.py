@@ -11,8 +11,8 @@ A revocation sets the fence and reads the index in one script. Then it ends each
 names, and takes the marks away from the others. So its fence is found in step 3, or it finds the log-in, or its mark.
 
 A session that is created with a user is written in step 2 with a mark that it waits to be confirmed, and step 4 takes
-the mark away, or ends the session where step 3 found a revocation: nobody has its token yet. Whoever meets the mark of
-a process that died takes these two steps in its place.
+the mark away, or ends the session where step 3 found a revocation: nobody has its token yet. A request that meets the
+mark of a process that died takes these two steps in its place.
 """
 
 from __future__ import annotations

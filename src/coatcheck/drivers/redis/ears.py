@@ -1,8 +1,8 @@
 """What sentinels tell unasked: connections that listen to them, and cost an operation one look at their sockets.
 
 An old primary may answer for seconds after another has taken its place, and what it acknowledges then is lost. The
-sentinels tell of each step of a failover as they take it. No thread listens: before each operation, whoever carries it
-out looks whether anything has arrived. Nothing here waits, so that it is the same for both drivers.
+sentinels tell of each step of a failover as they take it. No thread listens: before each operation, the driver
+looks whether anything has arrived. Nothing here waits, so that it is the same for both drivers.
 """
 
 from __future__ import annotations

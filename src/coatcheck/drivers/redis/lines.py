@@ -1,4 +1,4 @@
-"""What a connection is, whoever does its I/O: bytes to send, replies put together, and what the server says of itself.
+"""What a connection is, for sync and async I/O: bytes to send, replies, and what the server says of itself.
 
 A server that was the primary may have become a replica while its connections stayed open. So once a second a connection
 asks for the server's role, in front of the commands that it sends anyway.
@@ -141,19 +141,19 @@ class Line:
 
 
 def is_refused(error: Exception) -> bool:
-    """Tell whether an error is the server's answer; redis-py takes some of these for the end of the connection."""
+    """Return whether an error is the server's answer; redis-py takes some of these for the end of the connection."""
     return getattr(error, "status_code", None) is not None or isinstance(error, ResponseError)
 
 
 def connection_failed(error: Exception, address: Address) -> NotSent:
-    """Give the error for a connection that could not be made."""
+    """Return the error for a connection that could not be made."""
     if is_refused(error):
         return NotSent(refused(error, str(address)))
     return NotSent(f"{address} cannot be reached: {error}", is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
 
 
 def lost(error: Exception, address: Address) -> Lost:
-    """Give the error for a connection that failed in the middle of something."""
+    """Return the error for a connection that failed in the middle of something."""
     if isinstance(error, (RedisTimeout, TimeoutError)):
         return Lost(f"{address} did not answer in time", is_timeout=True)
     return Lost(f"the connection to {address} broke: {error}", is_reset=True)

@@ -79,7 +79,7 @@ class Settings:
         return Routes(self.seeds, replicas=self.replicas, patience=patience)
 
     def ears(self) -> Ears:
-        """Give the connections that listen to sentinels; none is open yet."""
+        """Return the connections that listen to sentinels; none is open yet."""
         return Ears(is_encrypted=self.is_encrypted, ca=self.ca)
 
     def asks_role(self, address: Address) -> bool:

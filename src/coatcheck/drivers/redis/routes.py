@@ -227,7 +227,7 @@ class Routes:
     def _first_told(
         self, addresses: Iterable[Address], told_by: Callable[[Address], Steps[T | None]]
     ) -> Steps[T | None]:
-        """Give what the first one says who says anything; None where there is nobody to ask, or nobody knows.
+        """Return what the first one says who says anything; None where there is nobody to ask, or nobody knows.
 
         Waits out one limit of time and not several: whoever did not answer is not asked by the next who comes here.
 

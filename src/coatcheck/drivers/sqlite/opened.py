@@ -7,7 +7,7 @@ a new file is opened: by whoever has it open and finds out, and by whoever makes
 a lock on the folder, and nobody removes a log that may be the new file's.
 
 Where the log or its index alone is removed, who has it open still has what is in it, and everybody who opens the
-database later does without. So whoever finds out brings what is in the log into the database and opens all anew.
+database later does without. So the one that finds out brings what is in the log into the database and opens all anew.
 """
 
 from __future__ import annotations

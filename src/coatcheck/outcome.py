@@ -199,6 +199,7 @@ def committed(
             record.stale = True
         else:
             state.token = successor
+            state.candidates = [successor]  # a load after this save looks there
         state.emit(Event(kind=Kind.RENEWED, sid=sid))
         if delta.user is not None:
             state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))

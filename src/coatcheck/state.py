@@ -32,6 +32,7 @@ Mark = dict[str, Any]
 """A `State` to go back to."""
 
 _SAVED: Final = (
+    "candidates",
     "changes",
     "dead",
     "deadline",
@@ -75,7 +76,7 @@ class State:
         channel: How the request came.
         opened: When the request came; a log-in in it is dated so, and so is a session made in it.
         candidates: The tokens of the request that may open its session: none, one, or several under a name that others
-            can set.
+            can set. Once a save gave it a new token, that one.
         rivals: Where several cookies of the name came, the well-formed tokens of all of them.
         unsettled: Those of them of which the session could be any. Nobody knows which, so the request has none of them.
         doubled: True where several cookies of the name came, or would from now on: a new one must be the only one left.

@@ -62,6 +62,9 @@ def signed_in(
         secure: False where the test client speaks plain http. With ``Policy(insecure_http=True)``, without which most
             test clients send no cookie over http, the cookie then has no prefix.
         values: What the session holds.
+
+    Raises:
+        RuntimeError: The user was revoked at this moment of the manager's clock or a later one.
     """
     session = manager.open([], Channel.SECURE if secure else Channel.PLAIN)
     session.login(user)
@@ -77,6 +80,9 @@ async def _saved(manager: AsyncSessionManager, session: Session, user: str) -> S
 
 def _cookie(saved: Saved, user: str) -> SessionCookie:
     if saved.set_cookie is None:
-        raise RuntimeError(f"{user!r} was just revoked, at the same moment of the manager's clock: let it move on")
+        raise RuntimeError(
+            f"{user!r} was revoked at this moment of the manager's clock or a later one: advance the clock, or empty"
+            " the storage before each test"
+        )
     name, _, value = saved.set_cookie.partition(";")[0].partition("=")
     return SessionCookie(name, value)

@@ -106,8 +106,8 @@ def _remedy(driver: Driver) -> str | None:
     """Return what to do about storage that is not set up; None where it needs no setting up."""
     if Capability.SCOPE_SHARED not in driver.capabilities:
         return (
-            "nothing is stored there yet: check the path. The first program that uses the storage makes it, and so"
-            " does `coatcheck init` with the same URL"
+            "nothing is stored there yet: check the path. The first program that uses the storage makes it, if"
+            " its folder is there, and so does `coatcheck init` with the same URL"
         )
     if Capability.BORROWED_CONNECTION in driver.capabilities:
         return "the session tables are missing: make them once with `coatcheck init` and the same URL"

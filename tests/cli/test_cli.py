@@ -61,7 +61,7 @@ def test_check_of_storage_that_nobody_has_made_yet(scheme: str, tmp_path: Path) 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"coatcheck: {scheme}: nothing is stored there yet: check the path. The first program that uses the storage"
-        " makes it, and so does `coatcheck init` with the same URL\n"
+        " makes it, if its folder is there, and so does `coatcheck init` with the same URL\n"
     )
     assert not (tmp_path / "s").exists()
 

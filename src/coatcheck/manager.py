@@ -21,7 +21,7 @@ from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import AsyncSession, Session, check_user, finish, sid_to_keep, state_of
+from coatcheck.session import AsyncSession, Session, check_user, finish, sid_to_keep, spare, state_of
 from coatcheck.state import State
 
 __all__ = ["AsyncSessionManager", "SessionManager"]
@@ -231,7 +231,7 @@ class SessionManager(ManagerBase):
         sid = sid_to_keep(keep)
         now = self.clock()
         ended = (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
-        self._revocations.note(user, now, sid)
+        spare(keep, self._revocations.note(user, now, sid))
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended
@@ -406,7 +406,7 @@ class AsyncSessionManager(ManagerBase):
         sid = sid_to_keep(keep)
         now = self.clock()
         ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
-        self._revocations.note(user, now, sid)
+        spare(keep, self._revocations.note(user, now, sid))
         if ended:
             self.emit(Event(kind=Kind.DESTROYED, user=user))
         return ended

@@ -131,7 +131,8 @@ def save(state: State, now: float, refused: Conflict | Gone | None = None) -> St
     logs_in = state.login is not None
     if state.login is not None:
         user, moment = state.login
-        state.login = user, state.revocations.settled_moment(user, moment, state.sid, state.opened, now)
+        settled = state.revocations.settled_moment(user, moment, state.sid, state.opened, now, state.spared)
+        state.login = user, settled
     removed = (yield from _destroy(state, now)) or state.was_ended
     cookie = yield from _write(state, now, refused)
     state.was_ended = False

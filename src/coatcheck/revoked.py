@@ -45,10 +45,12 @@ class Revocations:
         self._last: ContextVar[Revocation | None] = ContextVar("coatcheck_revocation", default=None)
         self.count = 0
 
-    def note(self, user: str, moment: float, keep: str | None) -> None:
-        """Remember that all sessions of *user* were ended at *moment*, but the one with the sid *keep*."""
-        self._last.set(Revocation(user, moment, keep))
+    def note(self, user: str, moment: float, keep: str | None) -> Revocation:
+        """Remember that all sessions of *user* were ended at *moment*, but the one with the sid *keep*; return that."""
+        revocation = Revocation(user, moment, keep)
+        self._last.set(revocation)
         self.count += 1
+        return revocation
 
     def since(self, opened: float) -> Revocation | None:
         """Return the last revocation by this thread or task, if a request that came at *opened* made it."""
@@ -60,7 +62,9 @@ class Revocations:
         last = self._last.get()
         return last.after if last is not None and last.user == user and last.moment >= opened else opened
 
-    def settled_moment(self, user: str, moment: float, sid: str | None, opened: float, now: float) -> float:
+    def settled_moment(
+        self, user: str, moment: float, sid: str | None, opened: float, now: float, spared: Revocation | None
+    ) -> float:
         """Give the moment of a log-in as it is to be stored.
 
         It also stands where this request has revoked the user since, and asked to keep this very session.
@@ -71,8 +75,11 @@ class Revocations:
             sid: The session's name, or None where it is new.
             opened: When the request came.
             now: The present moment.
+            spared: The last revocation that was given this very session to keep, by whatever thread or task.
         """
         last = self._last.get()
+        if spared is not None and (last is None or last.user != user or last.moment < spared.moment):
+            last = spared
         if last is not None and sid is not None and (last.user, last.keep) == (user, sid) and last.moment >= moment:
             moment = last.after
         # A clock that was set back meanwhile makes an older request's revocation look like one of this request.

@@ -12,6 +12,7 @@ from coatcheck.changes import Changes
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.moments import moment_of
 from coatcheck.record import WHOLE, Name, Record
+from coatcheck.revoked import Revocation
 from coatcheck.state import State
 from coatcheck.values import MAX_NAME, Values, checked_name
 
@@ -335,6 +336,12 @@ def sid_to_keep(keep: object) -> str | None:
             " call login() before"
         )
     return sid if isinstance(sid, str) else None
+
+
+def spare(keep: object, revocation: Revocation) -> None:
+    """Record that a revocation kept a session, where it was given the session and not its sid."""
+    if isinstance(keep, Session):
+        opened(keep).spared = revocation
 
 
 def opened(session: Session) -> State:

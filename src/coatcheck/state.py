@@ -114,11 +114,13 @@ class State:
         revocations: What this thread or task has revoked. Each manager has one, so it says whose session this is.
         revocations_seen: How many revocations there were when this request last looked at them.
         revocation: The one that this request made before it used the session, if any.
+        spared: The last revocation that was told to keep this session, and was given the session itself.
         rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
     """
 
     # Defaults stand in the class, so that making a State costs no more than what is known of the request.
     revocation: Revocation | None = None
+    spared: Revocation | None = None
     revocations_seen = 0
     loader: Callable[[Any, State], None] | None = None
     driver: Driver | AsyncDriver | None = None

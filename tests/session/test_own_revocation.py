@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -113,6 +114,55 @@ def test_a_log_in_that_keeps_itself_stays(house: House, by: str, known: bool) ->
     with client.request() as session:
         assert (session.user, session.sid, session["note"]) == ("ada", sid, 1)
     assert other.open().user is None
+
+
+def test_a_log_in_that_was_kept_stays_whoever_else_is_revoked(house: House) -> None:
+    client = _logged_in(house)
+    session = client.open()
+    house.clock.advance(1)
+    session.login("ada")
+    for user in ("bob", "ada", "eve"):
+        house.manager.revoke_user(user, keep=session)
+    client.answer(session)
+    assert client.open().user == "ada"
+
+
+def test_a_log_in_that_was_kept_is_refused_by_the_next_revocation(house: House) -> None:
+    client = house.client()
+    session = client.open()
+    session.login("ada")
+    house.clock.advance(1)
+    house.manager.revoke_user("ada", keep=session)
+    house.clock.advance(1)
+    house.manager.revoke_user("ada")
+    assert house.manager.save(session).login_refused
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a visitor", "a user"])
+def test_a_log_in_that_another_thread_keeps_stays(house: House, known: bool) -> None:  # noqa: FBT001
+    client = _logged_in(house) if known else house.client()
+    session = client.open()
+    house.clock.advance(1)
+    session.login("ada")
+    house.clock.advance(1)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(house.manager.revoke_user, "ada", keep=session).result()
+    client.answer(session)
+    assert client.open().user == "ada"
+
+
+@pytest.mark.parametrize("waits", [lambda call: asyncio.wait_for(call, 60), asyncio.gather, asyncio.create_task])
+def test_a_log_in_that_another_task_keeps_stays(waits: Any) -> None:
+    async def run() -> None:
+        manager = AsyncSessionManager("memory:")
+        session = manager.open(())
+        session.login("ada")
+        await waits(manager.revoke_user("ada", keep=session))
+        saved = await manager.save(session)
+        assert (saved.set_cookie is not None, saved.login_refused) == (True, False)
+        assert [info.sid for info in await manager.sessions_of("ada")] == [session.sid]
+
+    asyncio.run(run())
 
 
 def test_a_session_without_a_sid_is_refused(house: House) -> None:

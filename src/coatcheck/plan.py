@@ -341,6 +341,7 @@ def _store(state: State, delta: Delta, now: float) -> Steps:
     values: dict[Name, Value] = {name: Value(put.data, 0) for name, put in delta.puts.items()}
     values.update({name: Value(number, 0) for name, number in delta.increments.items()})
     user, auth_time = state.login or (None, None)
+    is_told = state.token is not None  # to the application, by an adapter: then another token is no help
     for draw in range(_MAX_DRAWS + 1):
         _check_draws(draw)
         if draw > 0:
@@ -362,7 +363,8 @@ def _store(state: State, delta: Delta, now: float) -> Steps:
         try:
             answer: Answer = yield Call("create", (record, now))
         except DriverUnavailable:
-            if draw + 1 == _MAX_DRAWS or state.driver is None or state.driver.takes(record.digest, record.sid):
+            is_elsewhere = state.driver is not None and not state.driver.takes(record.digest, record.sid)
+            if is_told or not is_elsewhere or draw + 1 == _MAX_DRAWS:
                 raise
             continue  # its server is down, as is known by now, and another token may be on another server
         if not isinstance(answer, Conflict):

@@ -219,7 +219,9 @@ class Manager(Saving):
         state = self._state("create")
         self._note_rivals(state)
         state.used = state.wanted = True
-        token = state.token = Token.new()
+        state.token = token = state.reserve()[
+            0
+        ]  # one that the engine takes: the program is told it before it is stored
         state.deadline = min(state.opened + self.expire, NEVER)
         secrets = self._environ.get("web.error.secrets") if self._wsgi else None
         if isinstance(secrets, list):

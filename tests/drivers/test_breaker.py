@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers._breaker import FIRST_PAUSE, Breaker
 from coatcheck.errors import DriverUnavailable
 
 
@@ -44,3 +44,52 @@ def test_a_fork_while_a_thread_looks_whether_the_server_is_back() -> None:
     finally:
         done.set()
         thread.join()
+
+
+def is_open(breaker: Breaker) -> bool:
+    try:
+        breaker.check("load")
+    except DriverUnavailable:
+        return True
+    return False
+
+
+def test_calls_that_fail_together_are_one_failure() -> None:
+    """Eight requests whose connections vanished at once keep the others away for the first pause, not the longest."""
+    now = [100.0]
+    breaker = Breaker("redis", "127.0.0.1:1", lambda: now[0])
+    for _ in range(8):
+        breaker.failed(99.0)
+    assert is_open(breaker)
+    now[0] += FIRST_PAUSE
+    assert not is_open(breaker)  # this one looks
+    assert is_open(breaker)
+    breaker.worked()
+    assert not is_open(breaker)
+
+
+def test_a_call_that_began_before_the_server_answered_again_says_nothing_new() -> None:
+    now = [100.0]
+    breaker = Breaker("redis", "127.0.0.1:1", lambda: now[0])
+    breaker.failed(99.0)
+    now[0] += 1
+    assert not is_open(breaker)
+    breaker.worked()
+    now[0] += 1
+    breaker.failed(99.5)
+    assert not is_open(breaker)
+    breaker.failed(101.5)
+    assert is_open(breaker)
+
+
+def test_each_look_that_fails_doubles_the_pause() -> None:
+    now = [100.0]
+    breaker = Breaker("redis", "127.0.0.1:1", lambda: now[0])
+    breaker.failed()
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
+        failed_at = now[0]
+        now[0] = failed_at + pause - 0.001
+        assert is_open(breaker), pause
+        now[0] = failed_at + pause + 0.001
+        assert not is_open(breaker), pause
+        breaker.failed(now[0])

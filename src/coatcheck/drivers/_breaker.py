@@ -6,6 +6,7 @@ one comes back, all are. No clock but a monotonic one decides, and nothing here 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -41,7 +42,9 @@ class Breaker:
         self._lock = threading.Lock()
         self._pause = 0.0  # 0 while the server is not known to be down
         self._next_look = 0.0
+        self._is_looking = False  # True once a call was let through to find out
         self._failed_at = 0.0
+        self._answered_at = 0.0  # when the server was found to answer again
         _breakers.add(self)
 
     @property
@@ -61,22 +64,37 @@ class Breaker:
             now = self._clock()
             if not self._pause or now >= self._next_look:
                 self._next_look = now + LONGEST_PAUSE  # the others go on failing while this one looks
+                self._is_looking = True
                 return
         why = f"{self._place} was down a moment ago and is not asked again yet"
         raise DriverUnavailable(self._driver, operation, why)
 
-    def failed(self) -> None:
-        """Note that the server could not be reached or did not answer in time."""
+    def failed(self, began: float = math.inf) -> None:
+        """Record that the server could not be reached or did not answer in time.
+
+        The calls that were under way when it went down are one failure, however many they are.
+
+        Args:
+            began: When the call began. One that began before the server was found to answer again says nothing new.
+        """
         with self._lock:
+            now = self._clock()
+            if began < self._answered_at:
+                return
+            self._failed_at = now
+            if self._pause and not self._is_looking and now < self._next_look:
+                return
             self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)
-            self._failed_at = self._clock()
-            self._next_look = self._failed_at + self._pause
+            self._next_look = now + self._pause
+            self._is_looking = False
 
     def worked(self) -> None:
         """Note that the server answered."""
         if self._pause:
             with self._lock:
                 self._pause = 0.0
+                self._is_looking = False
+                self._answered_at = self._clock()
 
     def unlock(self) -> None:
         """Forget whoever holds the lock: a thread that a child process does not have."""

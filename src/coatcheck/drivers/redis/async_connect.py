@@ -149,7 +149,7 @@ class _Pool:
 
     async def _went_down(self, failure: Exception, since: float) -> None:
         self._why = str(failure)
-        self._breaker.failed()
+        self._breaker.failed(since)
         await self._close_idle(since)  # their peer may have vanished with that of the one that failed
 
     def _check(self) -> None:

@@ -198,7 +198,7 @@ class _Pool:
 
     def _went_down(self, failure: Exception, since: float) -> None:
         self._why = str(failure)
-        self._breaker.failed()
+        self._breaker.failed(since)
         with self._free:
             self._close_idle(since)  # their peer may have vanished with that of the one that failed
             self._free.notify_all()

@@ -330,7 +330,7 @@ def sid_to_keep(keep: object) -> str | None:
         CoatcheckError: *keep* is neither a sid nor a session that has one.
     """
     sid = keep.sid if isinstance(keep, Session) else keep
-    if keep is not None and (not isinstance(sid, str) or not sid):
+    if keep is not None and (not isinstance(sid, str) or not sid or not sid.isascii()):
         raise CoatcheckError(
             "revoke_user(keep=...) takes a session or its sid; a session has a sid once it is stored or logged in:"
             " call login() before"

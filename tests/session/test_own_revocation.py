@@ -170,7 +170,7 @@ def test_a_session_without_a_sid_is_refused(house: House) -> None:
     nobody = house.client().open()
     nobody["cart"] = ["hat"]
     assert nobody.sid is None
-    for wrong in (nobody, "", 5, b"sid"):
+    for wrong in (nobody, "", 5, b"sid", "\ud800"):
         with pytest.raises(CoatcheckError, match="call login"):
             house.manager.revoke_user("ada", keep=wrong)  # type: ignore[arg-type]
     assert len(house.manager.sessions_of("ada")) == 1

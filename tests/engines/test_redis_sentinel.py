@@ -70,6 +70,15 @@ def listening(driver: Driver, group: RedisSentinel, digest: bytes) -> None:
     wait_until(is_heard, "the driver to listen")
 
 
+def replicated(group: RedisSentinel, primary: RedisServer) -> None:
+    """Wait until the replica has all that the primary has now."""
+    replica = group.replica_of(primary)
+    wanted = int(primary.info("replication")["master_repl_offset"])
+    wait_until(
+        lambda: int(replica.info("replication").get("slave_repl_offset", -1)) >= wanted, "the replica to catch up"
+    )
+
+
 def test_an_old_primary_that_answers_is_left_at_once(
     redis_sentinel: RedisSentinel, driver: Driver, count_on: Callable[[RedisServer, bytes], int]
 ) -> None:
@@ -117,6 +126,7 @@ def test_writers_lose_nothing_when_a_failover_is_asked_for(
     records = [started(driver, values={N: 0}) for _ in range(4)]
     listening(driver, redis_sentinel, records[0].digest)
     old = redis_sentinel.primary()
+    replicated(redis_sentinel, old)
     is_over = False
 
     def count(number: int) -> int:

@@ -85,7 +85,7 @@ def get(browser: Chrome, site: Site) -> Callable[[str, str], str]:
 
 
 def names(browser: Chrome) -> list[str]:
-    """Give the names of all cookies of the browser, whatever their host and path."""
+    """Return the names of all cookies of the browser, whatever their host and path."""
     found = browser.execute_cdp_cmd("Storage.getCookies", {})["cookies"]
     return [cookie["name"] for cookie in found]
 

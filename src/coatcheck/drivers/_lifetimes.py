@@ -40,7 +40,7 @@ KEEPALIVE: Final[dict[int, int]] = {
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have the system look whether the peer of a TCP connection is still there."""
+    """Make the system check whether the peer of a TCP connection is still there."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE.items():
         connection.setsockopt(socket.IPPROTO_TCP, option, value)

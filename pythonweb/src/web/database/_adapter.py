@@ -61,7 +61,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def identity(self, base: Any) -> object:
-        """Tell which database a connection is to."""
+        """Return which database a connection is to."""
 
     @abstractmethod
     def usable(self, base: Any, idle: float) -> bool:

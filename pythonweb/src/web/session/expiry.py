@@ -122,7 +122,7 @@ class Ending:
         self._pending.clear()
 
     def undone(self) -> None:
-        """Have the changes written again: the transaction that they were written in did not last."""
+        """Write the changes again: the transaction that they were written in did not last."""
         state = self.state
         if self._pending and state.token is not None and not state.dead:
             state.deadline = self._worked_out()

@@ -13,12 +13,12 @@ from wsgiref.validate import validator
 
 import pytest
 
-from coatcheck import Codec, Event, Kind, Policy, Session, SessionManager
+from coatcheck import Codec, Event, EventKind, Policy, Session, SessionManager
 from coatcheck.cookie import Channel
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.errors import DriverUnavailable
 from coatcheck.outcome import Saved
-from coatcheck.record import Name, Value
+from coatcheck.record import Value, ValueKey
 from coatcheck.testing import Clock
 from coatcheck.token import Token
 from coatcheck.wsgi import SessionMiddleware
@@ -69,7 +69,7 @@ class WatchedDriver(MemoryDriver):
         """How many sessions there are."""
         return len(self._sessions)
 
-    def values(self) -> dict[Name, Value]:
+    def values(self) -> dict[ValueKey, Value]:
         """The values of the only session."""
         (held,) = self._sessions.values()
         return held.values
@@ -110,7 +110,7 @@ class House:
         self.driver.calls.clear()
         self.events.clear()
 
-    def kinds(self) -> Counter[Kind]:
+    def kinds(self) -> Counter[EventKind]:
         """How often each kind of event happened."""
         return Counter(event.kind for event in self.events)
 

@@ -15,7 +15,7 @@ from coatcheck import (
     AsyncSessionManager,
     DriverUnavailable,
     Event,
-    Kind,
+    EventKind,
     Policy,
     SessionManager,
     SessionNotLoaded,
@@ -91,8 +91,8 @@ def test_a_session_from_beginning_to_end(manager: AsyncSessionManager, events: l
 
     asyncio.run(story())
     kinds = [event.kind for event in events]
-    assert kinds[:4] == [Kind.CREATED, Kind.RENEWED, Kind.PRIVILEGE_CHANGED, Kind.GONE]
-    assert kinds.count(Kind.DESTROYED) == 1
+    assert kinds[:4] == [EventKind.CREATED, EventKind.RENEWED, EventKind.PRIVILEGE_CHANGED, EventKind.GONE]
+    assert kinds.count(EventKind.DESTROYED) == 1
 
 
 def test_requests_that_meet_keep_both_changes(manager: AsyncSessionManager) -> None:
@@ -244,7 +244,7 @@ def test_of_several_plain_cookies_the_live_one_is_used(url: str, events: list[Ev
         await manager.close()
 
     asyncio.run(story())
-    assert Kind.DUPLICATES in {event.kind for event in events}
+    assert EventKind.DUPLICATES in {event.kind for event in events}
 
 
 class Broken(AsyncMemoryDriver):
@@ -333,7 +333,7 @@ def test_what_endangers_sessions_is_told_once() -> None:
         return told
 
     for told in (story(MemoryDriver()), asyncio.run(again(AsyncMemoryDriver()))):
-        (risk,) = [event for event in told if event.kind is Kind.AT_RISK]
+        (risk,) = [event for event in told if event.kind is EventKind.AT_RISK]
         assert risk.why == "maxmemory-policy is allkeys-lru: set it to noeviction"
 
 
@@ -390,7 +390,7 @@ def test_periodic_renewal(url: str) -> None:
 
 def test_open_async_gives_a_driver_by_url(url: str) -> None:
     async def story() -> None:
-        driver = coatcheck.open_async(url)
+        driver = coatcheck.async_driver(url)
         assert isinstance(driver, coatcheck.AsyncDriver)
         manager = AsyncSessionManager(driver)
         assert isinstance(manager.open([]), AsyncSession)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Kind, Policy, SessionManager
+from coatcheck import EventKind, Policy, SessionManager
 from coatcheck.cookie import Channel, channel_of, cookie_name, find
 from coatcheck.token import Token
 
@@ -100,7 +100,7 @@ def test_differing_duplicates_of_a_prefixed_name_are_anonymous_and_an_event(hous
     saved = house.manager.save(session)
     assert saved.set_cookie is None
     assert house.driver.asked == []
-    assert house.kinds() == {Kind.DUPLICATES: 1}
+    assert house.kinds() == {EventKind.DUPLICATES: 1}
 
 
 # One Cookie header made of several by commas, as gunicorn (",") and waitress (", ") do
@@ -117,7 +117,7 @@ def test_a_cookie_beside_a_comma_is_refused_and_an_event_says_why(house: House, 
     assert dict(session) == {}
     assert house.driver.asked == []
     (event,) = house.events
-    assert event.kind is Kind.JOINED
+    assert event.kind is EventKind.JOINED
     assert "joined by commas" in str(event.why)
     assert one.secret not in repr(event)
 
@@ -163,7 +163,7 @@ def test_of_up_to_four_under_a_plain_name_the_only_live_one_is_used(house: House
     assert session["who"] == "me"
     session["who"] = "still me"
     assert house.manager.save(session).set_cookie is None
-    assert house.kinds()[Kind.DUPLICATES] == 1
+    assert house.kinds()[EventKind.DUPLICATES] == 1
     again = house.manager.open(headers, Channel.PLAIN)
     assert again["who"] == "still me"
 
@@ -183,7 +183,7 @@ def test_of_duplicates_under_a_plain_name_two_live_or_none_are_anonymous_and_an_
     house.forget()
     session = house.manager.open(["; ".join(f"sid={secret}" for secret in secrets_)], Channel.PLAIN)
     assert dict(session) == {}
-    assert house.kinds()[Kind.DUPLICATES] == 1
+    assert house.kinds()[EventKind.DUPLICATES] == 1
 
 
 def test_more_than_four_under_a_plain_name_are_not_even_looked_up(house: House) -> None:
@@ -192,7 +192,7 @@ def test_more_than_four_under_a_plain_name_are_not_even_looked_up(house: House) 
     session = house.manager.open(["; ".join(cookies)], Channel.PLAIN)
     assert dict(session) == {}
     assert house.driver.asked == []
-    assert house.kinds()[Kind.DUPLICATES] == 1
+    assert house.kinds()[EventKind.DUPLICATES] == 1
 
 
 def test_over_https_the_plain_name_is_never_read_and_over_insecure_http_the_prefixed_one(house: House) -> None:
@@ -307,11 +307,11 @@ CHANNELS: list[tuple[Policy, str, Channel]] = [
     (Policy(), "http", P),
     (Policy(), "", P),
     (Policy(), "HTTPS", P),
-    (Policy(trusted_scheme="https"), "http", S),
-    (Policy(trusted_scheme="https"), "https", S),
+    (Policy(behind_tls_proxy=True), "http", S),
+    (Policy(behind_tls_proxy=True), "https", S),
     (Policy(insecure_http=True), "http", P),
     (Policy(insecure_http=True), "https", S),
-    (Policy(insecure_http=True, trusted_scheme="https"), "http", S),
+    (Policy(insecure_http=True, behind_tls_proxy=True), "http", S),
 ]
 
 
@@ -353,7 +353,7 @@ def test_no_sign_of_development_makes_the_cookie_weaker(
     # What it says is true for every one of them: of the client's place it says nothing.
     (warning,) = [record for record in caplog.records if "plain http" in record.getMessage()]
     assert "Policy(insecure_http=True)" in warning.getMessage()
-    assert "trusted_scheme='https'" in warning.getMessage()
+    assert "behind_tls_proxy=True" in warning.getMessage()
     assert "http://localhost or http://127.0.0.1" in warning.getMessage()
 
 
@@ -369,12 +369,12 @@ def test_what_is_asked_for_is_done_with_one_warning(
         assert "Secure" not in cookie
     (warning,) = [record for record in caplog.records if "plain http" in record.getMessage()]
     assert "go without Secure" in warning.getMessage()
-    assert "trusted_scheme='https'" in warning.getMessage()
+    assert "behind_tls_proxy=True" in warning.getMessage()
 
 
 @pytest.mark.parametrize(
     ("policy", "scheme"),
-    [(Policy(), "https"), (Policy(insecure_http=True), "https"), (Policy(trusted_scheme="https"), "http")],
+    [(Policy(), "https"), (Policy(insecure_http=True), "https"), (Policy(behind_tls_proxy=True), "http")],
 )
 def test_over_https_nobody_is_warned(
     build: Callable[..., House],

@@ -10,7 +10,7 @@ from urllib.request import Request
 
 import pytest
 
-from coatcheck import ConfigurationError, Kind, Policy
+from coatcheck import ConfigurationError, EventKind, Policy
 from coatcheck.cookie import Channel, cookie_name, deletion, set_cookie
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_a_cookie_that_a_client_keeps_for_ever_ends_on_the_server_all_the_same(h
     client = house.visitor(a=1)
     house.clock.advance(7 * 86400 + 1)
     assert client.read() == {}
-    assert house.kinds()[Kind.EXPIRED] == 1
+    assert house.kinds()[EventKind.EXPIRED] == 1
 
 
 # Whatever ends up in the header is refused where it would break out of its place (C8), or break a rule of browsers.
@@ -117,7 +117,7 @@ ROUTES: dict[str, Callable[[str], dict[str, Any]]] = {
     "domain": lambda bad: {"domain": f"example.org{bad}"},
     "domain, start": lambda bad: {"domain": f"{bad}example.org"},
     "same_site": lambda bad: {"same_site": f"Lax{bad}"},
-    "trusted_scheme": lambda bad: {"trusted_scheme": f"https{bad}"},
+    "behind_tls_proxy": lambda bad: {"behind_tls_proxy": f"https{bad}"},
     "persistent": lambda bad: {"persistent": f"1{bad}"},
     "partitioned": lambda bad: {"partitioned": f"1{bad}"},
 }

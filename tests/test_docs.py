@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from coatcheck import Capability, Kind, Policy
+from coatcheck import Capability, EventKind, Policy
 from coatcheck.drivers import built_in_drivers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -234,7 +234,7 @@ def test_the_settings_page_has_every_field_of_policy_with_its_default() -> None:
 
 
 def test_the_sessions_page_has_every_kind_of_event() -> None:
-    assert list(rows(ROOT / "docs/sessions.md", "## Events")) == [kind.name for kind in Kind]
+    assert list(rows(ROOT / "docs/sessions.md", "## Events")) == [kind.name for kind in EventKind]
 
 
 def script(name: str) -> ModuleType:

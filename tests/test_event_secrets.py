@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coatcheck import CoatcheckError, Kind, Policy, Session
+from coatcheck import CoatcheckError, EventKind, Policy, Session
 from coatcheck.errors import DriverUnavailable
 from coatcheck.token import Token
 
@@ -109,7 +109,7 @@ def test_no_token_or_digest_in_any_log_line_or_event(build: Callable[..., House]
     secrets = set(live_through_everything(house)) - {""}
     assert len(secrets) >= 5
     kinds = set(house.kinds())
-    assert kinds >= set(Kind) - {Kind.UNREADABLE, Kind.AT_RISK}, set(Kind) - kinds
+    assert kinds >= set(EventKind) - {EventKind.UNREADABLE, EventKind.AT_RISK}, set(EventKind) - kinds
     heard = "\n".join(eavesdropper.heard) + repr(house.events) + str(house.events)
     assert "session unavailable" in heard
     for secret in secrets:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Event, Kind, Policy, Session, SessionManager
+from coatcheck import Event, EventKind, Policy, Session, SessionManager
 from coatcheck.cookie import Channel
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
@@ -31,7 +31,7 @@ def at_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
-def told(house: House) -> list[tuple[Kind, str | None, str | None, Reason | None]]:
+def told(house: House) -> list[tuple[EventKind, str | None, str | None, Reason | None]]:
     return [(event.kind, event.sid, event.user, event.reason) for event in house.events]
 
 
@@ -42,7 +42,7 @@ def test_a_new_session_is_created(house: House) -> None:
     client = house.client()
     with client.request() as session:
         session["a"] = 1
-    assert told(house) == [(Kind.CREATED, session.sid, None, None)]
+    assert told(house) == [(EventKind.CREATED, session.sid, None, None)]
 
 
 @pytest.mark.parametrize("handler", [dict, lambda session: session.get("a"), len, lambda session: session.update(a=2)])
@@ -61,16 +61,16 @@ def test_a_log_in_renews_and_changes_privileges(house: House) -> None:
     with client.request() as session:
         session.login("ada", keep=["cart"])
     sid = client.open().sid
-    assert (Kind.RENEWED, sid, None, None) in [(kind, of, None, why) for kind, of, _, why in told(house)]
-    assert (Kind.PRIVILEGE_CHANGED, sid, "ada", None) in told(house)
-    assert set(house.kinds()) == {Kind.RENEWED, Kind.PRIVILEGE_CHANGED}
+    assert (EventKind.RENEWED, sid, None, None) in [(kind, of, None, why) for kind, of, _, why in told(house)]
+    assert (EventKind.PRIVILEGE_CHANGED, sid, "ada", None) in told(house)
+    assert set(house.kinds()) == {EventKind.RENEWED, EventKind.PRIVILEGE_CHANGED}
     assert house.kinds().total() == 2
 
 
 def test_a_first_log_in_creates_and_changes_privileges(house: House) -> None:
     with house.client().request() as session:
         session.login("ada")
-    assert [event.kind for event in house.events] == [Kind.CREATED, Kind.PRIVILEGE_CHANGED]
+    assert [event.kind for event in house.events] == [EventKind.CREATED, EventKind.PRIVILEGE_CHANGED]
     assert {event.user for event in house.events} == {"ada"}
 
 
@@ -78,20 +78,20 @@ def test_a_rotation_renews(house: House, build: Callable[..., House]) -> None:
     client = house.visitor()
     with client.request() as session:
         session.rotate()
-    assert house.kinds() == {Kind.RENEWED: 1}
+    assert house.kinds() == {EventKind.RENEWED: 1}
 
     periodic = build(Policy(rotate_after=3600))
     client = periodic.visitor()
     periodic.clock.advance(3600)
     client.read()
-    assert periodic.kinds() == {Kind.RENEWED: 1}
+    assert periodic.kinds() == {EventKind.RENEWED: 1}
 
 
 def test_an_expired_session(house: House) -> None:
     client = house.visitor()
     house.clock.advance(WEEK)
     client.read()
-    assert told(house) == [(Kind.EXPIRED, None, None, Reason.EXPIRED)]
+    assert told(house) == [(EventKind.EXPIRED, None, None, Reason.EXPIRED)]
 
 
 def test_a_destroyed_session(house: House) -> None:
@@ -105,9 +105,9 @@ def test_a_destroyed_session(house: House) -> None:
             if reads:
                 assert session.user == "ada"
             session.logout()
-        assert house.kinds() == {Kind.DESTROYED: 1}
+        assert house.kinds() == {EventKind.DESTROYED: 1}
         if reads:
-            assert told(house) == [(Kind.DESTROYED, sid, "ada", None)]
+            assert told(house) == [(EventKind.DESTROYED, sid, "ada", None)]
         with client.request() as session:
             session.login("ada")
 
@@ -117,7 +117,7 @@ def test_a_revoked_user(house: House) -> None:
         session.login("ada")
     house.forget()
     assert house.manager.revoke_user("ada") == 1
-    assert told(house) == [(Kind.DESTROYED, None, "ada", None)]
+    assert told(house) == [(EventKind.DESTROYED, None, "ada", None)]
 
 
 def test_an_unknown_identifier_is_counted_each_time(house: House) -> None:
@@ -126,7 +126,7 @@ def test_an_unknown_identifier_is_counted_each_time(house: House) -> None:
         client = house.client()
         client.cookie = f"__Host-sid={Token.new().secret}"
         client.read()
-    assert house.kinds() == {Kind.UNKNOWN_ID: 10}
+    assert house.kinds() == {EventKind.UNKNOWN_ID: 10}
     assert {event.reason for event in house.events} == {Reason.UNKNOWN}
 
 
@@ -135,7 +135,7 @@ def test_a_write_under_an_unknown_identifier(house: House, caplog: pytest.LogCap
     client.cookie = f"__Host-sid={Token.new().secret}"
     with client.request() as session:
         session["a"] = 1
-    assert [event.kind for event in house.events] == [Kind.UNKNOWN_ID, Kind.CREATED]
+    assert [event.kind for event in house.events] == [EventKind.UNKNOWN_ID, EventKind.CREATED]
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
 
 
@@ -152,7 +152,7 @@ def test_duplicate_cookies(house: House) -> None:
     session = house.manager.open([f"{one.cookie}; {two.cookie}"])
     assert dict(session) == {}
     house.manager.save(session)
-    assert house.kinds() == {Kind.DUPLICATES: 1}
+    assert house.kinds() == {EventKind.DUPLICATES: 1}
 
 
 @pytest.mark.parametrize("live", [1, 2])
@@ -167,7 +167,7 @@ def test_duplicates_under_a_name_that_others_can_set(build: Callable[..., House]
     house.forget()
     session = house.manager.open([f"{clients[0].cookie}; {clients[1].cookie}"], Channel.PLAIN)
     assert dict(session) == ({"me": 1} if live == 1 else {})
-    assert house.kinds()[Kind.DUPLICATES] == 1
+    assert house.kinds()[EventKind.DUPLICATES] == 1
 
 
 def test_an_unreadable_value_and_an_unreadable_session(house: House, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_an_unreadable_value_and_an_unreadable_session(house: House, tmp_path: P
     values["", "bad"] = values["", "bad"]._replace(data=b"\xc1")
     assert client.read() == {"good": 1}
     (event,) = house.events
-    assert (event.kind, event.keys) == (Kind.UNREADABLE, (("", "bad"),))
+    assert (event.kind, event.keys) == (EventKind.UNREADABLE, (("", "bad"),))
     assert event.sid == client.open().sid
 
     driver = SQLiteDriver(tmp_path / "s.db")
@@ -189,7 +189,7 @@ def test_an_unreadable_value_and_an_unreadable_session(house: House, tmp_path: P
         connection.execute("UPDATE coatcheck_session SET created = 'yesterday'")
     events.clear()
     assert dict(manager.open([str(cookie).partition(";")[0]])) == {}
-    assert [(event.kind, event.reason) for event in events] == [(Kind.UNREADABLE, Reason.UNREADABLE)]
+    assert [(event.kind, event.reason) for event in events] == [(EventKind.UNREADABLE, Reason.UNREADABLE)]
     manager.close()
 
 
@@ -201,7 +201,7 @@ def test_a_conflict_tells_the_keys(house: House) -> None:
             other["colour"] = other["colour"] + "dish"
         session["colour"] = "blue"
     (event,) = house.events
-    assert (event.kind, event.keys) == (Kind.CONFLICT, (("", "colour"),))
+    assert (event.kind, event.keys) == (EventKind.CONFLICT, (("", "colour"),))
     assert event.sid == session.sid
 
 
@@ -223,10 +223,10 @@ def test_a_session_that_somebody_ended(house: House, *, writes: bool) -> None:
             other.logout()
         if writes:
             session["a"] = 2
-    assert house.kinds() == {Kind.DESTROYED: 1} | ({Kind.GONE: 1} if writes else {})
+    assert house.kinds() == {EventKind.DESTROYED: 1} | ({EventKind.GONE: 1} if writes else {})
     house.forget()
     client.read()
-    assert told(house) == [(Kind.GONE, None, None, Reason.REVOKED)]
+    assert told(house) == [(EventKind.GONE, None, None, Reason.REVOKED)]
 
 
 def test_a_token_that_was_rotated_away(house: House) -> None:
@@ -236,7 +236,7 @@ def test_a_token_that_was_rotated_away(house: House) -> None:
         session.rotate()
     house.forget()
     late.read()
-    assert told(house) == [(Kind.GONE, None, None, Reason.ROTATED)]
+    assert told(house) == [(EventKind.GONE, None, None, Reason.ROTATED)]
 
 
 @pytest.mark.parametrize(("down", "handler"), [
@@ -263,7 +263,7 @@ def test_storage_that_is_down(house: House, down: str, handler: Callable[[Sessio
         request()
     if session._opened is not None and session._opened.failure is not None:
         house.manager.save(session)  # as for an application that swallowed the error: nothing more is told
-    assert house.kinds() == {Kind.UNAVAILABLE: 1}
+    assert house.kinds() == {EventKind.UNAVAILABLE: 1}
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "down on purpose" in "".join(traceback.format_exception(*record.exc_info))
 
@@ -274,7 +274,7 @@ def test_storage_that_is_down_for_a_newcomer(house: House) -> None:
     session.login("ada")
     with pytest.raises(DriverUnavailable):
         house.manager.save(session)
-    assert house.kinds() == {Kind.UNAVAILABLE: 1}
+    assert house.kinds() == {EventKind.UNAVAILABLE: 1}
 
 
 def test_storage_that_may_lose_sessions_is_told_once(house: House, build: Callable[..., House]) -> None:
@@ -285,29 +285,39 @@ def test_storage_that_may_lose_sessions_is_told_once(house: House, build: Callab
     with client.request() as session:
         session["a"] = 1
     client.read()
-    assert house.kinds() == {Kind.CREATED: 1}  # told of with the first visitor
+    assert house.kinds() == {EventKind.CREATED: 1}  # told of with the first visitor
     other = build(driver=house.driver)
     other.manager.open([client.cookie or ""]).get("a")
-    assert [(event.kind, event.why) for event in other.events] == [(Kind.AT_RISK, house.driver.at_risk)]
+    assert [(event.kind, event.why) for event in other.events] == [(EventKind.AT_RISK, house.driver.at_risk)]
 
 
 def test_every_kind_is_tested() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    assert [kind.name for kind in Kind if f"Kind.{kind.name}" not in text] == []
+    assert [kind.name for kind in EventKind if f"EventKind.{kind.name}" not in text] == []
 
 
 # -- the log ----------------------------------------------------------------------------------------------------------
 
 LEVELS = {
-    Kind.CREATED: "INFO", Kind.RENEWED: "INFO", Kind.EXPIRED: "INFO", Kind.DESTROYED: "INFO",
-    Kind.PRIVILEGE_CHANGED: "INFO", Kind.UNKNOWN_ID: "WARNING", Kind.DUPLICATES: "WARNING", Kind.UNREADABLE: "WARNING",
-    Kind.CONFLICT: "WARNING", Kind.GONE: "WARNING", Kind.UNAVAILABLE: "ERROR", Kind.LOGIN_REFUSED: "WARNING",
-    Kind.AT_RISK: "WARNING", Kind.JOINED: "WARNING",
-}  # fmt: skip
+    EventKind.CREATED: "INFO",
+    EventKind.RENEWED: "INFO",
+    EventKind.EXPIRED: "INFO",
+    EventKind.DESTROYED: "INFO",
+    EventKind.PRIVILEGE_CHANGED: "INFO",
+    EventKind.UNKNOWN_ID: "WARNING",
+    EventKind.DUPLICATES: "WARNING",
+    EventKind.UNREADABLE: "WARNING",
+    EventKind.CONFLICT: "WARNING",
+    EventKind.GONE: "WARNING",
+    EventKind.UNAVAILABLE: "ERROR",
+    EventKind.LOGIN_REFUSED: "WARNING",
+    EventKind.AT_RISK: "WARNING",
+    EventKind.JOINED: "WARNING",
+}
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_each_kind_is_one_line_of_its_level(house: House, caplog: pytest.LogCaptureFixture, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EventKind)
+def test_each_kind_is_one_line_of_its_level(house: House, caplog: pytest.LogCaptureFixture, kind: EventKind) -> None:
     event = Event(kind=kind, sid="5" * 32, user="ada", reason=Reason.EXPIRED, keys=(("", "cart"),))
     house.manager.emit(event)
     assert house.events == [event]
@@ -334,7 +344,7 @@ def test_a_name_cannot_forge_a_line(house: House, caplog: pytest.LogCaptureFixtu
     values["", text] = values["", text]._replace(data=b"\xc1")
     client.read()
     house.manager.revoke_user(text)
-    assert {Kind.PRIVILEGE_CHANGED, Kind.UNREADABLE, Kind.DESTROYED} <= set(house.kinds())
+    assert {EventKind.PRIVILEGE_CHANGED, EventKind.UNREADABLE, EventKind.DESTROYED} <= set(house.kinds())
     handler = logging.Formatter("%(levelname)s %(message)s")
     for record in caplog.records:
         line = handler.format(record)
@@ -344,7 +354,7 @@ def test_a_name_cannot_forge_a_line(house: House, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_listener_that_fails_harms_nothing(build: Callable[..., House], caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[Kind] = []
+    heard: list[EventKind] = []
 
     def fails(event: Event) -> None:
         raise RuntimeError("in the listener")
@@ -355,7 +365,7 @@ def test_a_listener_that_fails_harms_nothing(build: Callable[..., House], caplog
     saved = manager.save(session)
     assert saved.set_cookie is not None
     assert manager.open([saved.set_cookie.partition(";")[0]])["a"] == 1
-    assert heard == [Kind.CREATED], "the next listener is told all the same"
+    assert heard == [EventKind.CREATED], "the next listener is told all the same"
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
     assert "in the listener" in str(caplog.records[1].exc_info)
 

@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import waitress.server
 
-from coatcheck import Event, Kind, SessionManager
+from coatcheck import Event, EventKind, SessionManager
 from coatcheck.testing import signed_in
 from coatcheck.wsgi import SessionMiddleware
 
@@ -83,4 +83,4 @@ def test_a_session_cookie_in_several_headers_is_refused_and_told_of(serve: Calla
     ((header, user),) = seen
     assert "," in header
     assert user is None
-    assert [event.kind for event in events] == [Kind.JOINED]
+    assert [event.kind for event in events] == [EventKind.JOINED]

@@ -95,7 +95,7 @@ def _visits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [str(environ["coatcheck.session"]["visits"]).encode()]
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(trusted_scheme="https")], ids=["nothing said", "trusted"])
+@pytest.mark.parametrize("policy", [Policy(), Policy(behind_tls_proxy=True)], ids=["nothing said", "trusted"])
 def test_an_https_sites_cookie_is_secure_and_works(
     visit: Callable[..., tuple[int, list[str], str]], policy: Policy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,8 +106,8 @@ def test_an_https_sites_cookie_is_secure_and_works(
         assert body == str(number)
         assert all(cookie.startswith("__Host-sid=") and "; Secure; " in cookie for cookie in cookies)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(said) == (1 if policy.trusted_scheme is None else 0)
-    assert all("say Policy(trusted_scheme='https') behind a proxy" in text for text in said)
+    assert len(said) == (1 if not policy.behind_tls_proxy else 0)
+    assert all("say Policy(behind_tls_proxy=True) behind a proxy" in text for text in said)
 
 
 def test_a_setting_for_development_that_was_left_in_is_warned_of(
@@ -118,7 +118,7 @@ def test_a_setting_for_development_that_was_left_in_is_warned_of(
         (cookie,) = visit(application)[1]
         assert cookie.startswith("sid=")
     (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "Behind a proxy that speaks TLS say Policy(trusted_scheme='https') instead" in text
+    assert "Behind a proxy that speaks TLS say Policy(behind_tls_proxy=True) instead" in text
 
 
 def _failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -37,7 +37,7 @@ BAD: dict[str, tuple[str, list[Any]]] = {
     "partitioned": (FLAG, [1, 0, None, "yes", ""]),
     "persistent": (FLAG, [1, 0, None, "yes", 3600]),
     "insecure_http": (FLAG, [1, 0, None, "yes"]),
-    "trusted_scheme": ("one of None, 'https'", ["http", "HTTPS", "", True, False, 0]),
+    "behind_tls_proxy": (FLAG, [1, 0, None, "https"]),
     "sweep_every": (f"{WHOLE} 0 and at most", [-1, 2**31 + 1, 1.5, None, "100", True]),
     "sweep_limit": (f"{WHOLE} 1 and at most", [0, -1, 100_001, 1.5, None, "100", True]),
 }
@@ -56,7 +56,7 @@ GOOD: dict[str, list[Any]] = {
     "partitioned": [True, False],
     "persistent": [True, False],
     "insecure_http": [True, False],
-    "trusted_scheme": [None, "https"],
+    "behind_tls_proxy": [True, False],
     "sweep_every": [0, 1, 2**31],
     "sweep_limit": [1, 100_000],
 }
@@ -156,8 +156,8 @@ def test_no_limit_has_to_be_asked_for_by_name() -> None:
 def test_defaults_are_the_strict_ones() -> None:
     policy = Policy()
     assert (policy.cookie_name, policy.path, policy.domain, policy.same_site) == ("sid", "/", None, "Lax")
-    assert (policy.partitioned, policy.persistent, policy.insecure_http, policy.trusted_scheme) == (
-        False, False, False, None,
+    assert (policy.partitioned, policy.persistent, policy.insecure_http, policy.behind_tls_proxy) == (
+        False, False, False, False,
     )  # fmt: skip
     assert (policy.grace, policy.on_conflict, policy.max_value_bytes) == (30.0, "last", 1048576)
     assert "never" in (inspect.getdoc(Policy) or "")

@@ -18,7 +18,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from browsers import Jar
 
-from coatcheck import AsyncSessionManager, Event, Kind, Policy, Session, SessionManager
+from coatcheck import AsyncSessionManager, Event, EventKind, Policy, Session, SessionManager
 from coatcheck.cookie import Channel
 from coatcheck.outcome import Saved
 from coatcheck.wsgi import SessionMiddleware, request_origin
@@ -196,8 +196,8 @@ def test_two_live_ones_are_nobodys(case: tuple[Jar, Site, str, list[str]]) -> No
     assert send(jar, site, page, user) is None
     assert jar.held == before
     assert live(site, secrets) == ["ada", "grace"]
-    assert {event.kind for event in site.events} == {Kind.DUPLICATES} | (
-        {Kind.UNKNOWN_ID} if jar.header(page) and "__Host-" not in str(jar.header(page)) else set()
+    assert {event.kind for event in site.events} == {EventKind.DUPLICATES} | (
+        {EventKind.UNKNOWN_ID} if jar.header(page) and "__Host-" not in str(jar.header(page)) else set()
     )
 
 
@@ -213,7 +213,7 @@ def test_a_log_in_is_the_only_one_left(case: tuple[Jar, Site, str, list[str]], *
     assert send(jar, site, page, user) == "ann"
     assert len(jar.held) == 1
     assert live(site, secrets) == [None, None]
-    assert Counter(event.kind for event in site.events)[Kind.DESTROYED] == 2
+    assert Counter(event.kind for event in site.events)[EventKind.DESTROYED] == 2
     send(jar, site, page, lambda session: session.logout())
     assert send(jar, site, page, user) is None
     assert jar.held == {}

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from coatcheck import DriverUnavailable, Event, Kind, Session, SessionManager, SessionUnavailable
+from coatcheck import DriverUnavailable, Event, EventKind, Session, SessionManager, SessionUnavailable
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver, connect
 from coatcheck.testing import FaultyDriver
@@ -80,7 +80,7 @@ class Site:
         assert headers["Cache-Control"] == "no-store"
         assert body == GENERIC, "a reason, a path or half a page went to the client (G4)"
         assert self.cookie == before
-        assert [event.kind for event in self.events] == [Kind.UNAVAILABLE]
+        assert [event.kind for event in self.events] == [EventKind.UNAVAILABLE]
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_what_changes_in_the_body_and_cannot_be_saved_is_an_error(site: Site, tr
         assert list(body) == [b"first"]
         with pytest.raises(DriverUnavailable):
             body.close()  # type: ignore[attr-defined]
-        assert [event.kind for event in site.events] == [Kind.UNAVAILABLE]
+        assert [event.kind for event in site.events] == [EventKind.UNAVAILABLE]
     assert site.get(lambda session: "late" in session)[2] == b"False"
 
 

@@ -26,10 +26,12 @@ def test_storage(made: Any, storage: Any) -> None:
 
 
 def test_a_driver_of_the_other_kind() -> None:
-    with pytest.raises(ConfigurationError, match=r"^SessionManager takes .* such as coatcheck\.open\(url\) gives"):
-        SessionManager(coatcheck.open_async("memory:"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=r"^AsyncSessionManager takes .* such as coatcheck\.open_async\(url\)"):
-        AsyncSessionManager(coatcheck.open("memory:"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^SessionManager takes .* such as coatcheck\.driver\(url\) gives"):
+        SessionManager(coatcheck.async_driver("memory:"))  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigurationError, match=r"^AsyncSessionManager takes .* such as coatcheck\.async_driver\(url\)"
+    ):
+        AsyncSessionManager(coatcheck.driver("memory:"))  # type: ignore[arg-type]
 
 
 def test_settings() -> None:
@@ -47,7 +49,7 @@ def test_a_cookie_that_is_in_no_list(manager: Any) -> None:
 
 def test_a_url_of_sqlalchemys() -> None:
     with pytest.raises(ConfigurationError, match="the client library is not chosen: say mysql:"):
-        coatcheck.open("mysql+pymysql://shop:secret@db/shop")
+        coatcheck.driver("mysql+pymysql://shop:secret@db/shop")
 
 
 COPIES: dict[str, Callable[[Any], object]] = {

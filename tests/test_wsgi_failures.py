@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import CoatcheckError, ConflictError, DriverUnavailable, Kind, Policy, SessionUnavailable
+from coatcheck import CoatcheckError, ConflictError, DriverUnavailable, EventKind, Policy, SessionUnavailable
 
 if TYPE_CHECKING:
     from tests.conftest import House, Reply, Site
@@ -112,7 +112,7 @@ def test_a_session_that_cannot_be_loaded_is_503(
     reply = site(house, shape(act)).get(client.cookie)
     _is_unavailable(reply)
     _generic(reply, client.secret)
-    assert house.kinds() == {Kind.UNAVAILABLE: 1}
+    assert house.kinds() == {EventKind.UNAVAILABLE: 1}
     house.driver.down = frozenset()
     assert client.read() == {"a": 1}
 

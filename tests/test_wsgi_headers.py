@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Kind, Policy
+from coatcheck import EventKind, Policy
 from coatcheck.headers import with_session
 from coatcheck.outcome import Saved
 from coatcheck.token import Token
@@ -258,7 +258,7 @@ def test_a_write_under_an_identifier_that_the_server_did_not_issue_goes_under_a_
     assert given.secret not in reply.cookie
     assert given.digest not in house.driver._digests
     assert house.driver.stored == 1
-    assert house.kinds() == {Kind.UNKNOWN_ID: 1, Kind.CREATED: 1}
+    assert house.kinds() == {EventKind.UNKNOWN_ID: 1, EventKind.CREATED: 1}
     issued = Token(reply.cookie.partition(";")[0].partition("=")[2])
     assert issued.digest in house.driver._digests
     assert house.client().cookie is None
@@ -271,7 +271,7 @@ def test_a_log_in_under_an_identifier_that_the_server_did_not_issue_goes_under_a
     reply = site(house, answering(lambda s: s.login("ann"))).get(f"__Host-sid={given.secret}")
     assert given.secret not in (reply.cookie or given.secret)
     assert given.digest not in house.driver._digests
-    assert house.kinds()[Kind.UNKNOWN_ID] == 1
+    assert house.kinds()[EventKind.UNKNOWN_ID] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import AsyncSession, AsyncSessionManager, CoatcheckError, Kind, Session
+from coatcheck import AsyncSession, AsyncSessionManager, CoatcheckError, EventKind, Session
 from coatcheck.wsgi import SessionMiddleware
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_what_changes_while_the_body_streams_makes_no_session(
     assert reply.body == b"onetwo"
     assert reply.cookie is None
     assert house.driver.stored == (gone == "never there")  # the other one, of the visitor
-    assert house.kinds()[Kind.GONE] == 1
+    assert house.kinds()[EventKind.GONE] == 1
 
 
 def test_a_client_that_goes_away_leaves_what_was_done_until_then(house: House, site: Callable[..., Site]) -> None:

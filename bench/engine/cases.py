@@ -14,7 +14,7 @@ from rivals.common import SMALL, big_values
 
 from coatcheck import AsyncSessionManager, SessionManager
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.record import Committed, Delta, Name, Put, Record, Value
+from coatcheck.record import Committed, Delta, Put, Record, Value, ValueKey
 from coatcheck.token import Token, new_sid
 from engine.timing import Action, AsyncAction
 
@@ -36,10 +36,10 @@ UNITS: Final = {
 }
 """The raw operations that a case is measured in."""
 
-_NAME: Final[Name] = ("", "name")
-_BIG: Final[Name] = ("", "key050")
-_UNREAD: Final[Name] = ("", "key049")
-_VISITS: Final[Name] = ("", "visits")
+_NAME: Final[ValueKey] = ("", "name")
+_BIG: Final[ValueKey] = ("", "key050")
+_UNREAD: Final[ValueKey] = ("", "key049")
+_VISITS: Final[ValueKey] = ("", "visits")
 _STORED: Final = 200  # sessions that are there before anything is measured
 _IDLE: Final = 7 * 86400.0
 _ABSOLUTE: Final = 30 * 86400.0
@@ -49,7 +49,7 @@ def _turned(text: str) -> str:
     return text[1:] + text[0]
 
 
-def _encoded(values: dict[str, str]) -> dict[Name, Value]:
+def _encoded(values: dict[str, str]) -> dict[ValueKey, Value]:
     # as a driver is given them: bytes whose form it does not know
     return {("", key): Value(text.encode(), 0) for key, text in values.items()}
 
@@ -58,7 +58,7 @@ _SMALL_RECORD: Final = _encoded(SMALL)
 _BIG_RECORD: Final = _encoded(big_values())
 
 
-def _record(values: dict[Name, Value], bits: int) -> Record:
+def _record(values: dict[ValueKey, Value], bits: int) -> Record:
     digest, now = Token.new().digest, time.time()
     sid = new_sid(digest, bits)
     return Record(
@@ -69,7 +69,7 @@ def _record(values: dict[Name, Value], bits: int) -> Record:
 _OTHER: Final = (big_values()["key001"], big_values()["key002"])
 
 
-def _two(values: dict[Name, Value], name: Name) -> tuple[bytes, bytes]:
+def _two(values: dict[ValueKey, Value], name: ValueKey) -> tuple[bytes, bytes]:
     data = values[name].data
     assert isinstance(data, bytes)
     return data, data[::-1]
@@ -227,7 +227,7 @@ class _Made:
     def assign(self) -> Delta:
         return Delta(puts={_UNREAD: Put(next(self._texts))}, touch=time.time())
 
-    def put(self, record: object, name: Name) -> Delta:
+    def put(self, record: object, name: ValueKey) -> Delta:
         assert isinstance(record, Record)
         was = record.values[name]
         two = self._two[name]

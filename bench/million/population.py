@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from coatcheck.codec import Codec
-from coatcheck.record import NEVER, Name, Record, Value
+from coatcheck.record import NEVER, Record, Value, ValueKey
 
 CROWD: Final = "user with many devices"
-LAST_PAGE: Final[Name] = ("", "last_page")
+LAST_PAGE: Final[ValueKey] = ("", "last_page")
 
 _IDLE: Final = 7 * 86400.0
 _ABSOLUTE: Final = 30 * 86400.0

@@ -6,8 +6,8 @@ and in the application ``environ["coatcheck.session"]["cart"] = ["umbrella"]``.
 """
 
 from coatcheck.codec import Codec
-from coatcheck.drivers import open_async_driver as open_async
-from coatcheck.drivers import open_driver as open  # noqa: A004 (coatcheck.open reads as what it does)
+from coatcheck.drivers import open_async_driver as async_driver
+from coatcheck.drivers import open_driver as driver
 from coatcheck.drivers.base import AsyncDriver, Capability, Driver
 from coatcheck.errors import (
     CoatcheckError,
@@ -24,7 +24,7 @@ from coatcheck.errors import (
     UnsupportedCapability,
     ValueTooLarge,
 )
-from coatcheck.events import Event, Kind
+from coatcheck.events import Event, EventKind
 from coatcheck.manager import AsyncSessionManager, SessionManager
 from coatcheck.policy import Policy
 from coatcheck.record import SessionInfo
@@ -44,7 +44,7 @@ __all__ = [
     "Driver",
     "DriverUnavailable",
     "Event",
-    "Kind",
+    "EventKind",
     "MissingExtra",
     "NotACounter",
     "Policy",
@@ -57,8 +57,8 @@ __all__ = [
     "UnstorableValue",
     "UnsupportedCapability",
     "ValueTooLarge",
-    "open",
-    "open_async",
+    "async_driver",
+    "driver",
 ]
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ from typing import Any
 
 from coatcheck.errors import NotACounter, UnstorableValue
 from coatcheck.merge import MISSING, merge
-from coatcheck.record import ABSENT, Committed, Delta, Name, Put, Value, is_spared
+from coatcheck.record import ABSENT, Committed, Delta, Put, Value, ValueKey, is_spared
 from coatcheck.snapshot import Entry, First, Settled, Snapshot
 
 __all__ = ["Changes"]
@@ -18,7 +18,7 @@ class Changes(Snapshot):
 
     # -- changing -----------------------------------------------------------------------------------------------
 
-    def write(self, name: Name, value: Any) -> None:
+    def write(self, name: ValueKey, value: Any) -> None:
         """Assign a value; what cannot be stored is refused here and now.
 
         Raises:
@@ -43,7 +43,7 @@ class Changes(Snapshot):
         entry.reruns = ()
         self._adds.pop(name, None)
 
-    def drop(self, name: Name) -> None:
+    def drop(self, name: ValueKey) -> None:
         """Delete a value.
 
         Raises:
@@ -58,7 +58,7 @@ class Changes(Snapshot):
         entry.reruns = ()
         self._adds.pop(name, None)
 
-    def increment(self, name: Name, amount: int) -> int | None:
+    def increment(self, name: ValueKey, amount: int) -> int | None:
         """Add to a counter when the changes are written; nothing is read for it. Return the sum where it is known.
 
         Raises:
@@ -85,7 +85,7 @@ class Changes(Snapshot):
         self._adds[name] = added
         return total
 
-    def update_with(self, name: Name, function: Callable[[Any], Any], default: Any) -> Any:
+    def update_with(self, name: ValueKey, function: Callable[[Any], Any], default: Any) -> Any:
         """Assign *function* of the present value; it runs again where another request changed the value meanwhile."""
         current = self.read(name)
         entry = self._entries[name]
@@ -107,7 +107,7 @@ class Changes(Snapshot):
         self._hides = True
         self._spare = frozenset(name for name in self._spare if name[0] != app)
 
-    def clear_all(self, spare: Iterable[Name]) -> None:
+    def clear_all(self, spare: Iterable[ValueKey]) -> None:
         """Delete the values of every app but those in *spare*."""
         kept = frozenset(spare)
         self._forget(lambda name: not is_spared(name, kept))
@@ -115,7 +115,7 @@ class Changes(Snapshot):
         self._spare = frozenset(still.union(name for name in kept if not self._is_blank(name)))
         self._cleared_all = self._hides = True
 
-    def _forget(self, concerned: Callable[[Name], bool]) -> None:
+    def _forget(self, concerned: Callable[[ValueKey], bool]) -> None:
         self._entries = {name: entry for name, entry in self._entries.items() if not concerned(name)}
         self._adds = {name: amount for name, amount in self._adds.items() if not concerned(name)}
 
@@ -134,7 +134,7 @@ class Changes(Snapshot):
                 return False
         return True
 
-    def _is_edited(self, name: Name, entry: Entry) -> bool:
+    def _is_edited(self, name: ValueKey, entry: Entry) -> bool:
         """Return whether a value that was read has been changed in place."""
         return entry.origin is not None and self._encode(name, entry.value) != entry.origin
 
@@ -150,8 +150,8 @@ class Changes(Snapshot):
         Raises:
             UnstorableValue: A value was changed in place into something that cannot be stored.
         """
-        puts: dict[Name, Put] = {}
-        drops: dict[Name, int | None] = {}
+        puts: dict[ValueKey, Put] = {}
+        drops: dict[ValueKey, int | None] = {}
         for name, entry in self._entries.items():
             if not entry.dirty:
                 if entry.origin is not None and (data := self._encode(name, entry.value)) != entry.origin:
@@ -232,7 +232,7 @@ class Changes(Snapshot):
         self._cleared_all = self._cleared_all or delta.clear_all
         if delta.clear_all:
             self._spare = delta.spare
-        before: dict[Name, int | None] = {name: put.base for name, put in delta.puts.items()}
+        before: dict[ValueKey, int | None] = {name: put.base for name, put in delta.puts.items()}
         before.update(delta.drops)
         for name, base in before.items():
             if (entry := self._entries.get(name)) is not None:
@@ -257,7 +257,7 @@ class Changes(Snapshot):
             else:
                 self._adds[name] = self._adds.get(name, 0) + amount
 
-    def rebase(self, values: Mapping[Name, Value], keys: Iterable[Name]) -> tuple[Name, ...]:
+    def rebase(self, values: Mapping[ValueKey, Value], keys: Iterable[ValueKey]) -> tuple[ValueKey, ...]:
         """Merge this request's change of *keys* into what others have written meanwhile.
 
         Args:
@@ -292,7 +292,7 @@ class Changes(Snapshot):
             entry.data = None
         return tuple(clashes)
 
-    def _merge(self, name: Name, entry: Entry, theirs: Any) -> bool:
+    def _merge(self, name: ValueKey, entry: Entry, theirs: Any) -> bool:
         """Merge the change of a value with *theirs*; True where a part of theirs is lost."""
         mine, first = entry.value, entry.first
         if first is not None:
@@ -357,7 +357,7 @@ class Changes(Snapshot):
         return self._codec.encode(one) == self._codec.encode(other)
 
 
-def _applied(name: Name, function: Callable[[Any], Any], value: Any) -> Any:
+def _applied(name: ValueKey, function: Callable[[Any], Any], value: Any) -> Any:
     """Return what a function given to `update_with` makes of a value.
 
     Raises:

@@ -56,7 +56,7 @@ def channel_of(policy: Policy, scheme: str) -> Channel:
         policy: The settings.
         scheme: "http" or "https" as the server saw it.
     """
-    return Channel.SECURE if scheme == "https" or policy.trusted_scheme == "https" else Channel.PLAIN
+    return Channel.SECURE if scheme == "https" or policy.behind_tls_proxy else Channel.PLAIN
 
 
 def _is_secure(policy: Policy, channel: Channel) -> bool:

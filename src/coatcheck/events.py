@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from coatcheck.record import Name, Reason
+from coatcheck.record import Reason, ValueKey
 
-__all__ = ["Event", "Kind", "Listener", "emit"]
+__all__ = ["Event", "EventKind", "Listener", "emit"]
 
 _log: Final = logging.getLogger("coatcheck")
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an event tells of."""
 
     CREATED = "created"
@@ -36,15 +36,15 @@ class Kind(StrEnum):
 
 
 _LEVELS: Final = {
-    Kind.LOGIN_REFUSED: logging.WARNING,
-    Kind.UNKNOWN_ID: logging.WARNING,
-    Kind.DUPLICATES: logging.WARNING,
-    Kind.JOINED: logging.WARNING,
-    Kind.UNREADABLE: logging.WARNING,
-    Kind.CONFLICT: logging.WARNING,
-    Kind.GONE: logging.WARNING,
-    Kind.UNAVAILABLE: logging.ERROR,
-    Kind.AT_RISK: logging.WARNING,
+    EventKind.LOGIN_REFUSED: logging.WARNING,
+    EventKind.UNKNOWN_ID: logging.WARNING,
+    EventKind.DUPLICATES: logging.WARNING,
+    EventKind.JOINED: logging.WARNING,
+    EventKind.UNREADABLE: logging.WARNING,
+    EventKind.CONFLICT: logging.WARNING,
+    EventKind.GONE: logging.WARNING,
+    EventKind.UNAVAILABLE: logging.ERROR,
+    EventKind.AT_RISK: logging.WARNING,
 }
 
 
@@ -61,11 +61,11 @@ class Event:
         why: With `AT_RISK`, what may lose sessions and how to mend it; with `JOINED`, what was not read and the remedy.
     """
 
-    kind: Kind
+    kind: EventKind
     sid: str | None = None
     user: str | None = None
     reason: Reason | None = None
-    keys: tuple[Name, ...] = ()
+    keys: tuple[ValueKey, ...] = ()
     why: str | None = None
 
 
@@ -82,7 +82,7 @@ def emit(listeners: Iterable[Listener], event: Event) -> None:
         if value is not None
     )
     reason = f" reason={event.reason}" if event.reason is not None else ""
-    cause = sys.exception() if event.kind is Kind.UNAVAILABLE else None  # the client's 503 does not say why
+    cause = sys.exception() if event.kind is EventKind.UNAVAILABLE else None  # the client's 503 does not say why
     _log.log(_LEVELS.get(event.kind, logging.INFO), "session %s%s%s", event.kind, details, reason, exc_info=cause)
     for listener in listeners:
         try:

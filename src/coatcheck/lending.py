@@ -18,7 +18,7 @@ from coatcheck.record import ABSENT, Missing, Reason, Record, is_spared
 from coatcheck.state import LentSave, State
 
 if TYPE_CHECKING:
-    from coatcheck.record import Delta, Name
+    from coatcheck.record import Delta, ValueKey
     from coatcheck.snapshot import Settled
 
 __all__ = ["look", "saving"]
@@ -85,7 +85,7 @@ def _verdict(last: LentSave, now: float) -> Steps:
     return next((one for one in (_Verdict.STANDS, _Verdict.UNKNOWN) if one in verdicts), _Verdict.UNDONE)
 
 
-def _of_change(settled: Settled, record: Record, versions: dict[Name, int]) -> _Verdict:
+def _of_change(settled: Settled, record: Record, versions: dict[ValueKey, int]) -> _Verdict:
     """Judge by the versions of its values whether a change is there: no version ever comes back."""
     delta = settled.delta
     written = (*delta.puts, *delta.increments)
@@ -100,7 +100,7 @@ def _of_change(settled: Settled, record: Record, versions: dict[Name, int]) -> _
     return _Verdict.UNKNOWN if adds else _Verdict.UNDONE
 
 
-def _known(settled: Settled) -> dict[Name, int]:
+def _known(settled: Settled) -> dict[ValueKey, int]:
     """Return the versions that were there before, of what was written or removed."""
     delta, before = settled.delta, settled.values or {}
     found = {name: put.base for name, put in delta.puts.items()}
@@ -112,7 +112,7 @@ def _known(settled: Settled) -> dict[Name, int]:
     return {name: base for name, base in found.items() if base is not None}
 
 
-def _of_removal(settled: Settled, record: Record, versions: dict[Name, int]) -> _Verdict:
+def _of_removal(settled: Settled, record: Record, versions: dict[ValueKey, int]) -> _Verdict:
     """Judge a change that wrote no value."""
     delta = settled.delta
     if delta.clears or delta.clear_all:
@@ -123,5 +123,5 @@ def _of_removal(settled: Settled, record: Record, versions: dict[Name, int]) -> 
     return _Verdict.STANDS if delta.deadline in {None, record.deadline} else _Verdict.UNDONE
 
 
-def _cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
+def _cleared(delta: Delta, names: Iterable[ValueKey]) -> list[ValueKey]:
     return [name for name in names if (delta.clear_all or name[0] in delta.clears) and not is_spared(name, delta.spare)]

@@ -16,7 +16,7 @@ from coatcheck.cookie import Channel, Origin
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
-from coatcheck.events import Event, Kind, Listener
+from coatcheck.events import Event, EventKind, Listener
 from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
@@ -66,7 +66,7 @@ class SessionManager(ManagerBase):
         super().__init__(policy, codec, listeners, clock)
         self.driver = open_driver(storage) if isinstance(storage, str) else storage
         if not isinstance(self.driver, Driver):
-            raise _wrong_kind(storage, "SessionManager", "coatcheck.open(url)")
+            raise _wrong_kind(storage, "SessionManager", "coatcheck.driver(url)")
 
     def open(
         self,
@@ -233,7 +233,7 @@ class SessionManager(ManagerBase):
         ended = (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
         spare(keep, self._revocations.note(user, now, sid))
         if ended:
-            self.emit(Event(kind=Kind.DESTROYED, user=user))
+            self.emit(Event(kind=EventKind.DESTROYED, user=user))
         return ended
 
     def close(self) -> None:
@@ -277,7 +277,7 @@ class AsyncSessionManager(ManagerBase):
         super().__init__(policy, codec, listeners, clock)
         self.driver = open_async_driver(storage) if isinstance(storage, str) else storage
         if not isinstance(self.driver, AsyncDriver):
-            raise _wrong_kind(storage, "AsyncSessionManager", "coatcheck.open_async(url)")
+            raise _wrong_kind(storage, "AsyncSessionManager", "coatcheck.async_driver(url)")
 
     def open(
         self,
@@ -408,7 +408,7 @@ class AsyncSessionManager(ManagerBase):
         ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
         spare(keep, self._revocations.note(user, now, sid))
         if ended:
-            self.emit(Event(kind=Kind.DESTROYED, user=user))
+            self.emit(Event(kind=EventKind.DESTROYED, user=user))
         return ended
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from coatcheck.codec import Codec
 from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find, is_joined
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError
-from coatcheck.events import Event, Kind, Listener, emit
+from coatcheck.events import Event, EventKind, Listener, emit
 from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
 from coatcheck.revoked import Revocations
@@ -30,7 +30,7 @@ _MAX_CANDIDATES: Final = 4
 
 _SECURE_COOKIE: Final = (
     "a session over plain http: its cookie is Secure, which browsers keep and send back over https alone, and some of"
-    " them from http://localhost or http://127.0.0.1. Serve https; or say Policy(trusted_scheme='https') behind a proxy"
+    " them from http://localhost or http://127.0.0.1. Serve https; or say Policy(behind_tls_proxy=True) behind a proxy"
     " that speaks TLS, or, for development, Policy(insecure_http=True), which lets the cookie go without Secure"
 )
 _JOINED: Final = (
@@ -39,7 +39,7 @@ _JOINED: Final = (
 )
 _BARE_COOKIE: Final = (
     "a session over plain http: Policy(insecure_http=True) lets its cookie go without Secure, so that anybody on the"
-    " way can read it. That is for development. Behind a proxy that speaks TLS say Policy(trusted_scheme='https')"
+    " way can read it. That is for development. Behind a proxy that speaks TLS say Policy(behind_tls_proxy=True)"
     " instead"
 )
 
@@ -108,7 +108,7 @@ class ManagerBase(ABC):
         else:
             token = Token.parse(values[0]) if values else None
             if token is None and cookies and is_joined(cookies, name):
-                self.emit(Event(kind=Kind.JOINED, why=_JOINED))
+                self.emit(Event(kind=EventKind.JOINED, why=_JOINED))
             candidates = [] if token is None else [token]
             state = State(self.policy, self.codec, channel, opened, candidates, self.emit)
             if token is not None and self.policy.partitioned and name.startswith("__Host-"):
@@ -131,7 +131,7 @@ class ManagerBase(ABC):
         rivals = [token for token in map(Token.parse, values) if token is not None]
         untried = name.startswith("__Host-") or len(rivals) > _MAX_CANDIDATES
         if untried:
-            self.emit(Event(kind=Kind.DUPLICATES))
+            self.emit(Event(kind=EventKind.DUPLICATES))
         state = State(self.policy, self.codec, channel, opened, [] if untried else rivals, self.emit)
         state.doubled, state.rivals = True, tuple(rivals)
         state.unsettled = state.rivals if untried else ()
@@ -145,4 +145,4 @@ class ManagerBase(ABC):
         """Tell once what endangers the sessions."""
         if not self._warned_risk:
             self._warned_risk = True
-            self.emit(Event(kind=Kind.AT_RISK, why=why))
+            self.emit(Event(kind=EventKind.AT_RISK, why=why))

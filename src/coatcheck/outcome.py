@@ -8,7 +8,7 @@ from typing import Final
 
 from coatcheck.cookie import MAX_AGE, deletions_of_others, set_cookie
 from coatcheck.errors import DriverUnavailable
-from coatcheck.events import Event, Kind
+from coatcheck.events import Event, EventKind
 from coatcheck.record import (
     CLOCK_SKEW,
     NEVER,
@@ -114,14 +114,14 @@ def failed(state: State, error: DriverUnavailable) -> None:
     """Take note that a load failed: the session is unavailable to the whole request."""
     state.failure = error
     state.raised = True
-    state.emit(Event(kind=Kind.UNAVAILABLE))
+    state.emit(Event(kind=EventKind.UNAVAILABLE))
 
 
 def unsaved(state: State, error: DriverUnavailable) -> None:
     """Take note that a save failed. A load in the course of it has told so already."""
     if state.failure is not error:
         sid = None if state.record is None else state.record.sid
-        state.emit(Event(kind=Kind.UNAVAILABLE, sid=sid))
+        state.emit(Event(kind=EventKind.UNAVAILABLE, sid=sid))
     if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
         state.failure = error
         state.over = True
@@ -137,8 +137,12 @@ def interrupted(state: State, driver: str, error: BaseException) -> None:
 
 def missing(state: State, reason: Reason) -> None:
     """Tell of a token that opens no session."""
-    kinds = {Reason.EXPIRED: Kind.EXPIRED, Reason.UNREADABLE: Kind.UNREADABLE, Reason.UNKNOWN: Kind.UNKNOWN_ID}
-    state.emit(Event(kind=kinds.get(reason, Kind.GONE), reason=reason))
+    kinds = {
+        Reason.EXPIRED: EventKind.EXPIRED,
+        Reason.UNREADABLE: EventKind.UNREADABLE,
+        Reason.UNKNOWN: EventKind.UNKNOWN_ID,
+    }
+    state.emit(Event(kind=kinds.get(reason, EventKind.GONE), reason=reason))
 
 
 def written(state: State, delta: Delta, done: Committed, now: float) -> Saved:
@@ -200,9 +204,9 @@ def committed(
         else:
             state.token = successor
             state.candidates = [successor]  # a load after this save looks there
-        state.emit(Event(kind=Kind.RENEWED, sid=sid))
+        state.emit(Event(kind=EventKind.RENEWED, sid=sid))
         if delta.user is not None:
-            state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
+            state.emit(Event(kind=EventKind.PRIVILEGE_CHANGED, sid=sid, user=delta.user))
     elif not (state.policy.persistent and is_news):
         return None
     token = successor or state.token
@@ -254,7 +258,7 @@ def lost(state: State, reason: Reason) -> None:
         return
     if state.token is not None and reason.is_tombstone:
         state.tombstones = ((state.token, reason),)
-    state.emit(Event(kind=Kind.GONE, sid=None if state.record is None else state.record.sid, reason=reason))
+    state.emit(Event(kind=EventKind.GONE, sid=None if state.record is None else state.record.sid, reason=reason))
     if state.login is not None and state.record is not None and not state.closed_headers:
         # The user proved who they are, so they get a session: a new one. Two clicks on "log in" are the usual case,
         # and there the values to keep come along; those of a session that was ended on purpose do not.
@@ -268,7 +272,7 @@ def lost(state: State, reason: Reason) -> None:
 def login_refused(state: State) -> None:
     """Record that the request's log-in is not stored: the user was revoked after the request began."""
     user = None if state.login is None else state.login[0]
-    state.emit(Event(kind=Kind.LOGIN_REFUSED, user=user, reason=Reason.REVOKED))
+    state.emit(Event(kind=EventKind.LOGIN_REFUSED, user=user, reason=Reason.REVOKED))
     state.drop_changes()
     state.reason, state.dead, state.refused = Reason.REVOKED, True, True
 

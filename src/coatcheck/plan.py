@@ -14,7 +14,7 @@ from coatcheck import rotation
 from coatcheck._pause import drawn
 from coatcheck.cookie import deletion
 from coatcheck.errors import CoatcheckError, ConflictError, DriverUnavailable
-from coatcheck.events import Event, Kind
+from coatcheck.events import Event, EventKind
 from coatcheck.outcome import (
     Saved,
     committed,
@@ -36,10 +36,10 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     Value,
+    ValueKey,
     touch_interval,
 )
 from coatcheck.state import State
@@ -87,7 +87,7 @@ def load(state: State, now: float) -> Steps:
     if state.loaded:  # another task of the request was faster
         return
     if len(state.candidates) > 1:
-        state.emit(Event(kind=Kind.DUPLICATES))
+        state.emit(Event(kind=EventKind.DUPLICATES))
     # The old and the new token of one rotation open the same session; the new one is in force.
     sessions = {record.sid: (token, record) for token, record in sorted(found, key=lambda each: not each[1].stale)}
     if len(sessions) == 1:
@@ -188,7 +188,7 @@ def _end(state: State, digest: bytes, now: float, *, unread: bool) -> Steps:
     if not (yield Call("revoke", (digest, now))):
         return Missing(Reason.REVOKED)
     sid, user = (answer.sid, answer.user) if isinstance(answer, Record) else state.ended_info
-    state.emit(Event(kind=Kind.DESTROYED, sid=sid, user=user))
+    state.emit(Event(kind=EventKind.DESTROYED, sid=sid, user=user))
     return None
 
 
@@ -309,7 +309,7 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
     if not (delta.puts or delta.increments or state.wanted or state.login is not None):
         return None
     if state.closed_headers and state.token is None:  # the client cannot be told of a new session any more
-        state.emit(Event(kind=Kind.GONE, keys=(*delta.puts, *delta.increments)))
+        state.emit(Event(kind=EventKind.GONE, keys=(*delta.puts, *delta.increments)))
         state.drop_changes()
         return None
     user = None
@@ -330,15 +330,15 @@ def _create(state: State, delta: Delta, now: float) -> Steps:
     state.changes.settle(delta, Committed(answer.version, delta.increments))
     state.record, state.token, state.loaded, state.reserved = record, token, True, None
     fulfilled(state)
-    state.emit(Event(kind=Kind.CREATED, sid=record.sid, user=user))
+    state.emit(Event(kind=EventKind.CREATED, sid=record.sid, user=user))
     if user is not None:
-        state.emit(Event(kind=Kind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
+        state.emit(Event(kind=EventKind.PRIVILEGE_CHANGED, sid=record.sid, user=user))
     return issue(state, token, record, now)
 
 
 def _store(state: State, delta: Delta, now: float) -> Steps:
     """Store a new session; return its Record, its Token and the driver's answer."""
-    values: dict[Name, Value] = {name: Value(put.data, 0) for name, put in delta.puts.items()}
+    values: dict[ValueKey, Value] = {name: Value(put.data, 0) for name, put in delta.puts.items()}
     values.update({name: Value(number, 0) for name, number in delta.increments.items()})
     user, auth_time = state.login or (None, None)
     is_told = state.token is not None  # to the application, by an adapter: then another token is no help
@@ -397,7 +397,7 @@ def _is_overtaken(state: State, token: Token, now: float) -> Steps:
     return False
 
 
-def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:
+def _merge(state: State, keys: tuple[ValueKey, ...], now: float) -> Steps:
     assert state.token is not None  # noqa: S101 (only a session that is there can conflict)
     answer: Record | Missing = yield Call("load", (state.token.digest, now))
     if isinstance(answer, Missing):
@@ -408,7 +408,7 @@ def _merge(state: State, keys: tuple[Name, ...], now: float) -> Steps:
     if clashes:
         if state.policy.on_conflict == "error":
             raise ConflictError(clashes)
-        state.emit(Event(kind=Kind.CONFLICT, sid=answer.sid, keys=clashes))
+        state.emit(Event(kind=EventKind.CONFLICT, sid=answer.sid, keys=clashes))
 
 
 def _check_draws(draws: int) -> None:

@@ -52,7 +52,8 @@ class Policy:
             never over 400 days (RFC 6265bis). Default False.
         insecure_http: True lets the cookie go without Secure over plain http, with one warning in the log. For
             development: over http from this machine some browsers and most HTTP libraries keep no Secure cookie.
-        trusted_scheme: "https" where a proxy in front speaks TLS and every client comes through it.
+        behind_tls_proxy: True if a proxy in front speaks TLS and every client comes through it: each request
+            then counts as https.
         sweep_every: One commit in so many is followed by a sweep of expired sessions; 0 leaves sweeping to you.
         sweep_limit: The most sessions that one sweep removes.
 
@@ -73,7 +74,7 @@ class Policy:
     partitioned: bool = False
     persistent: bool = False
     insecure_http: bool = False
-    trusted_scheme: Literal["https"] | None = None
+    behind_tls_proxy: bool = False
     sweep_every: int = 100
     sweep_limit: int = 100
 
@@ -86,7 +87,6 @@ class Policy:
         _check_number("sweep_limit", self.sweep_limit, least=1, most=100_000, whole=True)
         _check_choice("on_conflict", self.on_conflict, ("last", "error"))
         _check_choice("same_site", self.same_site, ("Lax", "Strict", "None"))
-        _check_choice("trusted_scheme", self.trusted_scheme, (None, "https"))
         for field in fields(self):
             if field.type == "bool" and type(getattr(self, field.name)) is not bool:
                 raise ConfigurationError(f"Policy({field.name}=...) must be True or False")

@@ -29,12 +29,12 @@ __all__ = [
     "Delta",
     "Gone",
     "Missing",
-    "Name",
     "Put",
     "Reason",
     "Record",
     "SessionInfo",
     "Value",
+    "ValueKey",
     "is_spared",
     "touch_interval",
 ]
@@ -70,7 +70,7 @@ MAX_TOUCH_INTERVAL: Final = 900.0
 TOUCHES_PER_IDLE: Final = 20
 """How often activity is recorded within the idle limit of a session in constant use; see `touch_interval`."""
 
-Name = tuple[str, str]
+ValueKey = tuple[str, str]
 """A value's place: (app, key). The app of a session's default store is the empty string."""
 
 
@@ -156,7 +156,7 @@ class Record(SessionInfo):
     """
 
     digest: bytes = field(repr=False)
-    values: Mapping[Name, Value] = field(default_factory=dict, repr=False)
+    values: Mapping[ValueKey, Value] = field(default_factory=dict, repr=False)
     rotated: float = 0.0
     fresh: bool = False
     stale: bool = False
@@ -186,12 +186,12 @@ class Delta:
         basis: What the driver gave with the `Record`, or None.
     """
 
-    puts: Mapping[Name, Put] = field(default_factory=dict, repr=False)
-    drops: Mapping[Name, int | None] = field(default_factory=dict)
+    puts: Mapping[ValueKey, Put] = field(default_factory=dict, repr=False)
+    drops: Mapping[ValueKey, int | None] = field(default_factory=dict)
     clears: frozenset[str] = frozenset()
     clear_all: bool = False
-    spare: frozenset[Name] = frozenset()
-    increments: Mapping[Name, int] = field(default_factory=dict)
+    spare: frozenset[ValueKey] = frozenset()
+    increments: Mapping[ValueKey, int] = field(default_factory=dict)
     touch: float | None = None
     if_due: bool = False
     deadline: float | None = None
@@ -241,7 +241,7 @@ class Committed:
     """
 
     version: int
-    counters: Mapping[Name, int] = field(default_factory=dict)
+    counters: Mapping[ValueKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class Conflict:
             and `rotate`, the new digest exists already, or another rotation of the same token just issued a successor.
     """
 
-    keys: tuple[Name, ...] = ()
+    keys: tuple[ValueKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ class Gone:
 Answer = Committed | Conflict | Gone
 
 
-def is_spared(name: Name, spare: Collection[Name]) -> bool:
+def is_spared(name: ValueKey, spare: Collection[ValueKey]) -> bool:
     """Return whether a clear that leaves *spare* alone leaves the value of that name alone; see `Delta.spare`."""
     return name in spare or (name[0], WHOLE) in spare
 

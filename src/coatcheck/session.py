@@ -11,7 +11,7 @@ from coatcheck._forms import is_text
 from coatcheck.changes import Changes
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.moments import moment_of
-from coatcheck.record import WHOLE, Name, Record
+from coatcheck.record import WHOLE, Record, ValueKey
 from coatcheck.revoked import Revocation
 from coatcheck.state import State
 from coatcheck.values import MAX_NAME, Values, checked_name
@@ -115,7 +115,7 @@ class Session(Values):
             raise ConfigurationError(f"store({app!r}): the name must be 1 to 255 characters of a-z A-Z 0-9 - _ .")
         return Store(self, app)
 
-    def login(self, user: str, keep: Iterable[str | Name | Values] = ()) -> None:
+    def login(self, user: str, keep: Iterable[str | ValueKey | Values] = ()) -> None:
         """Log *user* in: a new token, the old one dead at once, and nothing of what the visitor had left, but *keep*.
 
         Args:
@@ -349,7 +349,7 @@ def opened(session: Session) -> State:
     return session._state()  # noqa: SLF001 (likewise)
 
 
-def _names_to_keep(keep: Iterable[str | Name | Values]) -> list[Name]:
+def _names_to_keep(keep: Iterable[str | ValueKey | Values]) -> list[ValueKey]:
     if isinstance(keep, str):
         raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: say keep=[{keep!r}]")
     if isinstance(keep, Values):

@@ -12,7 +12,7 @@ from weakref import ReferenceType
 from coatcheck.codec import Codec, Undecodable, Unencodable
 from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
 from coatcheck.merge import MISSING
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name, Value, is_spared
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Value, ValueKey, is_spared
 
 __all__ = ["Entry", "First", "Owner", "Rerun", "Settled", "Snapshot"]
 
@@ -41,18 +41,18 @@ class Settled(NamedTuple):
     """What was written in a transaction that may not last, and what `settle` forgets on that occasion."""
 
     delta: Delta
-    values: Mapping[Name, Value] | None
-    reruns: Mapping[Name, tuple[Rerun, ...]]
+    values: Mapping[ValueKey, Value] | None
+    reruns: Mapping[ValueKey, tuple[Rerun, ...]]
     version: int
 
 
 class Owner(Protocol):
     """Whoever knows where a session is stored."""
 
-    def fetch(self) -> Mapping[Name, Value]:
+    def fetch(self) -> Mapping[ValueKey, Value]:
         """Give what is stored, and fill it in as the snapshot's `values`; or raise."""
 
-    def unreadable(self, name: Name) -> None:
+    def unreadable(self, name: ValueKey) -> None:
         """Take note that a value no longer decodes."""
 
 
@@ -93,7 +93,7 @@ class Snapshot:
     _hides = False  # True once anything was cleared: before that, all that is stored counts
     _cleared: frozenset[str] = frozenset()
     _cleared_all = False
-    _spare: frozenset[Name] = frozenset()
+    _spare: frozenset[ValueKey] = frozenset()
     _scanned: frozenset[str] = frozenset()  # apps whose keys were listed, so that a key not there was seen not to be
     _blank: frozenset[str] = frozenset()  # apps cleared by an earlier commit of a request that never read them
     _blank_all = False
@@ -103,18 +103,18 @@ class Snapshot:
         codec: Codec,
         max_bytes: int,
         owner: ReferenceType[Owner],
-        values: Mapping[Name, Value] | None = None,
+        values: Mapping[ValueKey, Value] | None = None,
     ) -> None:
         self._codec: Final = codec
         self._max_bytes: Final = max_bytes
         self._owner: Final = owner
         self.values = values
-        self._entries: dict[Name, Entry] = {}
-        self._adds: dict[Name, int] = {}
+        self._entries: dict[ValueKey, Entry] = {}
+        self._adds: dict[ValueKey, int] = {}
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def read(self, name: Name) -> Any:
+    def read(self, name: ValueKey) -> Any:
         """Give the value as this request sees it, or `MISSING`."""
         entry = self._entries.get(name) or self._open(name)
         if name in self._adds:
@@ -134,7 +134,7 @@ class Snapshot:
         present.update({name[1]: None for name in self._adds if name[0] == app})
         return list(present)
 
-    def _snapshot(self) -> Mapping[Name, Value]:
+    def _snapshot(self) -> Mapping[ValueKey, Value]:
         return self._asked().fetch() if self.values is None else self.values
 
     def _asked(self) -> Owner:
@@ -142,13 +142,13 @@ class Snapshot:
         assert owner is not None  # noqa: S101 (whoever holds its values holds it)
         return owner
 
-    def _is_blank(self, name: Name) -> bool:
+    def _is_blank(self, name: ValueKey) -> bool:
         """Tell whether nothing of what is stored under *name* counts for this request any more."""
         return (
             self._is_cleared(name) or name[0] in self._blank or (self._blank_all and not is_spared(name, self._spare))
         )
 
-    def _is_cleared(self, name: Name) -> bool:
+    def _is_cleared(self, name: ValueKey) -> bool:
         """Tell whether a clear that is still to be written deletes what is stored under *name*."""
         return name[0] in self._cleared or (self._cleared_all and not is_spared(name, self._spare))
 
@@ -157,7 +157,7 @@ class Snapshot:
             return True
         return (self._cleared_all or self._blank_all) and not any(name[0] == app for name in self._spare)
 
-    def _open(self, name: Name) -> Entry:
+    def _open(self, name: ValueKey) -> Entry:
         """Note that this request read the value, and as what."""
         if self._hides and self._is_blank(name):
             entry = Entry(MISSING, None, None)
@@ -169,7 +169,7 @@ class Snapshot:
         self._entries[name] = entry
         return entry
 
-    def _decode(self, name: Name, raw: Value | None) -> tuple[Any, bytes | None]:
+    def _decode(self, name: ValueKey, raw: Value | None) -> tuple[Any, bytes | None]:
         """Give a stored value and, where it can change in place, its encoding as of now."""
         if raw is None:
             return MISSING, None
@@ -184,7 +184,7 @@ class Snapshot:
             self._asked().unreadable(name)
             return MISSING, None
 
-    def _encode(self, name: Name, value: Any) -> bytes | int:
+    def _encode(self, name: ValueKey, value: Any) -> bytes | int:
         if type(value) is int and COUNTER_MIN <= value <= COUNTER_MAX:
             return value  # stored as a counter, so that it can be incremented later
         try:
@@ -196,7 +196,7 @@ class Snapshot:
         return data
 
     @staticmethod
-    def _sum(name: Name, value: Any, amount: int) -> int:
+    def _sum(name: ValueKey, value: Any, amount: int) -> int:
         if value is MISSING:
             value = 0
         if type(value) is not int or not COUNTER_MIN <= value <= COUNTER_MAX:  # a larger one is stored as bytes

@@ -10,7 +10,7 @@ from weakref import ref
 
 from coatcheck.changes import Changes
 from coatcheck.errors import SessionNotLoaded, SessionUnavailable
-from coatcheck.events import Event, Kind
+from coatcheck.events import Event, EventKind
 from coatcheck.record import Reason
 from coatcheck.revoked import Revocation, Revocations
 from coatcheck.token import Token, new_sid
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coatcheck.cookie import Channel
     from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.policy import Policy
-    from coatcheck.record import Name, Record, Value
+    from coatcheck.record import Record, Value, ValueKey
     from coatcheck.snapshot import Settled
 
 __all__ = ["MOST_DRAWS", "LentSave", "Mark", "State"]
@@ -307,14 +307,14 @@ class State:
     def _no_changes(self) -> Changes:
         return Changes(self._codec, self.policy.max_value_bytes, ref(self), {})
 
-    def fetch(self) -> Mapping[Name, Value]:
+    def fetch(self) -> Mapping[ValueKey, Value]:
         """Load the snapshot that the changes stand on, and give it."""
         self.load()
         if self.changes.values is None:  # written unread, or new
             self.changes.values = {}
         return self.changes.values
 
-    def unreadable(self, name: Name) -> None:
+    def unreadable(self, name: ValueKey) -> None:
         """Tell of a value that no longer decodes."""
         sid = None if self.record is None else self.record.sid
-        self.emit(Event(kind=Kind.UNREADABLE, sid=sid, keys=(name,)))
+        self.emit(Event(kind=EventKind.UNREADABLE, sid=sid, keys=(name,)))

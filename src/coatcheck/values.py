@@ -10,7 +10,7 @@ from coatcheck._forms import is_text
 from coatcheck.changes import Changes
 from coatcheck.errors import CoatcheckError, UnstorableValue
 from coatcheck.merge import MISSING
-from coatcheck.record import Name
+from coatcheck.record import ValueKey
 
 __all__ = ["MAX_NAME", "Values", "checked_name"]
 
@@ -150,7 +150,7 @@ class Values(MutableMapping[str, Any]):
         return self._to_write().update_with(checked_name(self.app, key), function, default)
 
 
-def checked_name(app: str, key: object) -> Name:
+def checked_name(app: str, key: object) -> ValueKey:
     """Return the name of a value.
 
     Raises:

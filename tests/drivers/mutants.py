@@ -17,10 +17,10 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Put,
     Record,
     Value,
+    ValueKey,
 )
 
 # -- rules 3 and 5
@@ -149,7 +149,7 @@ class RacyIncrements(MemoryDriver):
         found = self.load(digest, now)
         if not isinstance(found, Record) or not delta.increments:
             return super().commit(digest, delta, now)
-        sums: dict[Name, int] = {}
+        sums: dict[ValueKey, int] = {}
         for name, amount in delta.increments.items():
             value = found.values.get(name, Value(0, ABSENT)).data
             if not isinstance(value, int) or not -(2**63) <= value + amount < 2**63:
@@ -215,7 +215,7 @@ class FoldsCase(MemoryDriver):
 
     def _apply(self, held: _Held, delta: Delta) -> Committed:
         known = {(app.lower(), key.lower().rstrip()): (app, key) for app, key in held.values}
-        puts: dict[Name, Put] = {}
+        puts: dict[ValueKey, Put] = {}
         for name, put in delta.puts.items():
             folded = (name[0].lower(), name[1].lower().rstrip())
             puts[known.setdefault(folded, name)] = put

@@ -229,8 +229,8 @@ class ListsTheExpired(MemoryDriver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return super().sessions_of(user, -NEVER)
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return super().dead(sids, -NEVER)
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return super().missing(sids, -NEVER)
 
 
 class LateIndex(MemoryDriver):

@@ -138,7 +138,7 @@ def test_borrowing_ignores_what_the_application_does_to_its_rows(driver: SQLiteD
         committed(borrowed.commit(record.digest, Delta(increments={B: 1}, touch=START + 1), START + 1))
         assert [info.sid for info in borrowed.sessions_of("ann", START)] == [record.sid]
         committed(borrowed.rotate(record.digest, digest(), Delta(), 30, START))
-        assert borrowed.dead([record.sid], START) == set()
+        assert borrowed.missing([record.sid], START) == set()
         assert borrowed.revoke(record.digest, START)
         assert (lent.row_factory, lent.text_factory) == (refuse, refuse)
         lent.rollback()

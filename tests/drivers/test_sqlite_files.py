@@ -85,7 +85,7 @@ def every_operation(driver: SQLiteDriver) -> dict[str, Callable[[], object]]:
         "revoke": lambda: driver.revoke(some, START),
         "revoke_user": lambda: driver.revoke_user("ann", START),
         "sessions_of": lambda: driver.sessions_of("ann", START),
-        "dead": lambda: driver.dead(["x"], START),
+        "missing": lambda: driver.missing(["x"], START),
         "sweep": lambda: driver.sweep(START, 1),
         "setup": driver.setup,
     }

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 import pytest
 
 from coatcheck.drivers.sqlite import AsyncSQLiteDriver, SQLiteDriver
-from coatcheck.record import Delta, Missing, Name, Reason, Record
+from coatcheck.record import Delta, Missing, Reason, Record, ValueKey
 from coatcheck.testing import make_record
 from coatcheck.testing.helpers import START, committed, loaded, started
 
 T = TypeVar("T")
 
-N: Name = ("", "n")
+N: ValueKey = ("", "n")
 ADD = Delta(increments={N: 1})
 REVOKED = Missing(Reason.REVOKED, ended=START)
 

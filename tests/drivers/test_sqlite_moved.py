@@ -148,7 +148,7 @@ def test_every_write_alone_notices(tmp_path: Path) -> None:
         lambda driver: driver.rotate(record.digest, digest(), Delta(), 0, START),
         lambda driver: driver.revoke(record.digest, START),
         lambda driver: driver.revoke_user("ann", START),
-        lambda driver: driver.dead([record.sid], START),
+        lambda driver: driver.missing([record.sid], START),
         lambda driver: driver.sweep(START, 10),
         lambda driver: driver.tear_down(),
     )):  # fmt: skip

@@ -14,13 +14,13 @@ from testservers.engines import Engine
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Name, Record
+from coatcheck.record import Record, ValueKey
 from coatcheck.testing import digest, make_record
 from coatcheck.testing.helpers import START, committed, loaded
 
 __all__ = ["Attempt", "Line", "TooSlow", "attempt", "with_a_fair_limit"]
 
-A: Final[Name] = ("", "a")
+A: Final[ValueKey] = ("", "a")
 
 LIMIT: Final = 0.5
 """The limit of connect, read and write in the URL, in seconds."""
@@ -133,11 +133,11 @@ class Line:
         if not self.proxy.fired:
             raise TooSlow(f"{what}: the request to be met did not come to be sent")
 
-    def record(self, values: dict[Name, bytes | int]) -> Record:
+    def record(self, values: dict[ValueKey, bytes | int]) -> Record:
         """Make a record; all of them are on the same server of a cluster."""
         return make_record(digest_=bytes(2) + digest()[2:], values=values)
 
-    def started(self, values: dict[Name, bytes | int]) -> Record:
+    def started(self, values: dict[ValueKey, bytes | int]) -> Record:
         """Store a new session."""
         record = self.record(values)
         committed(self.beside.create(record, START))

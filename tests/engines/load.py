@@ -13,14 +13,14 @@ from testservers.base import PATIENCE
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Committed, Delta, Missing, Name, Put
+from coatcheck.record import Committed, Delta, Missing, Put, ValueKey
 from coatcheck.testing import make_record
 from coatcheck.testing.helpers import START
 
 __all__ = ["Load", "Losses"]
 
-A: Final[Name] = ("", "a")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+N: Final[ValueKey] = ("", "n")
 WRITERS: Final = 4
 KEPT: Final = 3  # sessions that a writer does not end
 PAUSE: Final = 0.002  # between two writes; longer after a failure

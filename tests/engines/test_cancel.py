@@ -10,7 +10,7 @@ import pytest
 from testservers.engines import ROWS, Engine
 
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.record import Committed, Delta, Name, Put, Record
+from coatcheck.record import Committed, Delta, Put, Record, ValueKey
 from coatcheck.testing import Blocking, make_record
 from coatcheck.testing.helpers import START, loaded
 
@@ -19,8 +19,8 @@ ASYNC = [
     for row in ROWS.values()
     if row.asynchronous and row.name != "memory-async"  # which never waits
 ]
-COUNT: Name = ("", "count")
-OWNER: Name = ("", "owner")
+COUNT: ValueKey = ("", "count")
+OWNER: ValueKey = ("", "owner")
 TASKS, TURNS = 8, 40
 
 # How often the loop has been around when a task is cancelled; not a time, since that finds a slow machine elsewhere.

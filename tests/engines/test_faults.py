@@ -18,11 +18,11 @@ from testservers.engines import ROWS, Engine, params
 from testservers.fixtures import need
 
 from coatcheck.drivers.base import Driver
-from coatcheck.record import Delta, Missing, Name, Record
+from coatcheck.record import Delta, Missing, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, loaded, puts
 
-A: Final[Name] = ("", "a")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+N: Final[ValueKey] = ("", "n")
 
 CLUSTER: Final = [replace(ROWS[name], server="proxied_cluster") for name in ("redis-cluster", "redis-cluster-async")]
 
@@ -125,7 +125,7 @@ OPERATIONS: Final = {
 
 def prepared(line: Line, operation: Operation) -> Record:
     """Give a session for an operation, which is stored unless the operation is to do that."""
-    values: dict[Name, bytes | int] = {A: b"a", N: 0}
+    values: dict[ValueKey, bytes | int] = {A: b"a", N: 0}
     return line.started(values) if operation.stored else line.record(values)
 
 
@@ -322,7 +322,7 @@ def test_rule_11_no_acknowledged_write_is_lost_in_a_storm(line: Line) -> None:
     acknowledged, unknown, failed = [0] * 4, [0] * 4, [0] * 4
 
     def count(number: int) -> None:
-        key: Name = ("", f"thread{number}")
+        key: ValueKey = ("", f"thread{number}")
         while not over.is_set():
             written = b"%d" % (acknowledged[number] + unknown[number])
             delta = Delta(increments={N: 1}, puts=puts({key: written}).puts)

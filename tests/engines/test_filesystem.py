@@ -26,18 +26,18 @@ from coatcheck.drivers.base import Driver
 from coatcheck.drivers.filesystem import AsyncFilesystemDriver, FilesystemDriver, locks
 from coatcheck.drivers.filesystem import sessions as files
 from coatcheck.errors import ConfigurationError, DriverUnavailable
-from coatcheck.record import USER_FENCE, Conflict, Delta, Gone, Missing, Name, Put, Reason, Record
+from coatcheck.record import USER_FENCE, Conflict, Delta, Gone, Missing, Put, Reason, Record, ValueKey
 from coatcheck.testing import digest, make_record
 from coatcheck.testing.helpers import START, committed, loaded, puts, started, successor
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("", "b")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("", "b")
+N: Final[ValueKey] = ("", "n")
 LARGE: Final = b"x" * 50_000
 LATER: Final = START + 10 * 365 * 86400.0
 
 
-def data_of(record: Record) -> dict[Name, bytes | int]:
+def data_of(record: Record) -> dict[ValueKey, bytes | int]:
     return {name: value.data for name, value in record.values.items()}
 
 
@@ -101,7 +101,7 @@ def test_names_have_nothing_from_outside(driver: FilesystemDriver, root: Path, t
     committed(driver.create(record, START))
     assert [info.sid for info in driver.sessions_of(record.user or "", START)] == [record.sid]
     nobody = ["../../x", "\0", "", "\ud800", "a" * 5000]
-    assert driver.dead([record.sid, *nobody], START) == set(nobody)
+    assert driver.missing([record.sid, *nobody], START) == set(nobody)
     assert list(tmp_path.iterdir()) == [root]
 
 
@@ -218,7 +218,7 @@ def test_a_spoilt_file_is_unreadable_and_never_raises(driver: FilesystemDriver, 
         assert driver.rotate(record.digest, digest(), Delta(), 0, START) == Gone(Reason.UNREADABLE)
         assert driver.create(make_record(digest_=record.digest), START) == Conflict()
         if kind == "session":
-            assert driver.dead([record.sid], START) == {record.sid}
+            assert driver.missing([record.sid], START) == {record.sid}
     path.write_bytes(data)
     assert loaded(driver, record.digest, START) == record
     path.write_bytes(b"")
@@ -633,7 +633,7 @@ def seen(driver: Driver, record: Record, now: float) -> list[Any]:
     found = [driver.load(each, now) for each in (record.digest, NEW)]
     return [
         *((data_of(each), each.user, each.stale, each.fresh) if isinstance(each, Record) else each for each in found),
-        driver.dead([record.sid], now),
+        driver.missing([record.sid], now),
         [len(driver.sessions_of(user, now)) for user in ("ann", "bob")],
     ]
 

@@ -22,11 +22,11 @@ import pytest
 from coatcheck.drivers.filesystem import AsyncFilesystemDriver, FilesystemDriver
 from coatcheck.drivers.filesystem.tree import FOLDERS, Tree
 from coatcheck.errors import ConfigurationError, DriverUnavailable
-from coatcheck.record import Committed, Delta, Gone, Missing, Name, Reason, Record
+from coatcheck.record import Committed, Delta, Gone, Missing, Reason, Record, ValueKey
 from coatcheck.testing import digest, make_record
 from coatcheck.testing.helpers import START, committed, loaded, started
 
-N: Name = ("", "n")
+N: ValueKey = ("", "n")
 ADD = Delta(increments={N: 1})
 UNKNOWN = Missing(Reason.UNKNOWN)
 
@@ -90,7 +90,7 @@ FIRST: dict[str, Callable[[FilesystemDriver, Record], object]] = {
     "revoke": lambda driver, old: driver.revoke(old.digest, START),
     "revoke_user": lambda driver, old: driver.revoke_user("ann", START),
     "sessions_of": lambda driver, old: driver.sessions_of("ann", START),
-    "dead": lambda driver, old: driver.dead([old.sid], START),
+    "missing": lambda driver, old: driver.missing([old.sid], START),
     "sweep": lambda driver, old: driver.sweep(START, 10),
     "tear_down": lambda driver, old: driver.tear_down(),
 }
@@ -262,7 +262,7 @@ def test_a_write_in_flight_brings_nothing_into_the_new_folder(
     assert driver.load(old.digest, START) == UNKNOWN
     assert driver.load(new, START) == UNKNOWN
     assert driver.sessions_of("ann", START) == []
-    assert driver.dead([old.sid], START) == {old.sid}
+    assert driver.missing([old.sid], START) == {old.sid}
 
 
 ON_A_DISK = """
@@ -291,7 +291,7 @@ for name, use in {
     "revoke": lambda: driver.revoke(record.digest, START),
     "revoke_user": lambda: driver.revoke_user("ann", START),
     "sessions_of": lambda: driver.sessions_of("ann", START),
-    "dead": lambda: driver.dead([record.sid], START),
+    "missing": lambda: driver.missing([record.sid], START),
 }.items():
     try:
         print(name, use())
@@ -313,7 +313,7 @@ def test_a_disk_that_is_gone_is_no_missing_session(tmp_path: Path, inside: str) 
     assert said == [
         *(
             f"{name} unavailable False"
-            for name in ("load", "create", "commit", "rotate", "revoke", "revoke_user", "sessions_of", "dead")
+            for name in ("load", "create", "commit", "rotate", "revoke", "revoke_user", "sessions_of", "missing")
         ),
         "back True",
     ]

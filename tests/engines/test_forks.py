@@ -16,11 +16,11 @@ import pytest
 from testservers.engines import params
 
 from coatcheck.drivers.base import Driver
-from coatcheck.record import Delta, Name
+from coatcheck.record import Delta, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, started
 
-N: Final[Name] = ("", "n")
+N: Final[ValueKey] = ("", "n")
 TURNS: Final = 30
 PATIENCE: Final = 120.0
 

@@ -27,12 +27,12 @@ from coatcheck.drivers.mariadb import MariaDBDriver
 from coatcheck.drivers.postgresql import PostgreSQLDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable
-from coatcheck.record import Conflict, Delta, Gone, Name, Put, Reason
+from coatcheck.record import Conflict, Delta, Gone, Put, Reason, ValueKey
 from coatcheck.testing import Clock, signed_in
 from coatcheck.testing.helpers import START, committed, digest, loaded, puts, started, user
 
-A: Name = ("", "a")
-B: Name = ("", "b")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
 
 
 @dataclass

@@ -19,13 +19,13 @@ from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import AsyncMariaDBDriver
 from coatcheck.errors import CounterOverflow, DriverUnavailable, NotACounter
-from coatcheck.record import COUNTER_MAX, COUNTER_MIN, Committed, Delta, Gone, Name, Put, Reason, Record
+from coatcheck.record import COUNTER_MAX, COUNTER_MIN, Committed, Delta, Gone, Put, Reason, Record, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+N: ValueKey = ("", "n")
 
 pytestmark = pytest.mark.server
 
@@ -196,7 +196,7 @@ def test_tables_that_everybody_creates_at_once(mariadb_server: MariaDBServer, na
 def test_changes_of_the_same_values_in_other_orders(mariadb_server: MariaDBServer, driver: Driver) -> None:
     """Statements that write several values keep each other out, so that none waits for another in a circle."""
     record = started(driver)
-    names: list[Name] = [("", f"{n}") for n in range(20)]
+    names: list[ValueKey] = [("", f"{n}") for n in range(20)]
     before = mariadb_server.deadlocks()
 
     def write(number: int) -> None:
@@ -214,7 +214,7 @@ def test_changes_of_the_same_values_in_other_orders(mariadb_server: MariaDBServe
 def test_large_values_in_one_change(driver: Driver) -> None:
     """Of a kind and a size each, below and above what a statement of their own may hold."""
     for size in (1, 32767, 32768, 32769, 65535, 65536, 65537, 900_000):
-        values: dict[Name, bytes | int] = {("", "n"): -1, ("", "none"): b"", A: b"a" * size, ("", "0"): b"\0", N: 7}
+        values: dict[ValueKey, bytes | int] = {("", "n"): -1, ("", "none"): b"", A: b"a" * size, ("", "0"): b"\0", N: 7}
         record = started(driver)
         for change in (values, dict(reversed(values.items()))):
             committed(driver.commit(record.digest, puts(change), START))
@@ -247,7 +247,9 @@ def test_names_that_differ_are_different_names(driver: Driver) -> None:
         "\\",
         "`",
     ]
-    values: dict[Name, bytes | int] = {(app, name): f"{app}/{name}".encode() for app in ("", *names) for name in names}
+    values: dict[ValueKey, bytes | int] = {
+        (app, name): f"{app}/{name}".encode() for app in ("", *names) for name in names
+    }
     record = started(driver, values=values)
     committed(driver.commit(record.digest, puts({("a", "A"): b"changed"}), START))
     found = loaded(driver, record.digest, START).values
@@ -274,7 +276,7 @@ def test_counters_in_one_statement(driver: Driver) -> None:
     """What the server returns for the id of a row is a signed number here; what cannot be added is left undone."""
     record = started(driver, values={A: b"bytes", B: COUNTER_MIN + 5})
 
-    def add(name: Name, amount: int) -> int:
+    def add(name: ValueKey, amount: int) -> int:
         return committed(driver.commit(record.digest, Delta(increments={name: amount}), START)).counters[name]
 
     assert [add(N, amount) for amount in (-3, 1, 2, 0, COUNTER_MAX, -COUNTER_MAX - 1)] == [

@@ -14,10 +14,10 @@ from testservers import MariaDBServer, wait_until
 
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import MariaDBDriver
-from coatcheck.record import Committed, Delta, Name, Put, Record
+from coatcheck.record import Committed, Delta, Put, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, digest, make_record, started, user
 
-A: Final[Name] = ("", "a")
+A: Final[ValueKey] = ("", "a")
 LEVELS: Final = ("REPEATABLE READ", "READ COMMITTED")
 PATIENCE: Final = 60.0
 

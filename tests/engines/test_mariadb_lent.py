@@ -21,15 +21,15 @@ from coatcheck import SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable, UnsupportedCapability
-from coatcheck.record import Delta, Missing, Name, Put, Reason
+from coatcheck.record import Delta, Missing, Put, Reason, ValueKey
 from coatcheck.testing import Blocking, DriverContract
 from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, started, user
 from coatcheck.testing.wrapped import WrappedDriver
 
 T = TypeVar("T")
 
-A: Name = ("", "a")
-B: Name = ("", "b")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
 
 pytestmark = pytest.mark.server
 
@@ -266,7 +266,7 @@ def test_a_connection_whose_answers_are_cut_short(mariadb_server: MariaDBServer,
         lent = own.borrow(connection)
         assert len(loaded(lent, records[0].digest, START).values) == 3
         assert len(lent.sessions_of(who, START)) == 3
-        assert lent.dead([record.sid for record in records], START) == set()
+        assert lent.missing([record.sid for record in records], START) == set()
         change = Delta(
             increments={("", "n"): 1}, puts={A: Put(b"x", loaded(own, records[0].digest, START).values[A].version)}
         )

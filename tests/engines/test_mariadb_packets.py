@@ -16,12 +16,12 @@ from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Name, Record
+from coatcheck.record import Delta, Record, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 
-A: Name = ("", "a")
-B: Name = ("", "b")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
 
 DATABASE = "packets"
 MEBI = 1 << 20

@@ -11,13 +11,13 @@ from testservers import MariaDBServer
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import TOMBSTONE, USER_FENCE, Delta, Gone, Missing, Name, Put, Reason
+from coatcheck.record import TOMBSTONE, USER_FENCE, Delta, Gone, Missing, Put, Reason, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+N: ValueKey = ("", "n")
 
 DATABASE = "spoilt"
 
@@ -89,7 +89,7 @@ def test_a_session_that_is_no_text(driver: Driver, mariadb_server: MariaDBServer
     for delta in (Delta(deadline=START + 9), Delta(auth_time=START), Delta(user="ben", auth_time=START)):
         assert driver.commit(record.digest, delta, START) == Gone(Reason.UNREADABLE)
     assert [info.sid for info in driver.sessions_of("ann", START)] == [other.sid]
-    assert driver.dead([record.sid, other.sid], START) <= {record.sid}
+    assert driver.missing([record.sid, other.sid], START) <= {record.sid}
     assert driver.revoke_user("ann", START) == 1
     assert not driver.revoke(record.digest, START)
     assert driver.load(record.digest, START) == Missing(Reason.REVOKED)

@@ -21,13 +21,13 @@ from coatcheck.drivers.mariadb import AsyncMariaDBDriver, MariaDBDriver
 from coatcheck.drivers.mariadb.dialect import MariaDBDialect
 from coatcheck.drivers.mariadb.wire import check_version
 from coatcheck.errors import ConfigurationError, CounterOverflow, DriverUnavailable
-from coatcheck.record import COUNTER_MAX, Delta, Name
+from coatcheck.record import COUNTER_MAX, Delta, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, digest, loaded, puts, started
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+N: ValueKey = ("", "n")
 
 pytestmark = pytest.mark.server
 
@@ -176,7 +176,7 @@ def test_a_server_that_cuts_answers_short(mariadb_server: MariaDBServer, url: st
         with closing(opened(url, way)) as driver:
             records = [started(driver, user=f"few-{way}", values={A: b"a", B: b"b"}) for _ in range(3)]
             assert len(loaded(driver, records[0].digest, START).values) == 2
-            assert driver.dead([record.sid for record in records], START) == set()
+            assert driver.missing([record.sid for record in records], START) == set()
             assert driver.revoke_user(f"few-{way}", START) == 3
     finally:
         mariadb_server.sql(
@@ -267,6 +267,6 @@ def test_settings_that_endanger_sessions(mariadb_server: MariaDBServer, url: str
 @pytest.mark.parametrize("package", ["aiomysql", "pymysql"])
 def test_a_package_that_is_missing(package: str) -> None:
     """The message says what to install."""
-    program = f"import sys; sys.modules[{package!r}] = None; import coatcheck; coatcheck.open('mysql://u:p@h/d')"
+    program = f"import sys; sys.modules[{package!r}] = None; import coatcheck; coatcheck.driver('mysql://u:p@h/d')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert "MissingExtra: MariaDB needs a package that is missing: pip install 'coatcheck[mariadb]'" in done.stderr

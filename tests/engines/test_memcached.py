@@ -25,16 +25,16 @@ from coatcheck.drivers.memcached import AsyncMemcachedDriver, MemcachedDriver
 from coatcheck.drivers.memcached.requests import Delete, Get, Item, Keys, Lines, Request, Store, Touch
 from coatcheck.drivers.memcached.wire import Garbled, Refused, feed, put
 from coatcheck.errors import ConfigurationError, CounterOverflow, DriverUnavailable, UnsupportedCapability
-from coatcheck.record import COUNTER_MAX, NEVER, Conflict, Delta, Gone, Missing, Name, Reason, Record
+from coatcheck.record import COUNTER_MAX, NEVER, Conflict, Delta, Gone, Missing, Reason, Record, ValueKey
 from coatcheck.testing import Blocking, digest, make_record
 from coatcheck.testing.helpers import START, committed, loaded, puts, started, successor
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+N: ValueKey = ("", "n")
 
 
-def data_of(record: Record) -> dict[Name, bytes | int]:
+def data_of(record: Record) -> dict[ValueKey, bytes | int]:
     return {name: value.data for name, value in record.values.items()}
 
 
@@ -142,7 +142,7 @@ def test_a_swap_lost_to_the_end_of_the_session_is_gone(
         delta = Delta(puts=puts({A: b"late"}).puts, basis=record.basis if by_basis else None)
         assert driver.commit(record.digest, delta, START) == Gone(Reason.REVOKED)
         assert driver.load(record.digest, START) == Missing(Reason.REVOKED)
-        assert driver.dead([record.sid], START) == {record.sid}
+        assert driver.missing([record.sid], START) == {record.sid}
         other.close()
 
 
@@ -250,7 +250,7 @@ def test_a_creation_finds_a_tombstone_in_either_place(
         assert driver.create(late, START) == Gone(Reason.REVOKED)
     for record in (early, late):
         assert driver.load(record.digest, START) == Missing(Reason.REVOKED)
-        assert driver.dead([record.sid], START) == {record.sid}
+        assert driver.missing([record.sid], START) == {record.sid}
     other.close()
 
 
@@ -333,7 +333,7 @@ def test_activity_gives_the_pointers_more_time(driver: Driver, asked: list[Reque
 def test_keys_have_nothing_from_outside(driver: Driver, memcached_server: MemcachedServer, namespace: str) -> None:
     record = make_record(sid_="0000" + "é \r\nflush_all\r\n" * 30, user="eve\r\n")
     committed(driver.create(record, START))
-    assert driver.dead([record.sid, "x\r\nversion", "", "\ud800"], START) == {"x\r\nversion", "", "\ud800"}
+    assert driver.missing([record.sid, "x\r\nversion", "", "\ud800"], START) == {"x\r\nversion", "", "\ud800"}
     assert loaded(driver, record.digest, START).sid == record.sid
     keys = exptimes(memcached_server, namespace)
     assert len(keys) == 2
@@ -379,7 +379,7 @@ def test_spoilt_items_are_unreadable(driver: Driver, memcached_server: Memcached
             assert not driver.revoke(record.digest, START)
             assert driver.load(record.digest, START) == Missing(Reason.REVOKED)
             if kind == "s":
-                assert driver.dead([record.sid], START) == {record.sid}
+                assert driver.missing([record.sid], START) == {record.sid}
     client.close()
 
 
@@ -427,7 +427,7 @@ def test_sync_and_async_find_the_same_server(server: Callable[..., MemcachedServ
         for handle in (driver, other):
             assert data_of(loaded(handle, record.digest, START)) == {A: b"%d" % n}
     for handle in (driver, other):
-        assert handle.dead([record.sid for record in records], START) == set()
+        assert handle.missing([record.sid for record in records], START) == set()
     assert all(len(exptimes(one, "coatcheck_")) > 5 for one in servers), "one server has nearly nothing"
     driver.close()
     other.close()
@@ -462,7 +462,7 @@ def test_a_server_that_is_down_ends_no_session(
             driver.commit(record.digest, puts({A: b"a"}), START)
         assert not caught.value.outcome_unknown
     with pytest.raises(DriverUnavailable):
-        driver.dead([record.sid for record in records], START)
+        driver.missing([record.sid for record in records], START)
     with pytest.raises(DriverUnavailable):
         driver.setup()
     servers[1].start()

@@ -17,13 +17,13 @@ from testservers.engines import Engine, params, with_options
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.postgresql import PostgreSQLDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable
-from coatcheck.record import ABSENT, Committed, Delta, Gone, Name, Put, Reason, Record
+from coatcheck.record import ABSENT, Committed, Delta, Gone, Put, Reason, Record, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, reason, started, user
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("", "b")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("", "b")
+N: Final[ValueKey] = ("", "n")
 
 ways = pytest.mark.parametrize("engine", params("postgresql"), indirect=True)
 all_ways = pytest.mark.parametrize("engine", params("postgresql", "pgbouncer"), indirect=True)

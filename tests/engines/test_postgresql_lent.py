@@ -24,13 +24,13 @@ from coatcheck import SessionManager
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.drivers.postgresql import AsyncPostgreSQLDriver, PostgreSQLDriver
 from coatcheck.errors import ConfigurationError, DriverUnavailable, NotACounter, UnsupportedCapability
-from coatcheck.record import Conflict, Delta, Gone, Name, Put, Reason
+from coatcheck.record import Conflict, Delta, Gone, Put, Reason, ValueKey
 from coatcheck.testing import Blocking, DriverContract
 from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, started, user
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("", "b")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("", "b")
+N: Final[ValueKey] = ("", "n")
 CROWD: Final = 8
 TURNS: Final = 100
 

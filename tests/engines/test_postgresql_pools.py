@@ -16,11 +16,11 @@ from testservers.engines import with_options
 
 from coatcheck.drivers.postgresql import AsyncPostgreSQLDriver, PostgreSQLDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Committed, Delta, Name, Put, Record
+from coatcheck.record import Committed, Delta, Put, Record, ValueKey
 from coatcheck.testing.helpers import START, digest, loaded, make_record, started, user
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("", "b")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("", "b")
 
 
 def connections_to(server: PostgreSQLServer, database: str) -> int:

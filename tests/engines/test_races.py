@@ -17,7 +17,7 @@ from testservers.engines import Engine
 
 from coatcheck import AsyncSessionManager, Capability, Policy, Session, SessionManager
 from coatcheck.drivers.base import Driver
-from coatcheck.record import Committed, Delta, Gone, Missing, Name, Put
+from coatcheck.record import Committed, Delta, Gone, Missing, Put, ValueKey
 from coatcheck.testing import Clock, Interleaving, make_record, successor
 from coatcheck.token import Token
 
@@ -256,5 +256,5 @@ def test_a_commit_and_an_end_at_the_same_moment(driver: Driver, engine: Engine, 
             other.close()
 
 
-def place(key: str) -> Name:
+def place(key: str) -> ValueKey:
     return ("", key)

@@ -19,13 +19,13 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Put,
     Reason,
+    ValueKey,
 )
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 HOUR = 3600
 Open = Callable[..., RedisDriver]
 
@@ -67,7 +67,7 @@ def test_every_operation_is_one_round_trip(proxy: FaultProxy, redis_server: Redi
         (2, lambda: loaded(driver, record.digest, START)),  # in its grace: it leads on to the session
         (1, lambda: driver.load(b"?" * 32, START)),
         (1, lambda: driver.sessions_of("ada", START)),
-        (1, lambda: driver.dead([record.sid], START)),
+        (1, lambda: driver.missing([record.sid], START)),
         (1, lambda: driver.revoke(new, START)),
         (1, lambda: driver.load(new, START)),
         (1, lambda: driver.revoke_user("ada", START)),
@@ -110,12 +110,12 @@ def test_a_commit_is_as_large_as_its_change(proxy: FaultProxy, open_at: Open) ->
 def test_many_sids_are_asked_for_together(proxy: FaultProxy, open_at: Open) -> None:
     driver = open_at(f"redis://{proxy.address}")
     record = started(driver)
-    driver.dead([record.sid], START)
+    driver.missing([record.sid], START)
     proxy.counted()
     sids = [
         f"{number:032x}" for number in range(2499)
     ]  # with the other one five commands, which may be answered one by one
-    assert driver.dead([*sids, record.sid], START) == set(sids)
+    assert driver.missing([*sids, record.sid], START) == set(sids)
     assert proxy.counted().round_trips <= 5
     driver.tear_down()
 
@@ -131,7 +131,7 @@ def test_a_server_that_forgot_its_scripts_learns_them_again(driver: RedisDriver,
         lambda: committed(driver.create(make_record(), START)),
         lambda: committed(driver.rotate(record.digest, new, Delta(), 30, START)),
         lambda: loaded(driver, record.digest, START),
-        lambda: driver.dead([record.sid], START),
+        lambda: driver.missing([record.sid], START),
         lambda: driver.sessions_of("ada", START),
         lambda: driver.revoke_user("ada", START),
         lambda: driver.revoke(new, START),
@@ -150,7 +150,7 @@ def test_sums_are_exact(driver: RedisDriver) -> None:
     powers = [10**number for number in range(19)]
     pairs += [(draw(-most, most), draw(-other, other)) for most in powers for other in powers]
     right = [(one, other) for one, other in pairs if COUNTER_MIN <= one + other <= COUNTER_MAX]
-    names: list[Name] = [("", f"n{number}") for number in range(len(right))]
+    names: list[ValueKey] = [("", f"n{number}") for number in range(len(right))]
     record = started(driver, values={name: one for name, (one, _) in zip(names, right, strict=True)})
     delta = Delta(increments={name: other for name, (_, other) in zip(names, right, strict=True)})
     sums = {name: one + other for name, (one, other) in zip(names, right, strict=True)}
@@ -224,7 +224,7 @@ def test_what_is_no_session_opens_nothing(
     assert isinstance(driver.commit(record.digest, puts({A: b"b"}), START), Gone)
     assert isinstance(driver.rotate(record.digest, successor(driver, record.digest), Delta(), 0, START), Gone)
     assert driver.sessions_of("ada", START) == []
-    assert driver.dead([record.sid], START) == {record.sid}
+    assert driver.missing([record.sid], START) == {record.sid}
     assert driver.create(make_record(sid_=record.sid), START) == Conflict()
     assert not driver.revoke(record.digest, START)
     assert driver.load(record.digest, START) == Missing(Reason.REVOKED)

@@ -13,11 +13,11 @@ from testservers.engines import PATIENCE, with_options
 
 from coatcheck.drivers.redis import AsyncRedisDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Committed, Delta, Name, Put, Record
+from coatcheck.record import Committed, Delta, Put, Record, ValueKey
 from coatcheck.testing.helpers import START, make_record
 
-A: Name = ("", "a")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+N: ValueKey = ("", "n")
 ONE = Delta(increments={N: 1})
 
 
@@ -40,7 +40,7 @@ async def started(driver: AsyncRedisDriver) -> Record:
     return found
 
 
-async def values(driver: AsyncRedisDriver, record: Record) -> dict[Name, bytes | int]:
+async def values(driver: AsyncRedisDriver, record: Record) -> dict[ValueKey, bytes | int]:
     found = await driver.load(record.digest, START)
     assert isinstance(found, Record)
     return {name: value.data for name, value in found.values.items()}

@@ -15,10 +15,10 @@ from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis import RedisDriver
 from coatcheck.drivers.redis.carried import driven
 from coatcheck.drivers.redis.cluster_work import ClusterWork
-from coatcheck.record import USER_FENCE, Committed, Delta, Gone, Missing, Name, Reason, Record
+from coatcheck.record import USER_FENCE, Committed, Delta, Gone, Missing, Reason, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 LOGIN = Delta(user="ada", auth_time=START, puts=puts({A: b"logged in"}).puts)
 
 
@@ -191,7 +191,7 @@ def test_a_process_that_dies_lets_nobody_slip_by(driver: RedisDriver, race: Call
         "rotate": lambda one: [
             driver.rotate(digest, successor(driver, digest), Delta(), 30, START + 1) for digest in one.digests
         ],
-        "dead": lambda one: driver.dead([one.sid], START + 1),
+        "missing": lambda one: driver.missing([one.sid], START + 1),
         "sessions_of": lambda _: driver.sessions_of("ada", START + 1),
         "log_in": lambda one: [driver.commit(digest, LOGIN, START + 1) for digest in one.digests],
     }
@@ -216,7 +216,7 @@ def test_a_process_that_dies_lets_nobody_slip_by(driver: RedisDriver, race: Call
                         "commit": [Gone(Reason.REVOKED)],
                         "rotate": [Gone(Reason.REVOKED)],
                         "log_in": [Gone(Reason.REVOKED)],
-                        "dead": {one.sid},
+                        "missing": {one.sid},
                         "sessions_of": [],
                     }[name]
                     assert (told[-1:] if isinstance(told, list) else told) == right, (died, revoked, name)
@@ -240,7 +240,7 @@ def test_a_log_in_that_was_never_confirmed_has_an_end(driver: RedisDriver) -> No
         login.step()
         found = driver.load(record.digest, START + late)
         assert isinstance(found, Record) == stands
-        assert driver.dead([record.sid], START + late) == (set() if stands else {record.sid})
+        assert driver.missing([record.sid], START + late) == (set() if stands else {record.sid})
         assert len(driver.sessions_of(who, START + late)) == stands
 
 
@@ -314,7 +314,7 @@ def test_an_index_loses_what_has_ended(driver: RedisDriver, redis_cluster: Redis
 def test_sids_are_asked_for_server_by_server(driver: RedisDriver) -> None:
     records = [started(driver) for _ in range(20)]
     sids = [f"{number % 256:02x}{number:030x}" for number in range(2500)]
-    hand = ByHand(driver, work(driver).dead([*sids, *(record.sid for record in records)], START))
+    hand = ByHand(driver, work(driver).missing([*sids, *(record.sid for record in records)], START))
     for _ in range(3):
         hand.step()
     assert hand.is_over

@@ -14,11 +14,11 @@ from testservers.fixtures import need
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Gone, Missing, Name, Reason
+from coatcheck.record import Delta, Gone, Missing, Reason, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, loaded, make_record, puts, started
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 
 Servers = RedisServer | RedisCluster
 

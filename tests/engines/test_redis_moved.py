@@ -21,12 +21,12 @@ from coatcheck.drivers.base import Driver
 from coatcheck.drivers.redis import lines
 from coatcheck.drivers.redis.trouble import steps_back, was_begun
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Missing, Name
+from coatcheck.record import Delta, Missing, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started
 
-A: Name = ("", "a")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+N: ValueKey = ("", "n")
 
 AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")
 

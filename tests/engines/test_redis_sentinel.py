@@ -15,11 +15,11 @@ from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.redis.ears import Ears
 from coatcheck.drivers.redis.requests import LEAVING, SUBSCRIBED, SWITCHED, Address, Message
-from coatcheck.record import Delta, Name
+from coatcheck.record import Delta, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, started
 
-N: Name = ("", "n")
+N: ValueKey = ("", "n")
 ONE = Delta(increments={N: 1})
 
 

@@ -17,11 +17,11 @@ from coatcheck.drivers.redis import RedisDriver
 from coatcheck.errors import DriverUnavailable
 from coatcheck.record import (
     Delta,
-    Name,
+    ValueKey,
 )
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 HOUR = 3600
 Open = Callable[..., RedisDriver]
 

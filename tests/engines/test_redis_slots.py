@@ -11,10 +11,10 @@ from testservers import RedisCluster, RedisServer, wait_until
 
 from coatcheck.drivers.redis import RedisDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Name, Record
+from coatcheck.record import Delta, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, loaded, started
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from coatcheck.drivers.redis import RedisDriver
 from coatcheck.drivers.redis.trouble import Lost
 from coatcheck.drivers.redis.work import answer
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Committed, Conflict, Delta, Gone, Missing, Name, Reason, Record
+from coatcheck.record import Committed, Conflict, Delta, Gone, Missing, Reason, Record, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-C: Name = ("", "c")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+C: ValueKey = ("", "c")
 LOGIN = Delta(user="eve", auth_time=START, puts=puts({A: b"logged in"}).puts, drops={B: None}, increments={C: 1})
 Open = Callable[..., RedisDriver]
 
@@ -164,7 +164,7 @@ def test_a_read_that_is_forbidden_is_never_no_session(
     operations: list[Callable[[], object]] = [
         lambda: not isinstance(weak.load(record.digest, START), Record),
         lambda: not isinstance(weak.load(rotated.digest, START), Record),
-        lambda: weak.dead([record.sid], START),
+        lambda: weak.missing([record.sid], START),
         lambda: len(weak.sessions_of("ada", START)) != 2,
         lambda: isinstance(weak.commit(record.digest, Delta(touch=START + 1), START), Gone),
     ]

@@ -20,11 +20,11 @@ from testservers.engines import Engine, params, with_options
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Name
+from coatcheck.record import Delta, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, puts, started, user
 
-A: Final[Name] = ("", "a")
+A: Final[ValueKey] = ("", "a")
 TIMEOUT: Final = 5.0
 FIRST_WAIT: Final = 2.6
 """Seconds for which the first lock is held: less than the server waits for one, and over half of all there is."""

@@ -12,12 +12,12 @@ from testservers.engines import Engine, params
 
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.sql.statement import Reply, Statement
-from coatcheck.record import ABSENT, Committed, Conflict, Delta, Gone, Missing, Name, Put, Reason, Record
+from coatcheck.record import ABSENT, Committed, Conflict, Delta, Gone, Missing, Put, Reason, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, reason, started, user
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("", "b")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("", "b")
+N: Final[ValueKey] = ("", "n")
 PATIENCE: Final = 120.0
 A_WHILE: Final = 0.25
 """Seconds after which somebody who has not come by then is waiting."""

@@ -20,11 +20,11 @@ from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb.dialect import MariaDBDialect
 from coatcheck.drivers.sql.dialect import Trouble
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Delta, Name
+from coatcheck.record import Delta, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts
 
-A: Final[Name] = ("", "a")
+A: Final[ValueKey] = ("", "a")
 CROWD: Final = 8
 Server = MariaDBServer | PostgreSQLServer
 

@@ -17,13 +17,13 @@ from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.mariadb import modes
 from coatcheck.errors import DriverUnavailable
-from coatcheck.record import Committed, Delta, Missing, Name, Put, Reason, Record
+from coatcheck.record import Committed, Delta, Missing, Put, Reason, Record, ValueKey
 from coatcheck.testing import Blocking
 from coatcheck.testing.helpers import START, committed, digest, loaded, make_record, puts, started, user
 
-A: Final[Name] = ("", "a")
-B: Final[Name] = ("\u00e4\u20ac", "b\\'\"")
-N: Final[Name] = ("", "n")
+A: Final[ValueKey] = ("", "a")
+B: Final[ValueKey] = ("\u00e4\u20ac", "b\\'\"")
+N: Final[ValueKey] = ("", "n")
 BYTES: Final = b"\\'\0\xff \\134"
 
 pytestmark = pytest.mark.server

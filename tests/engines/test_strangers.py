@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from testservers.engines import Engine, params
 
-from coatcheck import Capability, Event, Kind, Session, SessionManager
+from coatcheck import Capability, Event, EventKind, Session, SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.record import CLOCK_SKEW, REPLY_TIME, TOMBSTONE, Missing
 from coatcheck.testing import Clock, Interleaving
@@ -309,7 +309,7 @@ def test_a_log_in_that_a_revocation_refuses_is_told(place: Place) -> None:
     session.login(place.user)
     saved = place.manager.save(session)
     assert (saved.set_cookie, saved.login_refused) == (None, True)
-    assert [event.user for event in place.events if event.kind is Kind.LOGIN_REFUSED] == [place.user]
+    assert [event.user for event in place.events if event.kind is EventKind.LOGIN_REFUSED] == [place.user]
     place.clock.advance(2 + A_MOMENT)
     session = place.manager.open(())
     session.login(place.user)

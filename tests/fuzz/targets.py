@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from coatcheck import Codec, Event, Kind, Policy, Session, SessionManager, UnstorableValue
+from coatcheck import Codec, Event, EventKind, Policy, Session, SessionManager, UnstorableValue
 from coatcheck.codec import Undecodable
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.headers import LOGIN_REFUSED
@@ -283,7 +283,7 @@ class StoredValues(Planted):
         good, bad = site.result  # type: ignore[misc]
         assert good == "unharmed"
         told = [event.kind for event in site.events]
-        assert told == ([Kind.UNREADABLE] if bad is site else []), told
+        assert told == ([EventKind.UNREADABLE] if bad is site else []), told
         ((held,),) = self.raw.execute("SELECT data FROM coatcheck_value WHERE key = 'bad'").fetchall()
         assert held == data, "reading changed what is stored"
         if chance.random() < 0.1:
@@ -360,7 +360,7 @@ class StoredRows(Planted):
         self.site.manager.sessions_of("ada")
         if chance.random() < 0.1:
             self.site.manager.revoke_user("ada")
-            self.site.manager.driver.dead(["x"], NOW)
+            self.site.manager.driver.missing(["x"], NOW)
             assert self.site.manager.sweep() >= 0
         self.site.send(self.neighbour, dict)
         if table != "value" or column != "session":  # a value that is given to another session is that one's

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coatcheck import ConflictError, Kind, Policy, Session
+from coatcheck import ConflictError, EventKind, Policy, Session
 from coatcheck.headers import LOGIN_REFUSED
 
 Site = Any
@@ -92,7 +92,7 @@ def test_what_cannot_merge_goes_to_the_later_one_and_is_an_event(site: Site) -> 
 
     browser.get(slow)
     assert browser.read() == {"colour": "blue"}
-    assert [event.keys for event in site.events if event.kind is Kind.CONFLICT] == [(("", "colour"),)]
+    assert [event.keys for event in site.events if event.kind is EventKind.CONFLICT] == [(("", "colour"),)]
 
 
 def test_what_cannot_merge_is_an_error_where_the_policy_says_so(site: Site) -> None:
@@ -355,4 +355,4 @@ def test_an_unknown_identifier_is_refused(site: Site) -> None:
         assert browser.secret != planted
         assert not site.is_alive(planted)
         assert browser.read()["a"] in (1, None)
-    assert {event.kind for event in site.events} >= {Kind.UNKNOWN_ID}
+    assert {event.kind for event in site.events} >= {EventKind.UNKNOWN_ID}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import ConflictError, CounterOverflow, Kind, NotACounter, Policy, UnstorableValue
+from coatcheck import ConflictError, CounterOverflow, EventKind, NotACounter, Policy, UnstorableValue
 from coatcheck.record import COUNTER_MAX, COUNTER_MIN
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def test_update_with_runs_again_on_what_another_request_wrote(
     client = house.visitor(n=5)
     _interrupted(house, client, other, act)
     assert client.read() == {"n": after}
-    assert house.kinds()[Kind.CONFLICT] == 0
+    assert house.kinds()[EventKind.CONFLICT] == 0
 
 
 def test_update_with_runs_again_as_often_as_it_takes(build: Callable[..., House]) -> None:

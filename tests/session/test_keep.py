@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coatcheck import CoatcheckError, Session, SessionManager
-from coatcheck.record import Name
+from coatcheck.record import ValueKey
 from coatcheck.testing import Interleaving
 
 CART, DRAFT, BASKET = {("", "cart"): ["hat"]}, {("", "draft"): "text"}, {("shop", "basket"): 1}
@@ -34,7 +34,7 @@ class Shop:
         if saved.set_cookie is not None and cookie:
             self.cookie = saved.set_cookie.partition(";")[0]
 
-    def all(self) -> dict[Name, Any]:
+    def all(self) -> dict[ValueKey, Any]:
         session = self.open()
         return {(store.app, key): value for store in (session, session.store("shop")) for key, value in store.items()}
 
@@ -46,7 +46,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     shop.manager.close()
 
 
-KEPT: dict[str, tuple[Callable[[Any], object], dict[Name, Any]]] = {
+KEPT: dict[str, tuple[Callable[[Any], object], dict[ValueKey, Any]]] = {
     "a whole store": (lambda s: s.login("ann", [s.store("shop")]), BASKET),
     "the default store": (lambda s: s.login("ann", [s]), CART | DRAFT),
     "both": (lambda s: s.login("ann", [s, s.store("shop")]), CART | DRAFT | BASKET),
@@ -76,7 +76,7 @@ KEPT: dict[str, tuple[Callable[[Any], object], dict[Name, Any]]] = {
 def test_a_log_in_keeps_a_whole_store(
     shop: Shop,
     act: Callable[[Any], object],
-    kept: dict[Name, Any],
+    kept: dict[ValueKey, Any],
     read_first: bool,  # noqa: FBT001
 ) -> None:
     session = shop.open()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import CoatcheckError, Kind, Policy, SessionInfo
-from coatcheck.record import Name
+from coatcheck import CoatcheckError, EventKind, Policy, SessionInfo
+from coatcheck.record import ValueKey
 from coatcheck.session import state_of
 
 if TYPE_CHECKING:
     from tests.conftest import Client, House
 
-Keep = Iterable[str | Name]
+Keep = Iterable[str | ValueKey]
 
 
 def _filled(house: House, user: str | None = None) -> Client:
@@ -30,14 +30,14 @@ def _filled(house: House, user: str | None = None) -> Client:
     return client
 
 
-def _all(client: Client) -> dict[Name, Any]:
+def _all(client: Client) -> dict[ValueKey, Any]:
     with client.request() as session:
         return {(store.app, key): value for store in (session, session.store("shop")) for key, value in store.items()}
 
 
 CART, DRAFT, BASKET = {("", "cart"): ["hat"]}, {("", "draft"): "text"}, {("shop", "basket"): 1}
 
-KEEPS: dict[str, tuple[Keep, dict[Name, Any]]] = {
+KEEPS: dict[str, tuple[Keep, dict[ValueKey, Any]]] = {
     "nothing": ((), {}),
     "a key": (["cart"], CART),
     "a pair": ([("", "cart")], CART),
@@ -93,7 +93,7 @@ def test_one_user_after_another_within_one_request_keeps_nothing(house: House) -
         assert session.user == "bob"
 
 
-CLEARS: dict[str, tuple[Callable[[Any], object], dict[Name, Any]]] = {
+CLEARS: dict[str, tuple[Callable[[Any], object], dict[ValueKey, Any]]] = {
     "log-in, then written": (lambda s: [s.login("ann"), s.update(a=1)], {("", "a"): 1}),
     "written, then log-in": (lambda s: [s.update(a=1), s.login("ann")], {}),
     "written, then log-in with keep": (lambda s: [s.update(a=1), s.login("ann", ["a"])], {("", "a"): 1}),
@@ -131,7 +131,7 @@ CLEARS: dict[str, tuple[Callable[[Any], object], dict[Name, Any]]] = {
 def test_clears_of_every_kind_leave_exactly_this(
     house: House,
     act: Callable[[Any], object],
-    after: dict[Name, Any],
+    after: dict[ValueKey, Any],
     read_first: bool,  # noqa: FBT001
 ) -> None:
     client = _filled(house)
@@ -154,7 +154,7 @@ def test_a_log_in_gives_a_new_token_at_once_and_stamps_the_moment(house: House) 
     assert client.cookie != old.cookie
     assert client.replies[-1] is not None
     house.clock.advance(60)
-    assert house.kinds() == {Kind.RENEWED: 1, Kind.PRIVILEGE_CHANGED: 1}
+    assert house.kinds() == {EventKind.RENEWED: 1, EventKind.PRIVILEGE_CHANGED: 1}
     with client.request() as session:
         assert session.sid == sid
         assert (session.user, session.auth_time) == ("ann", house.clock.now - 60)
@@ -297,7 +297,7 @@ def test_a_log_out_ends_the_session_and_deletes_the_cookie(house: House, end: st
     assert client.cookie is None
     assert "Max-Age=0" in (client.replies[-1] or "")
     assert house.driver.stored == 0
-    assert house.kinds() == {Kind.DESTROYED: 1}
+    assert house.kinds() == {EventKind.DESTROYED: 1}
     assert _all(replay) == {}
     with replay.request() as session:
         session["late"] = 1
@@ -344,7 +344,7 @@ def test_a_log_out_under_a_dead_cookie_stores_nothing_and_what_follows_it_is_sav
         session.logout()
     assert client.replies[-1] is None
     assert house.driver.asked == ["load"]  # no tombstone under what the client sent
-    assert house.kinds() == {Kind.UNKNOWN_ID if state == "unknown" else Kind.EXPIRED: 1}
+    assert house.kinds() == {EventKind.UNKNOWN_ID if state == "unknown" else EventKind.EXPIRED: 1}
     with late.request() as session:
         session.logout()
         session["notice"] = "bye"
@@ -391,7 +391,7 @@ def test_a_rotation_gives_a_new_token_and_keeps_all_else(house: House, read_firs
         assert dict(session) == {"cart": ["hat"], "draft": "text", "more": 1}
     assert _all(old) == {}
     assert house.driver.stored == 1
-    assert house.kinds()[Kind.RENEWED] == 1
+    assert house.kinds()[EventKind.RENEWED] == 1
 
 
 def test_a_rotation_without_a_session_makes_none(house: House) -> None:
@@ -415,7 +415,7 @@ def test_a_request_that_lost_its_session_meanwhile_writes_and_sends_nothing(hous
     saved = late.answer(session)
     assert saved.set_cookie is None
     assert house.driver.stored == 0
-    assert house.kinds() == {Kind.GONE: 1}
+    assert house.kinds() == {EventKind.GONE: 1}
     (event,) = house.events
     assert event.reason == "revoked"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Codec, Kind, Policy, UnstorableValue, ValueTooLarge
+from coatcheck import Codec, EventKind, Policy, UnstorableValue, ValueTooLarge
 from coatcheck.record import Value
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def test_an_undecodable_value_is_an_event_and_missing(house: House) -> None:
             del session["bad"]
         assert dict(session) == {"a": 1}
     (event,) = house.events
-    assert (event.kind, event.sid, event.keys) == (Kind.UNREADABLE, sid, (("", "bad"),))
+    assert (event.kind, event.sid, event.keys) == (EventKind.UNREADABLE, sid, (("", "bad"),))
 
 
 def test_the_bytes_of_an_undecodable_value_stay_until_they_are_overwritten(house: House) -> None:
@@ -222,7 +222,7 @@ def test_a_value_that_decodes_to_something_unstorable_counts_as_undecodable(buil
         assert dict(session) == {"a": 1}
         session["b"] = 2
     assert {event.keys for event in house.events} == {((("", "bad")),), ((("", "nested")),)}
-    assert house.kinds() == {Kind.UNREADABLE: 2}
+    assert house.kinds() == {EventKind.UNREADABLE: 2}
     assert house.driver.values()["", "bad"] == stored["", "bad"]
     with client.request() as session:
         session["bad"] = session["nested"] = 3
@@ -240,8 +240,8 @@ def test_a_conflict_over_a_value_that_became_undecodable_is_a_clash_and_no_crash
         other["a"] = Later()
     client.answer(session)
     assert client.read() == {"a": [1, 2]}
-    assert house.kinds()[Kind.UNREADABLE] == 1
-    assert house.kinds()[Kind.CONFLICT] == 1
+    assert house.kinds()[EventKind.UNREADABLE] == 1
+    assert house.kinds()[EventKind.CONFLICT] == 1
 
 
 def test_a_value_registered_no_longer_is_undecodable_and_comes_back_with_its_type(build: Callable[..., House]) -> None:
@@ -253,5 +253,5 @@ def test_a_value_registered_no_longer_is_undecodable_and_comes_back_with_its_typ
     stranger = after.client()
     stranger.cookie = client.cookie
     assert stranger.read() == {"a": 1}
-    assert after.kinds()[Kind.UNREADABLE] == 1
+    assert after.kinds()[EventKind.UNREADABLE] == 1
     assert client.read() == {"a": 1, "point": Point(5)}

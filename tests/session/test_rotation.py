@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coatcheck import Kind, Policy
+from coatcheck import EventKind, Policy
 from coatcheck.session import close_headers
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_a_token_in_use_is_renewed_after_its_time_and_not_before(build: Callable
     house.clock.advance(HOUR)
     assert client.read() == {"a": 1}
     assert client.cookie not in (first, second)
-    assert house.kinds()[Kind.RENEWED] == 2
+    assert house.kinds()[EventKind.RENEWED] == 2
     with client.request() as session:
         assert session.user == "ann"
 
@@ -100,8 +100,8 @@ def test_of_20_requests_at_once_none_is_logged_out_and_one_renews(build: Callabl
             twin.answer(session)
     sent = [twin.cookie for twin in twins if twin.replies[-1] is not None]
     assert len(sent) == 1
-    assert house.kinds()[Kind.RENEWED] == 1
-    assert house.kinds()[Kind.GONE] == 0
+    assert house.kinds()[EventKind.RENEWED] == 1
+    assert house.kinds()[EventKind.GONE] == 0
     for cookie in (old, sent[0]):
         client.cookie = cookie
         assert client.read() == {"a": 1} | {f"key {number}": number for number in range(20)}
@@ -122,7 +122,7 @@ def test_the_old_token_works_until_the_grace_after_the_new_one_was_used_and_then
     house.clock.advance(1)
     assert old.read() == {}
     assert old.replies == [None, None]
-    assert house.kinds()[Kind.GONE] == 1
+    assert house.kinds()[EventKind.GONE] == 1
     assert client.read() == {"a": 1}
 
 
@@ -212,7 +212,7 @@ def test_a_rotation_by_hand_leaves_no_grace(build: Callable[..., House]) -> None
         session.rotate()
     assert old.read() == {}
     assert client.read() == {"a": 1}
-    assert house.kinds()[Kind.RENEWED] == 1
+    assert house.kinds()[EventKind.RENEWED] == 1
 
 
 def test_without_grace_a_renewal_still_logs_nobody_out(build: Callable[..., House]) -> None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from coatcheck import ConfigurationError, Kind, Policy
+from coatcheck import ConfigurationError, EventKind, Policy
 from coatcheck.record import NEVER, touch_interval
 from coatcheck.testing.helpers import START
 
@@ -60,7 +60,7 @@ def test_a_session_dies_when_its_idle_time_is_over_and_not_a_second_before(
         with client.request() as session:
             assert session.is_new != lives
             assert dict(session) == ({"a": 1} if lives else {})
-        assert house.kinds()[Kind.EXPIRED] == (not lives)
+        assert house.kinds()[EventKind.EXPIRED] == (not lives)
 
 
 @pytest.mark.parametrize("step", [60.0, 170.0, 1000.0])
@@ -90,7 +90,7 @@ def test_a_session_dies_at_its_absolute_limit_however_busy_it_is(build: Callable
                 session.rotate()
     house.clock.advance(60)
     assert client.read() == {}
-    assert house.kinds()[Kind.RENEWED] > 10
+    assert house.kinds()[EventKind.RENEWED] > 10
 
 
 def test_only_a_log_in_starts_the_absolute_limit_again(build: Callable[..., House]) -> None:
@@ -163,7 +163,7 @@ def test_a_deadline_that_has_passed_ends_the_session_when_it_is_saved(house: Hou
     with client.request() as session:
         session.expire_at(house.clock.now - passed)
     assert client.read() == {}
-    assert house.kinds()[Kind.EXPIRED] == 1
+    assert house.kinds()[EventKind.EXPIRED] == 1
 
 
 def test_a_deadline_can_be_moved_and_the_limits_go_on_beside_it(house: House) -> None:
@@ -351,4 +351,4 @@ def test_an_expired_session_is_not_written_to_and_what_was_written_unread_goes_t
         session["b"] = 2
     assert client.cookie != before
     assert client.read() == {"b": 2}
-    assert house.kinds() == {Kind.EXPIRED: 1, Kind.CREATED: 1}
+    assert house.kinds() == {EventKind.EXPIRED: 1, EventKind.CREATED: 1}

@@ -91,10 +91,10 @@ from coatcheck.testing import (
     AsyncFaultyDriver, Blocking, Clock, FaultyDriver, Interleaving, digest, make_record, sid, signed_in, successor
 )
 clock = Clock()
-storage = Interleaving(FaultyDriver(coatcheck.open("memory:")))
+storage = Interleaving(FaultyDriver(coatcheck.driver("memory:")))
 manager = coatcheck.SessionManager(storage, clock=clock)
 assert manager.open([signed_in(manager, "ada").header]).user == "ada"
-manager = coatcheck.AsyncSessionManager(AsyncFaultyDriver(coatcheck.open_async("memory:")))
+manager = coatcheck.AsyncSessionManager(AsyncFaultyDriver(coatcheck.async_driver("memory:")))
 assert asyncio.run(signed_in(manager, "ada")).name == "__Host-sid"
 try:
     from coatcheck.testing import DriverContract

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from coatcheck import AsyncSessionManager, DriverUnavailable, Kind, Policy, Session, SessionManager
+from coatcheck import AsyncSessionManager, DriverUnavailable, EventKind, Policy, Session, SessionManager
 from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.memory import AsyncMemoryDriver, MemoryDriver
@@ -41,7 +41,7 @@ WRITING: dict[str, Callable[[Driver, Record], object]] = {
 READING: dict[str, Callable[[Driver, Record], object]] = {
     "load": lambda driver, record: driver.load(record.digest, START),
     "sessions_of": lambda driver, _: driver.sessions_of("ada", START),
-    "dead": lambda driver, record: driver.dead([record.sid], START),
+    "missing": lambda driver, record: driver.missing([record.sid], START),
     "is_set_up": lambda driver, _: driver.is_set_up(),
 }
 
@@ -261,7 +261,7 @@ def test_a_read_that_fails_is_503_and_the_cookie_stays(web: Build, storage: Driv
     assert reply.status == "503 Service Unavailable"
     assert reply.headers["Retry-After"] == "5"
     assert reply.cookie is None
-    assert [event.kind for event in site.events].count(Kind.UNAVAILABLE) == 1
+    assert [event.kind for event in site.events].count(EventKind.UNAVAILABLE) == 1
     assert site.ask(lambda session: session.user, secret, shape).body == b"ada", "and is still logged in afterwards"
 
 

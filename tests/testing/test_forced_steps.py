@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from coatcheck import Kind, Policy, Session, SessionManager
+from coatcheck import EventKind, Policy, Session, SessionManager
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
@@ -292,15 +292,15 @@ def check_storage(run: Run, reply: Any, end: Callable[[Run], None], place: Place
     in_time = not is_too_late(flight, place)
     logs_out = flight.act in (log_out, log_out_and_write)
     if reply.cookie is None:
-        assert Kind.CREATED not in kinds, where
+        assert EventKind.CREATED not in kinds, where
     if in_time and end is not expire and not logs_out and flight.act is not read:
-        assert kinds & {Kind.GONE, Kind.UNKNOWN_ID, Kind.LOGIN_REFUSED}, f"nobody was told: {where}"
+        assert kinds & {EventKind.GONE, EventKind.UNKNOWN_ID, EventKind.LOGIN_REFUSED}, f"nobody was told: {where}"
     if end is replace_token and not logs_out and in_time:
         # The session goes on under its other token, and nothing of the late request is in it.
         before = {"count": 1, "list": [1, 3] if run.merged else [1]}
         assert site.values(run.other.secret) == before, where
     elif end is not replace_token or logs_out:
-        assert site.below.dead([run.sid], site.clock.now) == {run.sid}, where
+        assert site.below.missing([run.sid], site.clock.now) == {run.sid}, where
 
 
 # -- a periodic renewal ends nothing, and loses nothing
@@ -335,7 +335,7 @@ def test_a_renewal_at_any_step_loses_nothing_and_sends_no_second_token(web: Web,
         assert kind_of(reply.cookie) == ("new" if is_ours else None), where
         for secret in (run.secret, reply.secret if is_ours else run.other.secret):
             assert run.site.values(secret) == {"count": 1, "list": [1], **CHANGED[name]}, where
-        assert {event.kind for event in run.site.events} <= {Kind.RENEWED}, where
+        assert {event.kind for event in run.site.events} <= {EventKind.RENEWED}, where
 
 
 # -- a session that is only being made

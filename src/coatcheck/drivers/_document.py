@@ -24,11 +24,11 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = [
@@ -145,7 +145,7 @@ class Change(NamedTuple):
     """
 
     document: Document
-    values: Mapping[Name, Value] | None
+    values: Mapping[ValueKey, Value] | None
     done: Committed
 
 
@@ -163,7 +163,7 @@ def encoded(what: Document | Ended | Pointer) -> bytes:
     return _encoder.encode(what)
 
 
-def encoded_values(values: Mapping[Name, Value]) -> bytes:
+def encoded_values(values: Mapping[ValueKey, Value]) -> bytes:
     """Give the values as bytes."""
     return _encoder.encode([(app, key, data, version) for (app, key), (data, version) in values.items()])
 
@@ -184,7 +184,7 @@ def pointer_in(data: bytes) -> Pointer | Ended | None:
         return None
 
 
-def values_in(data: bytes) -> dict[Name, Value] | None:
+def values_in(data: bytes) -> dict[ValueKey, Value] | None:
     """Give the values that `encoded_values` made *data* of; None where it makes no sense."""
     try:
         rows = _values_decoder.decode(data)
@@ -208,7 +208,7 @@ def reason_of(session: Document | Ended, digest: bytes, now: float) -> Reason | 
     return Reason.ROTATED if until > now else Reason.UNKNOWN
 
 
-def record_of(session: Document, values: Mapping[Name, Value], digest: bytes, basis: object = None) -> Record:
+def record_of(session: Document, values: Mapping[ValueKey, Value], digest: bytes, basis: object = None) -> Record:
     """Give the session as *digest* loads it; b"" for the heir of one that was rotated away."""
     return Record(
         sid=session.sid,
@@ -229,7 +229,7 @@ def record_of(session: Document, values: Mapping[Name, Value], digest: bytes, ba
 
 
 def missing(
-    session: Document | Ended, digest: bytes, now: float, values: Mapping[Name, Value] | None = None
+    session: Document | Ended, digest: bytes, now: float, values: Mapping[ValueKey, Value] | None = None
 ) -> Missing:
     """Return the answer to a load of a digest that opens no session.
 
@@ -258,7 +258,7 @@ def touches_values(delta: Delta) -> bool:
     return bool(delta.puts or delta.drops or delta.increments or delta.clears or delta.clear_all)
 
 
-def to_create(record: Record) -> tuple[Document, dict[Name, Value]]:
+def to_create(record: Record) -> tuple[Document, dict[ValueKey, Value]]:
     """Give a new session and its values."""
     first = Document(
         sid=record.sid,
@@ -287,7 +287,7 @@ def login_of(session: Document, delta: Delta) -> tuple[str, float] | None:
 
 
 def to_commit(
-    session: Document, values: Mapping[Name, Value] | None, digest: bytes, delta: Delta, now: float
+    session: Document, values: Mapping[ValueKey, Value] | None, digest: bytes, delta: Delta, now: float
 ) -> Change | Gone | Conflict:
     """Say what a commit writes, or why it is refused.
 
@@ -314,7 +314,7 @@ def to_commit(
 
 def to_rotate(
     session: Document,
-    values: Mapping[Name, Value] | None,
+    values: Mapping[ValueKey, Value] | None,
     old: bytes,
     new: bytes,
     delta: Delta,
@@ -361,14 +361,14 @@ def _remembered(past: Iterable[tuple[bytes, float]], now: float) -> tuple[tuple[
     return tuple((digest, until) for digest, until in past if until > now)
 
 
-def _applied(session: Document, values: Mapping[Name, Value] | None, delta: Delta, now: float) -> Change | Conflict:
+def _applied(session: Document, values: Mapping[ValueKey, Value] | None, delta: Delta, now: float) -> Change | Conflict:
     version = session.version + 1
-    after: dict[Name, Value] | None = None
-    counters: dict[Name, int] = {}
+    after: dict[ValueKey, Value] | None = None
+    counters: dict[ValueKey, int] = {}
     if touches_values(delta):
         before = values or {}
 
-        def version_of(name: Name) -> int:
+        def version_of(name: ValueKey) -> int:
             value = before.get(name)
             return ABSENT if value is None else value.version
 

@@ -49,8 +49,8 @@ class AsyncFace(AsyncDriver):
     async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return await self._do("sessions_of", partial(self.driver.sessions_of, user, now))
 
-    async def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return await self._do("dead", partial(self.driver.dead, list(sids), now))
+    async def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return await self._do("missing", partial(self.driver.missing, list(sids), now))
 
     async def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return await self._do("sweep", partial(self.driver.sweep, now, limit, since=since))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coatcheck.drivers._rules import prior_state
-from coatcheck.record import NEVER, Missing, Name, Reason, Record, SessionInfo, Value
+from coatcheck.record import NEVER, Missing, Reason, Record, SessionInfo, Value, ValueKey
 
 __all__ = ["Found", "Rotation", "Row", "found_in", "planned", "record_of"]
 
@@ -52,7 +52,9 @@ def _is_sound(row: Row) -> bool:
     )
 
 
-def record_of(head: Row, values: Mapping[Name, Value], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
+def record_of(
+    head: Row, values: Mapping[ValueKey, Value], digest: bytes, now: float, *, stale: bool
+) -> Record | Missing:
     """Give the session of a row, or why it is none.
 
     Args:

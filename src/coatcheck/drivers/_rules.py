@@ -17,9 +17,9 @@ from coatcheck.record import (
     TOMBSTONE,
     USER_FENCE,
     Delta,
-    Name,
     Put,
     Reason,
+    ValueKey,
     is_spared,
 )
 
@@ -50,14 +50,14 @@ def has_bases(delta: Delta) -> bool:
     )
 
 
-def failed_bases(delta: Delta, version_of: Callable[[Name], int]) -> tuple[Name, ...]:
+def failed_bases(delta: Delta, version_of: Callable[[ValueKey], int]) -> tuple[ValueKey, ...]:
     """Give every key of *delta* whose base version is not the one that *version_of* finds (`ABSENT` for none)."""
     failed = [name for name, (_, base) in delta.puts.items() if base is not None and version_of(name) != base]
     failed += [name for name, base in delta.drops.items() if base is not None and version_of(name) != base]
     return tuple(failed)
 
 
-def cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
+def cleared(delta: Delta, names: Iterable[ValueKey]) -> list[ValueKey]:
     """Give those of *names* that the clears of *delta* remove."""
     if not delta.clear_all and not delta.clears:
         return []
@@ -65,7 +65,7 @@ def cleared(delta: Delta, names: Iterable[Name]) -> list[Name]:
     return [name for name in names if (delta.clear_all or name[0] in delta.clears) and not is_spared(name, spare)]
 
 
-def checked(name: Name, put: Put) -> bytes | int:
+def checked(name: ValueKey, put: Put) -> bytes | int:
     """Give the data of *put* as it is stored.
 
     Raises:
@@ -79,7 +79,7 @@ def checked(name: Name, put: Put) -> bytes | int:
     return data
 
 
-def added(name: Name, held: bytes | int | None, amount: int) -> int:
+def added(name: ValueKey, held: bytes | int | None, amount: int) -> int:
     """Give what the counter *name*, which now holds *held*, holds after adding *amount*.
 
     Raises:

@@ -55,8 +55,8 @@ class Operations(ABC):
         """See `Driver.sessions_of`."""
 
     @abstractmethod
-    def dead(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
-        """See `Driver.dead`."""
+    def missing(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
+        """See `Driver.missing`."""
 
     @abstractmethod
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
@@ -105,8 +105,8 @@ class SteppedDriver(Driver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._carry_out("sessions_of", partial(self._operations.sessions_of, user, now))
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self._carry_out("dead", partial(self._operations.dead, list(sids), now))
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._carry_out("missing", partial(self._operations.missing, list(sids), now))
 
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return self._carry_out("sweep", partial(self._operations.sweep, now, limit, since))
@@ -151,8 +151,8 @@ class AsyncSteppedDriver(AsyncDriver):
     async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return await self._carry_out("sessions_of", partial(self._operations.sessions_of, user, now))
 
-    async def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return await self._carry_out("dead", partial(self._operations.dead, list(sids), now))
+    async def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return await self._carry_out("missing", partial(self._operations.missing, list(sids), now))
 
     async def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return await self._carry_out("sweep", partial(self._operations.sweep, now, limit, since))

@@ -25,7 +25,7 @@
     Moments are the callers': log-ins and revocations of several hosts are in order as far as their clocks agree.
     A revocation that lies over `CLOCK_SKEW` ahead of `now` was dated by a wrong clock: it refuses nobody, and the next
     one takes its place.
-    `sessions_of` lists the live sessions of a user, `dead` says which of some sids are not alive. The index by user is
+    `sessions_of` lists the live sessions of a user, `missing` which of some sids are not alive. The index by user is
     written with the session, or ahead of it and healed when it is read; never by events that can be lost. An engine
     without `USER_INDEX` raises `UnsupportedCapability` for `revoke_user` and `sessions_of`.
  8. Expiry is judged by `Record.expires <= now`, from the stored limits and the `now` that is passed; never by the
@@ -120,7 +120,7 @@ class Driver(ABC):
         """List the live sessions of *user*, oldest first."""
 
     @abstractmethod
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
         """Say which of *sids* name no live session."""
 
     @abstractmethod
@@ -215,8 +215,8 @@ class AsyncDriver(ABC):
         """See `Driver.sessions_of`."""
 
     @abstractmethod
-    async def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        """See `Driver.dead`."""
+    async def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        """See `Driver.missing`."""
 
     @abstractmethod
     async def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:

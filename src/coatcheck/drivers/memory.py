@@ -38,11 +38,11 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = ["AsyncMemoryDriver", "MemoryDriver"]
@@ -58,7 +58,7 @@ class _Held:
 
     __slots__ = ("digest", "grace", "info", "prior", "prior_until", "rotated", "values")
 
-    def __init__(self, record: Record, values: dict[Name, Value]) -> None:
+    def __init__(self, record: Record, values: dict[ValueKey, Value]) -> None:
         self.info = _info(record)
         self.digest = record.digest
         self.rotated = record.rotated
@@ -203,7 +203,7 @@ class MemoryDriver(Driver):
             found = [held.info for held in self._sessions.values() if held.info.user == user]
         return sorted((info for info in found if info.expires > now), key=lambda info: info.created)
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
         with self._lock:
             return {sid for sid in sids if sid not in self._sessions or self._sessions[sid].info.expires <= now}
 
@@ -261,7 +261,7 @@ class MemoryDriver(Driver):
             if info.user is not None and is_fenced(self._fences.get(info.user), login, now):
                 return Gone(Reason.REVOKED)
 
-        def version_of(name: Name) -> int:
+        def version_of(name: ValueKey) -> int:
             value = held.values.get(name)
             return ABSENT if value is None else value.version
 
@@ -277,7 +277,7 @@ class MemoryDriver(Driver):
             values[name] = Value(checked(name, put), version)
         for name in delta.drops:
             values.pop(name, None)
-        counters: dict[Name, int] = {}
+        counters: dict[ValueKey, int] = {}
         for name, amount in delta.increments.items():
             value = values.get(name)
             counters[name] = added(name, None if value is None else value.data, amount)

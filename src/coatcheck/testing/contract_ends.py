@@ -7,7 +7,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coatcheck.drivers.base import Driver
-from coatcheck.record import ABSENT, USER_FENCE, Conflict, Delta, Gone, Missing, Name, Put, Reason, Record, SessionInfo
+from coatcheck.record import (
+    ABSENT,
+    USER_FENCE,
+    Conflict,
+    Delta,
+    Gone,
+    Missing,
+    Put,
+    Reason,
+    Record,
+    SessionInfo,
+    ValueKey,
+)
 from coatcheck.testing.helpers import (
     START,
     Rules,
@@ -25,8 +37,8 @@ from coatcheck.testing.helpers import (
 
 __all__ = ["EndRules"]
 
-A: Name = ("", "a")
-N: Name = ("", "n")
+A: ValueKey = ("", "a")
+N: ValueKey = ("", "n")
 LATER = START + 10
 
 
@@ -167,7 +179,7 @@ class EndRules(Rules):
         assert driver.load(record.digest, START) == Missing(Reason.REVOKED)
         assert not driver.revoke(record.digest, START)
         assert not driver.revoke(digest(), START)
-        assert driver.dead([record.sid, other.sid], START) == {record.sid}
+        assert driver.missing([record.sid, other.sid], START) == {record.sid}
         assert not has_user_index(driver) or driver.sessions_of(record.user or "", START) == []
         assert loaded(driver, other.digest, START) == other
 
@@ -187,7 +199,7 @@ class EndRules(Rules):
             for either in (record.digest, new):
                 assert driver.load(either, START + 1) == Missing(Reason.REVOKED)
                 assert driver.commit(either, Delta(touch=START + 1), START + 1) == Gone(Reason.REVOKED)
-            assert driver.dead([record.sid], START + 1) == {record.sid}
+            assert driver.missing([record.sid], START + 1) == {record.sid}
 
     def test_rule_07_a_logout_that_races_a_rotation(self, driver: Driver) -> None:
         """A digest that was rotated away within the last minute ends the session all the same, whatever came after."""
@@ -205,7 +217,7 @@ class EndRules(Rules):
             assert driver.load(chain[-1], now) == Missing(Reason.REVOKED)
             assert driver.commit(chain[-1], puts({A: b"late"}), now) == Gone(Reason.REVOKED)
             assert all(isinstance(driver.load(each, now), Missing) for each in chain)
-            assert driver.dead([record.sid], now) == {record.sid}
+            assert driver.missing([record.sid], now) == {record.sid}
             assert not has_user_index(driver) or driver.sessions_of(record.user or "", now) == []
             assert not driver.revoke(late, now)
 
@@ -274,7 +286,7 @@ class EndRules(Rules):
         committed(driver.commit(records[1].digest, puts({A: b"a"}), START))
         new = successor(driver, records[1].digest)
         committed(driver.rotate(records[1].digest, new, Delta(), 0, START))
-        assert driver.dead([record.sid for record in records], START) == {records[0].sid, records[2].sid}
+        assert driver.missing([record.sid for record in records], START) == {records[0].sid, records[2].sid}
 
     def test_rule_07_a_log_in_does_not_slip_by(self, driver: Driver) -> None:
         """A log-in up to the moment of the revocation, arriving afterwards, is refused however it comes."""
@@ -347,16 +359,16 @@ class EndRules(Rules):
         gone = started(driver)
         driver.revoke(gone.digest, START)
         nobody = [f"{n:032x}" for n in range(2500)]
-        assert driver.dead([*live, gone.sid, *nobody], START) == {gone.sid, *nobody}
-        assert driver.dead(iter(live), START) == set()
-        assert driver.dead([], START) == set()
+        assert driver.missing([*live, gone.sid, *nobody], START) == {gone.sid, *nobody}
+        assert driver.missing(iter(live), START) == set()
+        assert driver.missing([], START) == set()
 
     def test_rule_07_a_rotated_session_is_alive_once(self, driver: Driver) -> None:
         """A session in grace is one session."""
         who = user()
         record = started(driver, user=who)
         committed(driver.rotate(record.digest, successor(driver, record.digest), Delta(), 30, START))
-        assert driver.dead([record.sid], START) == set()
+        assert driver.missing([record.sid], START) == set()
         assert driver.create(make_record(sid_=record.sid), START) == Conflict()
         if has_user_index(driver):
             assert [info.sid for info in driver.sessions_of(who, START)] == [record.sid]

@@ -16,9 +16,9 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Put,
     Reason,
+    ValueKey,
     touch_interval,
 )
 from coatcheck.testing.helpers import (
@@ -38,8 +38,8 @@ from coatcheck.testing.helpers import (
 
 __all__ = ["LifeRules"]
 
-A: Name = ("", "a")
-B: Name = ("shop", "b")
+A: ValueKey = ("", "a")
+B: ValueKey = ("shop", "b")
 
 
 class LifeRules(Rules):
@@ -136,7 +136,7 @@ class LifeRules(Rules):
         late = make_record(START - 700)
         driver.create(late, START)
         assert isinstance(driver.load(late.digest, START), Missing)
-        assert driver.dead([late.sid], START) == {late.sid}
+        assert driver.missing([late.sid], START) == {late.sid}
 
     def test_rule_08_idle_boundary(self, driver: Driver) -> None:
         """A session is there until idle seconds after its last activity, and from that very moment it is not."""
@@ -167,7 +167,7 @@ class LifeRules(Rules):
         assert loaded(driver, record.digest, START + 79).deadline == START + 80
         committed(driver.commit(record.digest, Delta(deadline=START + 60), START + 60))
         assert driver.load(record.digest, START + 60) == Missing(Reason.EXPIRED)
-        assert driver.dead([record.sid], START + 60) == {record.sid}
+        assert driver.missing([record.sid], START + 60) == {record.sid}
 
     def test_rule_08_touch_never_goes_backwards(self, driver: Driver) -> None:
         """Of two moments of activity the later one counts, whichever arrives last."""
@@ -208,8 +208,8 @@ class LifeRules(Rules):
         who = user()
         short = started(driver, user=who, idle=100.0)
         long = started(driver, user=who, idle=1000.0)
-        assert driver.dead([short.sid, long.sid], START + 100) == {short.sid}
-        assert driver.dead([short.sid, long.sid], START + 99) == set()
+        assert driver.missing([short.sid, long.sid], START + 100) == {short.sid}
+        assert driver.missing([short.sid, long.sid], START + 99) == set()
         if has_user_index(driver):
             assert [info.sid for info in driver.sessions_of(who, START + 100)] == [long.sid]
             assert driver.revoke_user(who, START + 100) == 1
@@ -227,7 +227,7 @@ class LifeRules(Rules):
         assert driver.sweep(START + 600, 2) == 0
         assert loaded(driver, live.digest, START + 600).values[A].data == b"stays"
         assert all(reason(driver.load(r.digest, START + 600)) in (Reason.UNKNOWN, Reason.EXPIRED) for r in gone)
-        assert driver.dead([live.sid, *(record.sid for record in gone)], START + 600) == {r.sid for r in gone}
+        assert driver.missing([live.sid, *(record.sid for record in gone)], START + 600) == {r.sid for r in gone}
 
     def test_rule_09_sweep_of_a_period(self, driver: Driver) -> None:
         """With `since`, sessions that expired before that moment stay where they are."""
@@ -256,7 +256,7 @@ class LifeRules(Rules):
 
     def test_rule_10_values_are_opaque(self, driver: Driver) -> None:
         """Any bytes, counters and names come back exactly."""
-        values: dict[Name, bytes | int] = {
+        values: dict[ValueKey, bytes | int] = {
             ("", "every byte"): bytes(range(256)) * 2,
             ("", "nothing"): b"",
             ("", "pickle"): b"cos\nsystem\n(S'exit 1'\ntR.",

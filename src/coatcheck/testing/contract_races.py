@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from coatcheck.drivers.base import Driver
-from coatcheck.record import ABSENT, Committed, Conflict, Delta, Gone, Missing, Name, Reason
+from coatcheck.record import ABSENT, Committed, Conflict, Delta, Gone, Missing, Reason, ValueKey
 from coatcheck.testing.helpers import (
     START,
     Rules,
@@ -29,7 +29,7 @@ __all__ = ["RaceRules"]
 
 T = TypeVar("T")
 
-A: Name = ("", "a")
+A: ValueKey = ("", "a")
 THREADS = 8
 
 

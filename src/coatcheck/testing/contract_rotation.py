@@ -8,7 +8,7 @@ import pytest
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import CounterError
-from coatcheck.record import NEVER, Conflict, Delta, Gone, Missing, Name, Put, Reason, Value
+from coatcheck.record import NEVER, Conflict, Delta, Gone, Missing, Put, Reason, Value, ValueKey
 from coatcheck.testing.helpers import (
     START,
     Rules,
@@ -24,8 +24,8 @@ from coatcheck.testing.helpers import (
 
 __all__ = ["RotationRules"]
 
-A: Name = ("", "a")
-B: Name = ("", "b")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
 GRACE = 30.0
 
 

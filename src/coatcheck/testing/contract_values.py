@@ -10,18 +10,18 @@ import pytest
 
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import CounterError, CounterOverflow, NotACounter
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, WHOLE, Conflict, Delta, Name, Put, Record, Value
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, WHOLE, Conflict, Delta, Put, Record, Value, ValueKey
 from coatcheck.testing.helpers import START, Rules, committed, has_user_index, loaded, puts, started, user
 
 __all__ = ["ValueRules"]
 
-A: Name = ("", "a")
-B: Name = ("", "b")
-C: Name = ("shop", "c")
-D: Name = ("shop", "d")
+A: ValueKey = ("", "a")
+B: ValueKey = ("", "b")
+C: ValueKey = ("shop", "c")
+D: ValueKey = ("shop", "d")
 
 
-def data_of(record: Record) -> dict[Name, bytes | int]:
+def data_of(record: Record) -> dict[ValueKey, bytes | int]:
     """Give the values of *record* without their versions."""
     return {name: value.data for name, value in record.values.items()}
 
@@ -50,7 +50,7 @@ class ValueRules(Rules):
     def test_rule_03_a_refused_change_leaves_nothing_behind(self, driver: Driver) -> None:
         """One base version that does not hold stops puts, drops, clears, increments, touch, deadline and user."""
         who = user()
-        values: dict[Name, bytes | int] = {A: b"a", B: b"b", C: 1, D: b"d"}
+        values: dict[ValueKey, bytes | int] = {A: b"a", B: b"b", C: 1, D: b"d"}
         record = started(driver, values=values)
         delta = Delta(
             puts={A: Put(b"new"), ("", "more"): Put(b"more"), ("", "wrong"): Put(b"wrong", 77)},

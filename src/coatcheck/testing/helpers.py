@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.errors import UnsupportedCapability
-from coatcheck.record import NEVER, Answer, Committed, Delta, Missing, Name, Put, Reason, Record, Value
+from coatcheck.record import NEVER, Answer, Committed, Delta, Missing, Put, Reason, Record, Value, ValueKey
 
 __all__ = [
     "START",
@@ -118,7 +118,7 @@ def make_record(  # noqa: PLR0913 (a record has that many parts)
     absolute: float = 36000.0,
     user: str | None = None,
     auth_time: float | None = None,
-    values: Mapping[Name, bytes | int] | None = None,
+    values: Mapping[ValueKey, bytes | int] | None = None,
 ) -> Record:
     """Make a new session's record, with ten minutes of idle time and ten hours in all."""
     if digest_ is None:
@@ -147,7 +147,7 @@ def started(  # noqa: PLR0913 (a record has that many parts)
     absolute: float = 36000.0,
     user: str | None = None,
     auth_time: float | None = None,
-    values: Mapping[Name, bytes | int] | None = None,
+    values: Mapping[ValueKey, bytes | int] | None = None,
 ) -> Record:
     """Create a session and give it as it loads."""
     record = make_record(
@@ -176,6 +176,6 @@ def reason(found: Record | Missing) -> Reason:
     return found.reason
 
 
-def puts(values: Mapping[Name, bytes | int], base: int | None = None) -> Delta:
+def puts(values: Mapping[ValueKey, bytes | int], base: int | None = None) -> Delta:
     """Give a change that writes *values*, all based on the version *base*."""
     return Delta(puts={name: Put(data, base) for name, data in values.items()})

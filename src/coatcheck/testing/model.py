@@ -23,10 +23,10 @@ from coatcheck.record import (
     Conflict,
     Delta,
     Gone,
-    Name,
     Reason,
     Record,
     Value,
+    ValueKey,
     is_spared,
 )
 
@@ -56,7 +56,7 @@ class Held:
     grace: float = 0.0
     is_over: bool = False
     may_be_swept: bool = False
-    versions: dict[Name, set[int]] = field(default_factory=dict)
+    versions: dict[ValueKey, set[int]] = field(default_factory=dict)
 
     def is_live(self, now: float) -> bool:
         """Tell whether the session is there."""
@@ -116,13 +116,13 @@ class Model:
         """Give the sids of the live sessions of *user*, sorted."""
         return sorted(sid for sid, held in self.sessions.items() if held.record.user == user and held.is_live(now))
 
-    def dead(self, now: float) -> set[str]:
+    def missing(self, now: float) -> set[str]:
         """Give the sids of the sessions that are no more."""
         return {sid for sid, held in self.sessions.items() if not held.is_live(now)}
 
     def count(self, now: float) -> int:
         """Give the number of live sessions."""
-        return len(self.sessions) - len(self.dead(now))
+        return len(self.sessions) - len(self.missing(now))
 
     def remembers(self, digest: bytes, now: float) -> bool:
         """Tell whether the contract says what stands under *digest*: a live session or a tombstone."""
@@ -286,7 +286,7 @@ class Model:
     def _change(self, held: Held, delta: Delta, done: Committed) -> None:
         record = held.record
         data = _without_counts(record, delta)
-        counters: dict[Name, int] = {}
+        counters: dict[ValueKey, int] = {}
         for name, amount in delta.increments.items():
             before = data.get(name, 0)
             assert isinstance(before, int)
@@ -310,7 +310,7 @@ class Model:
         )
 
 
-def _without_counts(record: Record, delta: Delta) -> dict[Name, bytes | int]:
+def _without_counts(record: Record, delta: Delta) -> dict[ValueKey, bytes | int]:
     """Give the values after the clears, puts and drops of *delta*."""
     data = {
         name: value.data

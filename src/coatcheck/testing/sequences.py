@@ -28,7 +28,19 @@ from hypothesis.stateful import (
 
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.errors import CounterOverflow, NotACounter
-from coatcheck.record import ABSENT, COUNTER_MAX, NEVER, Answer, Committed, Conflict, Delta, Missing, Name, Put, Record
+from coatcheck.record import (
+    ABSENT,
+    COUNTER_MAX,
+    NEVER,
+    Answer,
+    Committed,
+    Conflict,
+    Delta,
+    Missing,
+    Put,
+    Record,
+    ValueKey,
+)
 from coatcheck.testing.helpers import START, Clock, make_record
 from coatcheck.testing.model import Held, Model, Refusal
 
@@ -37,10 +49,10 @@ __all__ = ["Sequences", "check"]
 GRACE: Final = 30.0
 MOST_SESSIONS: Final = 3
 USERS: Final = ("ada", "bob")
-A: Final[Name] = ("", "a")
-N: Final[Name] = ("", "n")
-B: Final[Name] = ("shop", "b")
-M: Final[Name] = ("shop", "n")
+A: Final[ValueKey] = ("", "a")
+N: Final[ValueKey] = ("", "n")
+B: Final[ValueKey] = ("shop", "b")
+M: Final[ValueKey] = ("shop", "n")
 
 _names = st.sampled_from([A, B, N, M])
 _counters = st.sampled_from([N, M, N, M, A])
@@ -78,7 +90,7 @@ class Client:
     """
 
     digest: bytes = field(repr=False)
-    versions: dict[Name, int] = field(default_factory=dict)
+    versions: dict[ValueKey, int] = field(default_factory=dict)
     basis: object = None
 
 
@@ -111,7 +123,7 @@ class Sequences(RuleBasedStateMachine):
     # -- the steps
 
     @initialize(target=client, values=_values)
-    def begins(self, values: dict[Name, bytes | int]) -> Client:
+    def begins(self, values: dict[ValueKey, bytes | int]) -> Client:
         """The first session is made."""
         return self._arrive(None, 600, None, values)
 
@@ -124,7 +136,11 @@ class Sequences(RuleBasedStateMachine):
         values=_values,
     )
     def arrives(
-        self, log_in: tuple[str, int] | None, idle: int | None, absolute: int | None, values: dict[Name, bytes | int]
+        self,
+        log_in: tuple[str, int] | None,
+        idle: int | None,
+        absolute: int | None,
+        values: dict[ValueKey, bytes | int],
     ) -> Client:
         """A new session is made."""
         return self._arrive(log_in, idle, absolute, values)
@@ -143,12 +159,12 @@ class Sequences(RuleBasedStateMachine):
         self._commit(client, {"puts": values}, based)
 
     @rule(client=client, names=st.lists(_names, min_size=1, max_size=2, unique=True), based=_based)
-    def drops(self, client: Client, names: list[Name], based: str) -> None:
+    def drops(self, client: Client, names: list[ValueKey], based: str) -> None:
         """The client deletes values."""
         self._commit(client, {"drops": names}, based)
 
     @rule(client=client, name=_counters, amount=_amounts)
-    def counts(self, client: Client, name: Name, amount: int) -> None:
+    def counts(self, client: Client, name: ValueKey, amount: int) -> None:
         """The client adds to a counter."""
         self._commit(client, {"increments": {name: amount}})
 
@@ -243,7 +259,7 @@ class Sequences(RuleBasedStateMachine):
             right = model.sessions_of(user, now)
             assert sorted(info.sid for info in listed) == right, f"sessions_of({user!r})"
             assert [info.created for info in listed] == sorted(info.created for info in listed), "oldest first"
-        assert self._driver.dead(model.sessions, now) == model.dead(now), "dead()"
+        assert self._driver.missing(model.sessions, now) == model.missing(now), "missing()"
         for number, digest in enumerate(self._clients):
             expected, found = model.load(digest, now), self._driver.load(digest, now)
             if isinstance(expected, Record):
@@ -293,7 +309,11 @@ class Sequences(RuleBasedStateMachine):
         )
 
     def _arrive(
-        self, log_in: tuple[str, int] | None, idle: int | None, absolute: int | None, values: dict[Name, bytes | int]
+        self,
+        log_in: tuple[str, int] | None,
+        idle: int | None,
+        absolute: int | None,
+        values: dict[ValueKey, bytes | int],
     ) -> Client:
         user, ago = log_in or (None, 0)
         record = self._record(self._digest(), user, ago, idle=idle or NEVER, absolute=absolute or NEVER, values=values)
@@ -327,7 +347,7 @@ class Sequences(RuleBasedStateMachine):
         now, clear = self._now, change.get("clear")
         is_based = based == "on what it saw"
 
-        def base(name: Name) -> int | None:
+        def base(name: ValueKey) -> int | None:
             return client.versions.get(name, ABSENT) if is_based else None
 
         puts = {name: Put(data, base(name)) for name, data in change.get("puts", {}).items()}

@@ -16,7 +16,7 @@ T = TypeVar("T")
 WRITES: Final = frozenset({"create", "commit", "rotate", "revoke", "revoke_user", "sweep", "setup", "tear_down"})
 """The operations that change what is stored."""
 
-OPERATIONS: Final = WRITES | {"load", "sessions_of", "dead", "is_set_up"}
+OPERATIONS: Final = WRITES | {"load", "sessions_of", "missing", "is_set_up"}
 """The operations that ask storage for something."""
 
 
@@ -67,8 +67,8 @@ class WrappedDriver(Driver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self.pass_on("sessions_of", lambda: self._driver.sessions_of(user, now))
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self.pass_on("dead", lambda: self._driver.dead(sids, now))
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return self.pass_on("missing", lambda: self._driver.missing(sids, now))
 
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return self.pass_on("sweep", lambda: self._driver.sweep(now, limit, since=since))

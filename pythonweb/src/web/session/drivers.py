@@ -146,7 +146,7 @@ def _how_to(name: str) -> str:
         return f"web.session.driver({name!r}, ...): there are {known}; a driver of another package needs url="
     missing = ""
     try:
-        coatcheck.open(_EXAMPLES[name])  # which connects to nothing
+        coatcheck.driver(_EXAMPLES[name])  # which connects to nothing
     except MissingExtra as error:
         missing = f". {error}"
     return f"web.session.driver({name!r}, ...) needs url=, such as url={_EXAMPLES[name]!r}{missing}"
@@ -162,7 +162,7 @@ def _on_cursor(environment: str, cursor: Any) -> Driver:
 def _own(url: str, environment: str) -> coatcheck.Driver:
     with _lock:
         if (url, environment) not in _opened:
-            _opened[url, environment] = coatcheck.open(_with_prefix(url, environment))
+            _opened[url, environment] = coatcheck.driver(_with_prefix(url, environment))
         return _opened[url, environment]
 
 

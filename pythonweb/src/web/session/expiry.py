@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Self
 
-from coatcheck.record import NEVER, Delta, Gone, Name, Reason, Record
+from coatcheck.record import NEVER, Delta, Gone, Reason, Record, ValueKey
 from web.session.errors import SessionError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EndTime", "Ending", "bounded", "just_before", "set_deadline"]
 
-MARK: Final[Name] = ("web:expiry", "changes")
+MARK: Final[ValueKey] = ("web:expiry", "changes")
 """A counter in each session whose end was changed, under an app that no store can have.
 
 Storage compares versions of values, and an end has none. Each change of the end changes this counter too, in the same

@@ -40,7 +40,7 @@ def _lender(adapter: str, environment: str) -> Driver:
     prefix = f"{environment}_"
     if adapter == "sqlite":
         return SQLiteDriver("the application's database", prefix=prefix)
-    return coatcheck.open(f"{_LENDERS[adapter]}?prefix={prefix}")
+    return coatcheck.driver(f"{_LENDERS[adapter]}?prefix={prefix}")
 
 
 class _Tidy(Driver):
@@ -86,8 +86,8 @@ class _Tidy(Driver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._look(lambda: self._driver.sessions_of(user, now))
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self._look(lambda: self._driver.dead(sids, now))
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._look(lambda: self._driver.missing(sids, now))
 
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return self._driver.sweep(now, limit, since=since)

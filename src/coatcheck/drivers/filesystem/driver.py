@@ -128,8 +128,8 @@ class FilesystemDriver(Driver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._do("sessions_of", self._work.sessions_of, user, now)
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self._do("dead", self._work.dead, sids, now)
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._do("missing", self._work.missing, sids, now)
 
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         return self._do("sweep", self._work.sweep, now, limit, since)

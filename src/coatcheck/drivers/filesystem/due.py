@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 
 from coatcheck.drivers.filesystem.tree import Tree
 
-__all__ = ["Due", "Entry", "Kind"]
+__all__ = ["Due", "Entry", "EntryKind"]
 
 _HOUR: Final = 3600.0
 _FAR: Final = 1e11  # the year 5138: whatever ends later is not swept
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is about."""
 
     SESSION = "s"
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     """One thing that is due."""
 
     at: float
-    kind: Kind
+    kind: EntryKind
     name: str
 
 
@@ -81,6 +81,6 @@ def _entry_in(name: str) -> Entry | None:
     at, _, rest = name.partition("_")
     kind, _, what = rest.partition("_")
     try:
-        return Entry(float(at), Kind(kind), what)
+        return Entry(float(at), EntryKind(kind), what)
     except ValueError:
         return None

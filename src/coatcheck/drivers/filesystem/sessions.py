@@ -30,10 +30,10 @@ from coatcheck.drivers._document import (
     values_in,
 )
 from coatcheck.drivers._rules import raised_fence
-from coatcheck.drivers.filesystem.due import Due, Entry, Kind
+from coatcheck.drivers.filesystem.due import Due, Entry, EntryKind
 from coatcheck.drivers.filesystem.locks import Locks
 from coatcheck.drivers.filesystem.tree import Tree
-from coatcheck.record import USER_FENCE, Name, Value
+from coatcheck.record import USER_FENCE, Value, ValueKey
 
 __all__ = ["SESSION", "Moved", "Sessions", "Spoilt", "digest_name", "session_name", "user_name"]
 
@@ -115,7 +115,7 @@ class Sessions:
             raise Spoilt
         return found
 
-    def values(self, name: str, session: Document) -> dict[Name, Value]:
+    def values(self, name: str, session: Document) -> dict[ValueKey, Value]:
         """Give the values of a session.
 
         Raises:
@@ -143,7 +143,7 @@ class Sessions:
         replacement in the middle counts. It is not made in a folder that was put in the place of the one that was read.
         """
         document = change.document
-        end = Entry(document.expires, Kind.SESSION, name)
+        end = Entry(document.expires, EntryKind.SESSION, name)
         if before is None or before.expires != end.at:
             self.due.file(end)
         if document.user is not None and (before is None or document.user != before.user):
@@ -169,14 +169,14 @@ class Sessions:
         if isinstance(before.values, int) and before.values != after.values:
             self.tree.remove(self._apart(name, before.values))
         if before.expires != after.expires:
-            self.due.drop(Entry(before.expires, Kind.SESSION, name))
+            self.due.drop(Entry(before.expires, EntryKind.SESSION, name))
         if before.user is not None and before.user != after.user:
             self.forget_user(before.user, name)
         self._remove_digests(set(before.digests) - set(after.digests))
 
     def point(self, digest: bytes, sid: str, now: float) -> bool:
         """Make a digest's pointer; False where something is there. `pointed` follows once the session knows it."""
-        entry = Entry(now, Kind.DIGEST, digest_name(digest))
+        entry = Entry(now, EntryKind.DIGEST, digest_name(digest))
         self.due.file(entry)
         if self.tree.add(self._digest(entry.name), encoded(Pointer(sid))):
             return True
@@ -186,7 +186,7 @@ class Sessions:
     def pointed(self, digest: bytes, now: float) -> None:
         """Note that the session of a pointer knows it, so that no sweep has to look after it."""
         with suppress(OSError):
-            self.due.drop(Entry(now, Kind.DIGEST, digest_name(digest)))
+            self.due.drop(Entry(now, EntryKind.DIGEST, digest_name(digest)))
 
     # -- ending one
 
@@ -195,12 +195,12 @@ class Sessions:
         stone = ended(session if isinstance(session, Document) else None, now)
         if isinstance(session, Ended):
             stone = Ended(stone.until, session.digests)
-        self.due.file(Entry(stone.until, Kind.ENDED, name))
+        self.due.file(Entry(stone.until, EntryKind.ENDED, name))
         self.tree.replace(self._session(name), encoded(stone))
         with suppress(OSError):  # it is done
             self._leave(name, session)
             if isinstance(session, Document):
-                self.due.drop(Entry(session.expires, Kind.SESSION, name))
+                self.due.drop(Entry(session.expires, EntryKind.SESSION, name))
 
     def remove(self, name: str, session: Document | Ended | None) -> None:
         """Remove what is left of a session, the session itself last: so a sweep that is cut short comes again.
@@ -226,13 +226,13 @@ class Sessions:
     def forbid(self, name: str, now: float) -> bool:
         """Leave a tombstone under a digest that has none; False where something is there."""
         stone = ended(None, now)
-        self.due.file(Entry(stone.until, Kind.DIGEST, name))
+        self.due.file(Entry(stone.until, EntryKind.DIGEST, name))
         return self.tree.add(self._digest(name), encoded(stone))
 
     def forbid_again(self, name: str, now: float) -> None:
         """Put a new tombstone in the place of an old one, or of what makes no sense."""
         stone = ended(None, now)
-        self.due.file(Entry(stone.until, Kind.DIGEST, name))
+        self.due.file(Entry(stone.until, EntryKind.DIGEST, name))
         self.tree.replace(self._digest(name), encoded(stone))
 
     def remove_digest(self, name: str) -> None:
@@ -262,7 +262,7 @@ class Sessions:
     def set_fence(self, name: str, now: float) -> None:
         """Refuse a user's log-ins up to the moment *now*."""
         at = raised_fence(self.fence(name), now)
-        self.due.file(Entry(at + USER_FENCE, Kind.FENCE, name))
+        self.due.file(Entry(at + USER_FENCE, EntryKind.FENCE, name))
         self.tree.replace(self._fence(name), repr(at).encode())
 
     def remove_fence(self, name: str) -> None:

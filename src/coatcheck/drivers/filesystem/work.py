@@ -25,7 +25,7 @@ from coatcheck.drivers._document import (
     touches_values,
 )
 from coatcheck.drivers._rules import is_fenced
-from coatcheck.drivers.filesystem.due import Entry, Kind
+from coatcheck.drivers.filesystem.due import Entry, EntryKind
 from coatcheck.drivers.filesystem.locks import Locks
 from coatcheck.drivers.filesystem.sessions import (
     SESSION,
@@ -44,11 +44,11 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = ["Work"]
@@ -57,7 +57,7 @@ USER: Final = "user-"
 DIGEST: Final = "digest-"
 
 _TRIES: Final = 100
-_Decide = Callable[[Document, Mapping[Name, Value] | None], Change | Gone | Conflict]
+_Decide = Callable[[Document, Mapping[ValueKey, Value] | None], Change | Gone | Conflict]
 
 
 class Work:
@@ -118,8 +118,8 @@ class Work:
             self._sessions.tree.check_there()
         return sorted(found, key=lambda info: info.created)
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        """See `Driver.dead`."""
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        """See `Driver.missing`."""
         found = set()
         for sid in dict.fromkeys(sids):
             session = self._peek(session_name(sid))
@@ -203,7 +203,7 @@ class Work:
     def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
         """See `Driver.commit`."""
 
-        def decide(session: Document, values: Mapping[Name, Value] | None) -> Change | Gone | Conflict:
+        def decide(session: Document, values: Mapping[ValueKey, Value] | None) -> Change | Gone | Conflict:
             return to_commit(session, values, digest, delta, now)
 
         return self._change(digest, delta, now, decide, None)
@@ -211,7 +211,7 @@ class Work:
     def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Answer:
         """See `Driver.rotate`."""
 
-        def decide(session: Document, values: Mapping[Name, Value] | None) -> Change | Gone | Conflict:
+        def decide(session: Document, values: Mapping[ValueKey, Value] | None) -> Change | Gone | Conflict:
             return to_rotate(session, values, old, new, delta, grace=grace, now=now)
 
         return self._change(old, delta, now, decide, new)
@@ -338,7 +338,7 @@ class Work:
         """See `Driver.sweep`."""
         removed = others = 0
         for entry in self._sessions.due.entries(now) if limit > 0 else ():
-            if entry.kind is Kind.SESSION:
+            if entry.kind is EntryKind.SESSION:
                 if removed < limit and entry.at >= since:
                     removed += self._sweep_session(entry)
             elif others < limit:
@@ -361,13 +361,13 @@ class Work:
             return is_over
 
     def _sweep_other(self, entry: Entry, now: float) -> None:
-        if entry.kind is Kind.FENCE:
+        if entry.kind is EntryKind.FENCE:
             with self._locks.held(USER, entry.name):
                 at = self._sessions.fence(entry.name)
                 if at is not None and at + USER_FENCE <= now:
                     self._sessions.remove_fence(entry.name)
                 self._sessions.due.drop(entry)
-        elif entry.kind is Kind.ENDED:
+        elif entry.kind is EntryKind.ENDED:
             with self._locks.held(SESSION, entry.name):
                 session = self._peek(entry.name)
                 if isinstance(session, Ended) and session.until <= now:

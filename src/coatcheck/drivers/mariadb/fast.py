@@ -23,8 +23,8 @@ from coatcheck.record import (
     NEVER,
     TOUCHES_PER_IDLE,
     Delta,
-    Name,
     Put,
+    ValueKey,
 )
 
 __all__ = ["Fast"]
@@ -123,7 +123,7 @@ def _puts_text(count: int) -> str:
     return f"{_INTO}given.* FROM coatcheck_session, ({rows}) AS given WHERE {_ALIVE} FOR UPDATE{_UPDATE}"
 
 
-def _columns(name: Name, put: Put) -> tuple[bytes | None, int | None]:
+def _columns(name: ValueKey, put: Put) -> tuple[bytes | None, int | None]:
     """Give what the columns `data` and `number` are to hold."""
     data = checked(name, put)
     return (None, data) if isinstance(data, int) else (data, None)

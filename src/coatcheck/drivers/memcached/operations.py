@@ -43,11 +43,11 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = ["MemcachedOperations"]
@@ -75,7 +75,7 @@ class _Held(NamedTuple):
     cas: int
 
 
-_Decide = Callable[[Document, Mapping[Name, Value] | None], Change | Gone | Conflict]
+_Decide = Callable[[Document, Mapping[ValueKey, Value] | None], Change | Gone | Conflict]
 
 
 class MemcachedOperations(Operations):
@@ -111,8 +111,8 @@ class MemcachedOperations(Operations):
             return Missing(Reason.UNREADABLE)
         return record_of(session, values, digest, _Held(session, item.cas))
 
-    def dead(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
-        """See `Driver.dead`."""
+    def missing(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
+        """See `Driver.missing`."""
         wanted = {self._keys.of_session(sid): sid for sid in sids}
         found = set(wanted.values())
         by_server: dict[int, list[str]] = {}
@@ -171,7 +171,7 @@ class MemcachedOperations(Operations):
     def commit(self, digest: bytes, delta: Delta, now: float) -> Steps[Answer]:
         """See `Driver.commit`."""
 
-        def decide(session: Document, values: Mapping[Name, Value] | None) -> Change | Gone | Conflict:
+        def decide(session: Document, values: Mapping[ValueKey, Value] | None) -> Change | Gone | Conflict:
             return to_commit(session, values, digest, delta, now)
 
         return self._change(digest, delta, now, decide)
@@ -179,7 +179,7 @@ class MemcachedOperations(Operations):
     def rotate(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> Steps[Answer]:
         """See `Driver.rotate`. The pointer comes first: alone it opens nothing."""
 
-        def decide(session: Document, values: Mapping[Name, Value] | None) -> Change | Gone | Conflict:
+        def decide(session: Document, values: Mapping[ValueKey, Value] | None) -> Change | Gone | Conflict:
             return to_rotate(session, values, old, new, delta, grace=grace, now=now)
 
         return self._change(old, delta, now, decide, new)
@@ -361,7 +361,7 @@ def _decided(decide: _Decide, session: Document, delta: Delta, *, is_current: bo
     return decision if is_current or isinstance(decision, Change) else None
 
 
-def _values(session: Document) -> dict[Name, Value] | None:
+def _values(session: Document) -> dict[ValueKey, Value] | None:
     return values_in(session.values) if isinstance(session.values, bytes) else None
 
 

@@ -30,8 +30,8 @@ from coatcheck.record import (
     NEVER,
     TOUCHES_PER_IDLE,
     Delta,
-    Name,
     Put,
+    ValueKey,
 )
 
 __all__ = ["PATIENCE", "Fast", "with_limit"]
@@ -138,7 +138,7 @@ class _Work(NamedTuple):
 
     text: str
     parameters: tuple[object, ...]
-    counter: Name | None = None
+    counter: ValueKey | None = None
 
 
 def _work_of(delta: Delta, version: int) -> _Work | None:
@@ -157,7 +157,7 @@ def _work_of(delta: Delta, version: int) -> _Work | None:
     return None
 
 
-def _columns(name: Name, put: Put) -> tuple[bytes | None, int | None]:
+def _columns(name: ValueKey, put: Put) -> tuple[bytes | None, int | None]:
     """Give what the columns `data` and `number` are to hold."""
     data = checked(name, put)
     return (None, data) if isinstance(data, int) else (data, None)

@@ -13,7 +13,7 @@ __all__ = ["driven"]
 
 T = TypeVar("T")
 
-_READING: Final = frozenset({"load", "sessions_of", "dead"})
+_READING: Final = frozenset({"load", "sessions_of", "missing"})
 """Operations that write at most what another one left unfinished."""
 
 

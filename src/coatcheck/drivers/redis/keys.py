@@ -14,7 +14,7 @@ from typing import Final
 from redis.crc import key_slot
 
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import Name
+from coatcheck.record import ValueKey
 
 __all__ = ["DEFAULT_PREFIX", "Keys", "app_field", "field_of", "name_of"]
 
@@ -89,13 +89,13 @@ def app_field(app: str) -> bytes:
     return b"%d:%b" % (len(encoded), encoded)
 
 
-def field_of(name: Name) -> bytes:
+def field_of(name: ValueKey) -> bytes:
     """Give the field of a value."""
     app, key = name
     return (f"0:{key}" if not app else f"{len(app.encode())}:{app}{key}").encode()
 
 
-def name_of(field: bytes) -> Name | None:
+def name_of(field: bytes) -> ValueKey | None:
     """Give the name of the value in a field, or None where the field is none of ours."""
     if field[:2] == b"0:":
         try:

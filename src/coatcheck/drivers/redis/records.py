@@ -14,11 +14,11 @@ from coatcheck.record import (
     COUNTER_MIN,
     NEVER,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = [
@@ -148,7 +148,7 @@ def record_in(fields: Sequence[bytes], digest: bytes, now: float) -> tuple[Recor
         digest: The digest that the session is filed under.
         now: The present moment.
     """
-    values: dict[Name, Value] = {}
+    values: dict[ValueKey, Value] = {}
     raw: bytes | None = None
     waiting: bytes | None = None
     for at in range(0, len(fields), 2):

@@ -99,7 +99,7 @@ class Work(Operations):
             key=lambda info: info.created,
         )
 
-    def dead(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
+    def missing(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
         letters = yield from self._letters(sids, now)
         waiting = [sid for sid, letter in letters.items() if letter == "w"]
         if waiting:
@@ -108,10 +108,12 @@ class Work(Operations):
         return {sid for sid, letter in letters.items() if letter == "-"}
 
     def _letters(self, sids: Iterable[str], now: float) -> Steps[dict[str, str]]:
-        """Give for each sid what scripts/dead.lua says."""
+        """Give for each sid what scripts/missing.lua says."""
         parts = self._parts(dict.fromkeys(sids))
         replies = yield [
-            run(self.scripts.dead, base + b"s:" + group[0].encode(), slot, Effect.READS, base, b"", repr(now), *group)
+            run(
+                self.scripts.missing, base + b"s:" + group[0].encode(), slot, Effect.READS, base, b"", repr(now), *group
+            )
             for base, slot, group in parts
         ]
         told = zip(parts, replies, strict=True)

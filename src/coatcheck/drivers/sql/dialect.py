@@ -20,7 +20,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from coatcheck.drivers.sql.statement import Row, Statement
 from coatcheck.errors import ConfigurationError
-from coatcheck.record import CLOCK_SKEW, Delta, Name
+from coatcheck.record import CLOCK_SKEW, Delta, ValueKey
 
 __all__ = ["SCHEMA_VERSION", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
 
@@ -53,7 +53,7 @@ class Single(NamedTuple):
     """
 
     statement: Statement
-    counter: Name | None = None
+    counter: ValueKey | None = None
 
 
 class Dialect(ABC):
@@ -295,7 +295,7 @@ class Statements:
         """Give the statement that finds the live sessions among *sids*, and its parameters."""
         return f"{self._alive}({marks(len(sids))}){self._all_rows}", (now, *sids)
 
-    def versions(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
+    def versions(self, session: object, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
         """Give the statement that finds version and counter of some values, and its parameters."""
         text = f"{self._versions}({marks(len(names), 2)}){self._current}"
         return text, (session, *(part for name in names for part in name))
@@ -307,7 +307,7 @@ class Statements:
         """
         return " UNION ALL ".join([f"({self.find})"] * len(digests)), tuple(digests)
 
-    def drop(self, session: object, names: Sequence[Name]) -> tuple[str, tuple[object, ...]]:
+    def drop(self, session: object, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
         """Give the statement that deletes some values, and its parameters."""
         return f"{self._drop}({marks(len(names), 2)})", (session, *(part for name in names for part in name))
 

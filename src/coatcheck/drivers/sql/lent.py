@@ -28,7 +28,7 @@ C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
 T = TypeVar("T")
 
-READS: Final = frozenset({"load", "sessions_of", "dead", "is_set_up"})
+READS: Final = frozenset({"load", "sessions_of", "missing", "is_set_up"})
 DDL: Final = frozenset({"setup", "tear_down"})
 MOST_TRIES: Final = 4
 PLACE: Final = "the application's database"

@@ -42,11 +42,11 @@ from coatcheck.record import (
     TOMBSTONE,
     USER_FENCE,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
     Value,
+    ValueKey,
 )
 
 __all__ = ["CHUNK", "Common", "count_of", "in_chunks", "rows_of"]
@@ -116,8 +116,8 @@ class Common(Operations):
         found = (found_in(row, by_prior=False) for row in rows)
         return [session.info for session in found if session is not None and session.info.expires > now]
 
-    def dead(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
-        """See `Driver.dead`."""
+    def missing(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
+        """See `Driver.missing`."""
         wanted = list(dict.fromkeys(sids))
         dead = set(wanted)
         for chunk in in_chunks(wanted):
@@ -357,7 +357,7 @@ def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -
 
     A value that another program spoilt is left out: to the application it is missing, and its next write replaces it.
     """
-    values: dict[Name, Value] = {}
+    values: dict[ValueKey, Value] = {}
     for row in rows:
         app, key, version, data, number = row[11:]
         content = data if number is None else number

@@ -20,11 +20,11 @@ from coatcheck.drivers._rules import (
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.sql.statement import BEGIN, Again, Statement, Wants
 from coatcheck.drivers.sql.work import CHUNK, Common, count_of, in_chunks, rows_of
-from coatcheck.record import ABSENT, Answer, Committed, Conflict, Delta, Gone, Name, Reason, Record
+from coatcheck.record import ABSENT, Answer, Committed, Conflict, Delta, Gone, Reason, Record, ValueKey
 
 __all__ = ["SQLOperations"]
 
-Held = dict[Name, tuple[int, int | None]]
+Held = dict[ValueKey, tuple[int, int | None]]
 """What is stored of some values: the version, and the number of a counter."""
 
 Fence = tuple[str | None, float]
@@ -134,7 +134,7 @@ class SQLOperations(Common):
         held: Held = {}
         for chunk in in_chunks(wanted):
             for app, key, version, number in (yield from rows_of(*self.dialect.sql.versions(found.id, chunk))):
-                held[cast("Name", (app, key))] = cast("tuple[int, int | None]", (version, number))
+                held[cast("ValueKey", (app, key))] = cast("tuple[int, int | None]", (version, number))
         return held
 
     def _apply(self, found: Found, delta: Delta, until: float, version: int, held: Held) -> Steps[Committed]:
@@ -165,7 +165,7 @@ class SQLOperations(Common):
         elif delta.clears:
             yield from count_of(*sql.clear_apps(session, sorted(delta.clears)))
 
-    def _write(self, session: object, version: int, values: Iterable[tuple[Name, bytes | int]]) -> Steps[None]:
+    def _write(self, session: object, version: int, values: Iterable[tuple[ValueKey, bytes | int]]) -> Steps[None]:
         """Write values, in as few statements as their number and size allow."""
         rows: list[object] = []
         count = size = 0
@@ -226,14 +226,14 @@ def _refusal(found: Found, delta: Delta, fence: Fence | None, held: Held, now: f
     return Conflict(failed) if failed else None
 
 
-def _counters(delta: Delta, held: Held) -> dict[Name, int]:
+def _counters(delta: Delta, held: Held) -> dict[ValueKey, int]:
     """Give what the counters hold after the increments of *delta*.
 
     Raises:
         NotACounter: One holds bytes.
         CounterOverflow: One would not fit 64 signed bits.
     """
-    totals: dict[Name, int] = {}
+    totals: dict[ValueKey, int] = {}
     emptied = set(cleared(delta, delta.increments))
     for name, amount in delta.increments.items():
         before: bytes | int | None = None

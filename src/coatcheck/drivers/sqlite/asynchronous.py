@@ -67,7 +67,7 @@ class _Threaded(AsyncFace):
 
     async def _do(self, operation: str, call: Callable[[], T]) -> T:
         threads = self._of_this_process()
-        reads = operation in ("load", "sessions_of", "dead", "is_set_up")
+        reads = operation in ("load", "sessions_of", "missing", "is_set_up")
         late = time.monotonic() + self.driver.timeout
 
         def work() -> T:

@@ -53,8 +53,8 @@ class Common(Driver):
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._read("sessions_of", self._work.sessions_of, user, now)
 
-    def dead(self, sids: Iterable[str], now: float) -> set[str]:
-        return self._read("dead", self._work.dead, sids, now)
+    def missing(self, sids: Iterable[str], now: float) -> set[str]:
+        return self._read("missing", self._work.missing, sids, now)
 
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
         if limit <= 0 or not self._read("sweep", self._work.is_dirty, now):

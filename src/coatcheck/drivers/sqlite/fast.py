@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from coatcheck.drivers._rules import checked
 from coatcheck.drivers.sqlite.schema import NO_TOUCH, Statements
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Name
+from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, ValueKey
 
 __all__ = ["Single", "single"]
 
@@ -25,7 +25,7 @@ class Single(NamedTuple):
 
     text: str
     parameters: Sequence[object]
-    counter: Name | None = None  # where set, the one row that comes back holds its new value
+    counter: ValueKey | None = None  # where set, the one row that comes back holds its new value
 
 
 def single(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:

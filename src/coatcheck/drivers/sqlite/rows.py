@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from coatcheck.drivers._rows import record_of
-from coatcheck.record import Missing, Name, Record, Value
+from coatcheck.record import Missing, Record, Value, ValueKey
 
 __all__ = ["record_in", "value_in"]
 
@@ -20,7 +20,7 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
 
     A value of a wrong type is left out: to the application it is missing, and its next write replaces it.
     """
-    values: dict[Name, Value] = {}
+    values: dict[ValueKey, Value] = {}
     for app, key, version, data, _, _ in rows[2:]:
         if (
             (type(data) is bytes or type(data) is int)

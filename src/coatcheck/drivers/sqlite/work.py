@@ -31,10 +31,10 @@ from coatcheck.record import (
     Delta,
     Gone,
     Missing,
-    Name,
     Reason,
     Record,
     SessionInfo,
+    ValueKey,
 )
 
 __all__ = ["Run", "Work"]
@@ -48,7 +48,7 @@ _CHUNK: Final = 500  # parameters of one statement: the smallest limit among SQL
 class Work:
     """The operations of the contract on the tables with one prefix. Free of state, so threads share it.
 
-    Each method takes *run*, which executes a statement on a connection. All but `load`, `sessions_of`, `dead` and
+    Each method takes *run*, which executes a statement on a connection. All but `load`, `sessions_of`, `missing` and
     `is_dirty` expect an open write transaction, which the caller commits unless the answer is a refusal.
     """
 
@@ -84,8 +84,8 @@ class Work:
         found = (found_in(row, by_prior=False) for row in run(self.sql.of_user, (user,)).fetchall())
         return [session.info for session in found if session is not None and session.info.expires > now]
 
-    def dead(self, run: Run, sids: Iterable[str], now: float) -> set[str]:
-        """See `Driver.dead`."""
+    def missing(self, run: Run, sids: Iterable[str], now: float) -> set[str]:
+        """See `Driver.missing`."""
         wanted = list(dict.fromkeys(sids))
         dead = set(wanted)
         for start in range(0, len(wanted), _CHUNK):
@@ -180,7 +180,7 @@ class Work:
             return Gone(Reason.REVOKED)
         if has_bases(delta):
 
-            def version_of(name: Name) -> int:
+            def version_of(name: ValueKey) -> int:
                 value = value_in(run(self.sql.get_value, (found.id, *name)).fetchone())
                 return ABSENT if value is None else value.version
 
@@ -197,7 +197,7 @@ class Work:
             run(sql.put, (session, *name, version, checked(name, put)))
         for name in delta.drops:
             run(sql.drop, (session, *name))
-        counters: dict[Name, int] = {}
+        counters: dict[ValueKey, int] = {}
         for name, amount in delta.increments.items():
             value = value_in(run(sql.get_value, (session, *name)).fetchone())
             total = added(name, None if value is None else value.data, amount)

@@ -47,7 +47,7 @@ class Scripts:
         self.rotate: Final = script("rotate", "_users", "_change")
         self.revoke: Final = script("revoke")
         self.load: Final = script("load")
-        self.dead: Final = script("dead")
+        self.missing: Final = script("missing")
         self.heads: Final = script("heads")
         self.revoke_user: Final = script("revoke_user", "_users")
         self.sessions_of: Final = script("sessions_of")

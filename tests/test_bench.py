@@ -25,6 +25,15 @@ def test_a_bench_script_compiles(script: Path) -> None:
     compile(script.read_text(encoding="utf-8"), str(script), "exec")
 
 
+def test_the_calls_of_each_case_are_counted() -> None:
+    done = subprocess.run([sys.executable, str(BENCH / "calls.py")], capture_output=True, text=True, check=True)
+    counts = {line[:16].strip(): [int(word) for word in line[16:].split()] for line in done.stdout.splitlines()[2:]}
+    assert list(counts) == ["untouched", "read", "change in place", "write unread"]
+    for calls, moves, more_calls, more_moves in counts.values():
+        assert 0 < moves < calls < more_calls
+        assert moves <= more_moves
+
+
 @pytest.mark.slow
 def test_the_bench_measures_coatcheck_without_its_rivals(tmp_path: Path) -> None:
     printed = run("requests.py", "--rounds", "1", "--results", str(tmp_path))

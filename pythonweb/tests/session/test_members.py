@@ -1,8 +1,7 @@
-"""Every member of the interface of 2005, with its meaning, its parameters and its defaults."""
+"""Every member of the interface of 2005, with its meaning and its result, as CGI scripts use it."""
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -10,82 +9,10 @@ from typing import Any
 
 import pytest
 
-import web.session
-from coatcheck import CoatcheckError, UnstorableValue
-from coatcheck.testing import Clock
-from web.session import Driver, Manager, MissingKey, SessionError, SessionWarning, Store, driver, manager, start
-from web.wsgi.session import Session
+from coatcheck import UnstorableValue
+from web.session import Driver, Manager, MissingKey, SessionError, SessionWarning, driver, manager
 
 Make = Callable[[], Manager]
-Request = Any
-Build = Callable[..., Any]
-
-
-def parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters by name with their defaults, ``...`` where there is none."""
-    found = inspect.signature(function).parameters.values()
-    return {
-        each.name: ... if each.default is each.empty else each.default
-        for each in found
-        if each.name != "self" and each.kind is not each.VAR_KEYWORD
-    }
-
-
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (driver, {"driver": ..., "environment": ...}),
-        (Driver.completeSessionEnvironment, {}),
-        (Driver.createSessionEnvironment, {}),
-        (Driver.removeSessionEnvironment, {"ignoreErrors": False}),
-        (Manager.load, {"sessionID": None}),
-        (Manager.create, {"sendCookieHeaders": True, "expire": None}),
-        (Manager.store, {"app": ...}),
-        (Manager.destroy, {"sessionID": None, "sendCookieHeaders": True, "ignoreWarning": False}),
-        (Manager.valid, {"sessionID": None}),
-        (Manager.exists, {"sessionID": None}),
-        (Manager.setExpire, {"expireTime": ..., "sessionID": None}),
-        (Manager.cleanup, {"min": 0, "max": None, "ignoreWarning": False}),
-        (Manager.cookieSessionID, {"environ": None, "noSessionID": ""}),
-        (Manager.sendCookieHeaders, {}),
-        (Manager.setCookie, {"maxAge": None, "sendCookieHeaders": False}),
-        (Manager.setCookieString, {"maxAge": None}),
-        (Manager.deleteCookie, {"sendCookieHeaders": False}),
-        (Manager.deleteCookieString, {}),
-        (Manager.genSessionID, {"seed": None}),
-        (Store.set, {"key": ..., "value": ...}),
-        (Store.delete, {"key": ...}),
-        (Store.empty, {}),
-        (Store.has_key, {"key": ...}),
-        (Store.keys, {}),
-        (Store.items, {}),
-        (Store.values, {}),
-    ],
-)
-def test_signatures(function: Callable[..., Any], expected: dict[str, Any]) -> None:
-    assert parameters(function) == expected
-
-
-def test_signatures_of_the_long_ones() -> None:
-    found = parameters(manager)
-    assert list(found) == [
-        "driver", "expire", "path", "domain", "comment", "maxAge", "seed", "cleanupProbability", "cookie", "autoCreate",
-    ]  # fmt: skip
-    expected = {"expire": 86400, "path": "/", "domain": "", "maxAge": None, "cleanupProbability": 0.05, "autoCreate": 0}
-    assert found == found | expected
-    found = parameters(start)
-    assert list(found) == ["app", "environmentName", "environmentType", "expire", "setupSessionEnvironment"]
-    assert found == found | {"environmentType": "database", "expire": 0, "setupSessionEnvironment": False}
-    assert parameters(Session.__init__) == {"application": ..., "app": None, "setupEnvironment": False}
-
-
-def test_all_names_are_there() -> None:
-    for name in web.session.__all__:
-        assert getattr(web.session, name) is not None
-    assert issubclass(SessionWarning, Warning)
-    assert issubclass(MissingKey, KeyError)
-    assert issubclass(MissingKey, SessionError)
-    assert issubclass(SessionError, CoatcheckError)
 
 
 # One manager after another on each storage, as CGI scripts have them
@@ -465,93 +392,6 @@ def test_a_nested_edit_needs_save_on_storage_of_ones_own_and_a_commit_on_a_curso
     again = make(session.sessionID)
     again.load()
     assert again.store("app")["deep"] == {"list": [1, 2]}
-
-
-# Under the middleware
-
-
-@pytest.mark.parametrize("storage", ["database", "url", "memory"])
-def test_the_middleware_adds_its_three_keys(build: Build, storage: str, tmp_path: Path) -> None:
-    own = {"url": {"url": f"sqlite:///{tmp_path}/own.db"}, "memory": {"storage": "memory", "name": "threeKeys"}}
-    site = build(**own.get(storage, {}))
-    browser = site.browser()
-
-    def handler(request: Request) -> None:
-        environ = request.environ
-        assert isinstance(environ["web.session.driver"], Driver)
-        assert environ["web.session.manager"].driver is environ["web.session.driver"]
-        assert environ["web.session.store"].manager is environ["web.session.manager"]
-        assert environ["web.session.store"].app == "testApp"
-        assert environ["web.session.manager"].created
-        environ["web.session.store"]["deep"] = {"a": [1]}
-
-    assert browser.get(handler).failure is None
-    browser.get(lambda request: request.store["deep"]["a"].append(2))
-    assert browser.read() == {"deep": {"a": [1, 2]}}
-    assert browser.get(lambda request: request.manager.created).body == b"False"
-    assert build(app=None).browser().get(lambda request: "web.session.store" in request.environ).body == b"False"
-
-
-def test_managers_members_under_the_middleware(build: Build, clock: Clock) -> None:
-    site = build(expire=10)
-    browser = site.browser()
-
-    def first(request: Request) -> None:
-        manager = request.manager
-        assert manager.exists()
-        assert manager.valid()
-        assert manager.created
-        assert manager.error == "no session ID: the request has no session cookie"
-        assert manager.expire == 10
-        assert manager.expireTime == clock.now + 10
-        assert len(manager.response_headers) == 1
-        assert manager.response_headers[0][1].startswith(f"testEnv={manager.sessionID}; ")
-        manager.sendCookieHeaders()
-        assert manager.sent_headers == []
-
-    def second(request: Request) -> None:
-        manager = request.manager
-        assert not manager.created
-        assert manager.error is None
-        assert manager.sessionID == manager.cookieSessionID() == browser.token
-        assert manager.response_headers == []
-        manager.destroy(ignoreWarning=True, sendCookieHeaders=False)
-        assert ": ".join(manager.response_headers[-1]) == manager.deleteCookieString()
-        assert (manager.sessionID, manager.created, manager.exists()) == (None, False, False)
-        with pytest.raises(SessionError, match="destroyed"):
-            request.store.get("a")
-
-    for handler in (first, second):
-        assert browser.get(handler).failure is None
-    assert browser.jar == {}
-
-
-def test_load_and_create_by_hand_under_the_middleware(site: Any) -> None:
-    def handler(request: Request) -> None:
-        if not request.manager.load():
-            request.manager.create(expire=5)
-            request.store["made"] = request.manager.expire
-        else:
-            request.store["loaded"] = True
-
-    browser = site.browser()
-    assert len(browser.get(handler).cookies()) == 1
-    assert browser.get(handler).cookies() == []
-    assert browser.read() == {"made": 5, "loaded": True}
-    assert site.stored() == 1
-
-
-def test_create_after_the_first_use_leaves_no_second_session(site: Any) -> None:
-    browser = site.browser()
-
-    def handler(request: Request) -> None:
-        assert request.manager.created
-        request.manager.create()
-        request.store["a"] = 1
-
-    assert len(browser.get(handler).cookies()) == 1
-    assert site.stored() == 1
-    assert browser.read() == {"a": 1}
 
 
 def test_an_unstorable_value_names_key_and_type(make: Make) -> None:

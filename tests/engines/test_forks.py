@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
-from testservers.engines import params
+from testservers.engines import Engine, params
 
 from coatcheck.drivers.base import Driver
 from coatcheck.record import Delta, ValueKey
@@ -23,6 +25,7 @@ from coatcheck.testing.helpers import START, committed, loaded, started
 N: Final[ValueKey] = ("", "n")
 TURNS: Final = 30
 PATIENCE: Final = 120.0
+FORKER: Final = Path(__file__).with_name("forker.py")
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -78,3 +81,17 @@ def test_rule_12_parent_and_child_work_after_a_fork(driver: Driver) -> None:
     assert [ended(child) for child in children] == [0, 0]
     count(driver, record.digest)
     assert loaded(driver, record.digest, START).values[N].data == 4 * TURNS
+
+
+@pytest.mark.parametrize(
+    "engine", params("sqlite", "filesystem", "redis", "postgresql", "mariadb", "memcached"), indirect=True
+)
+def test_parent_and_child_have_the_same_number(engine: Engine) -> None:
+    """As in containers: each is process 1 of a PID namespace of its own."""
+    namespace = ["unshare", "--pid", "--fork", *(["--map-root-user"] if os.geteuid() else [])]
+    way = "async" if engine.asynchronous else "sync"
+    command = [*namespace, sys.executable, "-W", "ignore::DeprecationWarning", FORKER, engine.url, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    turns, stored = done.stdout.split()
+    assert stored == turns

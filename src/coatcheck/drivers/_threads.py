@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from coatcheck.drivers._faces import AsyncFace
+from coatcheck.drivers._process import this_process
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 class _Pool:
     """The threads of one process: they do not come along over a fork."""
 
-    __slots__ = ("pid", "threads")
+    __slots__ = ("process", "threads")
 
     def __init__(self, count: int, name: str) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self.threads: Final = ThreadPoolExecutor(count, f"coatcheck-{name}")
 
 
@@ -50,7 +50,7 @@ class ThreadedDriver(AsyncFace):
 
     async def _do(self, operation: str, call: Callable[[], T]) -> T:
         pool = self._pool
-        if pool is None or pool.pid != os.getpid():
+        if pool is None or not pool.process.is_this():
             pool = self._pool = _Pool(self._count, self.name)
         late = time.monotonic() + self._patience
 
@@ -66,6 +66,6 @@ class ThreadedDriver(AsyncFace):
     async def close(self) -> None:
         """Close the synchronous driver, and let the threads end. Using the driver again starts new ones."""
         pool, self._pool = self._pool, None
-        if pool is not None and pool.pid == os.getpid():
+        if pool is not None and pool.process.is_this():
             pool.threads.shutdown(wait=False)
         self.driver.close()

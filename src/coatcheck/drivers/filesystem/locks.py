@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from coatcheck._pause import drawn
+from coatcheck.drivers._process import this_process
 
 __all__ = ["Busy", "Locks"]
 
@@ -42,7 +43,7 @@ class Locks:
     def __init__(self, folder: str, timeout: float) -> None:
         self._folder: Final = folder
         self._timeout: Final = timeout
-        self._pid = os.getpid()
+        self._process = this_process()
         self._threads: dict[str, threading.Lock] = {}
         self._files: dict[str, int] = {}  # by stripe: the file of the one that is held, if it is
 
@@ -92,8 +93,8 @@ class Locks:
             yield
 
     def _of_this_process(self) -> dict[str, threading.Lock]:
-        if self._pid != os.getpid():  # threads that held one are not in the child to let go of it
-            self._pid, self._threads, self._files = os.getpid(), {}, {}
+        if not self._process.is_this():  # threads that held one are not in the child to let go of it
+            self._process, self._threads, self._files = this_process(), {}, {}
         return self._threads
 
     def _locked(self, path: str, until: float) -> int:

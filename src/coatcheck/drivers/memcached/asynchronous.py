@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from coatcheck.drivers import _lifetimes
+from coatcheck.drivers._process import this_process
 from coatcheck.drivers._steps import AsyncSteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.common import (
@@ -154,7 +154,7 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
         self._operations: MemcachedOperations = self._setup.operations
         self._servers: Final = self._setup.servers
         self._timeout: Final = self._setup.timeout
-        self._pid = os.getpid()
+        self._process = this_process()
         self._loops: _Loops = WeakKeyDictionary()
 
     @classmethod
@@ -232,8 +232,10 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
         return reply
 
     def _of_this_loop(self) -> tuple[_Pool, ...]:
-        if self._pid != os.getpid():  # the parent's connections are its own: closing them here leaves them open there
-            self._pid, self._loops = os.getpid(), WeakKeyDictionary()
+        if (
+            not self._process.is_this()
+        ):  # the parent's connections are its own: closing them here leaves them open there
+            self._process, self._loops = this_process(), WeakKeyDictionary()
         loop = asyncio.get_running_loop()
         pools = self._loops.get(loop)
         if pools is None:

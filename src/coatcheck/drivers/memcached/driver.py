@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
 from coatcheck.drivers import _lifetimes
+from coatcheck.drivers._process import this_process
 from coatcheck.drivers._steps import SteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.common import (
@@ -92,10 +92,10 @@ class _Connection:
 class _Pools:
     """The idle connections of one process, by the number of the server. Threads may share the ends of a deque."""
 
-    __slots__ = ("idle", "pid")
+    __slots__ = ("idle", "process")
 
     def __init__(self, servers: int) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self.idle: Final[tuple[deque[_Connection], ...]] = tuple(deque() for _ in range(servers))
 
     def close(self) -> None:
@@ -232,6 +232,8 @@ class MemcachedDriver(SteppedDriver):
 
     def _of_this_process(self) -> _Pools:
         pools = self._pools
-        if pools.pid != os.getpid():  # the parent's connections are its own: closing them here leaves them open there
+        if (
+            not pools.process.is_this()
+        ):  # the parent's connections are its own: closing them here leaves them open there
             pools = self._pools = _Pools(len(self._servers))
         return pools

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from coatcheck.drivers._process import this_process
 from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis.async_connect import AsyncServers
@@ -62,11 +62,11 @@ def promised(settings: Settings) -> dict[str, object]:
     return {"capabilities": capabilities, "rotation_bits": _ROTATION_BITS if settings.kind == "cluster" else 0}
 
 
-class _Process:
+class _InProcess:
     """What belongs to one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = Servers(settings)
         self.has_looked = False
@@ -86,7 +86,7 @@ class RedisDriver(SteppedDriver):
         self._settings: Final = settings
         self._operations: Work = work_for(settings)
         vars(self).update(promised(settings))
-        self._process = _Process(settings)
+        self._process = _InProcess(settings)
 
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
@@ -103,14 +103,14 @@ class RedisDriver(SteppedDriver):
 
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
         here = self._process
-        if here.pid != os.getpid():  # the parent's connections stay the parent's
-            here = self._process = _Process(self._settings)
+        if not here.process.is_this():  # the parent's connections stay the parent's
+            here = self._process = _InProcess(self._settings)
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
             self.at_risk, here.has_looked = self._run(here, operation, look)
         return self._run(here, operation, begin())
 
-    def _run(self, here: _Process, operation: str, steps: Steps[T]) -> T:
+    def _run(self, here: _InProcess, operation: str, steps: Steps[T]) -> T:
         exchange = here.servers.exchange
         work = driven(operation, steps, here.routes)
         try:
@@ -129,7 +129,7 @@ class RedisDriver(SteppedDriver):
             done: T = stop.value
             return done
 
-    def _beside(self, here: _Process, request: Forget | Listen | News | Pause) -> Sequence[Message]:
+    def _beside(self, here: _InProcess, request: Forget | Listen | News | Pause) -> Sequence[Message]:
         match request:
             case News():
                 return here.servers.ears.heard()
@@ -147,15 +147,15 @@ class RedisDriver(SteppedDriver):
 
     def close(self) -> None:
         """Close the connections of this process. Using the driver again opens new ones."""
-        here, self._process = self._process, _Process(self._settings)
+        here, self._process = self._process, _InProcess(self._settings)
         here.servers.close()
 
 
-class _Loop:
+class _InLoop:
     """What belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = AsyncServers(settings)
         self.has_looked = False
@@ -175,7 +175,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         self._settings: Final = settings
         self._operations: Work = work_for(settings)
         vars(self).update(promised(settings))
-        self._loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop]] = WeakKeyDictionary()
+        self._loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]] = WeakKeyDictionary()
 
     @classmethod
     def from_url(cls, url: str) -> AsyncRedisDriver:
@@ -189,16 +189,16 @@ class AsyncRedisDriver(AsyncSteppedDriver):
     async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
-        if here is None or here.pid != os.getpid():
+        if here is None or not here.process.is_this():
             for other in [each for each in self._loops if each.is_closed()]:
                 del self._loops[other]  # its connections know it, so it would never be let go
-            here = self._loops[loop] = _Loop(self._settings)
+            here = self._loops[loop] = _InLoop(self._settings)
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
             self.at_risk, here.has_looked = await self._run(here, operation, look)
         return await self._run(here, operation, begin())
 
-    async def _run(self, here: _Loop, operation: str, steps: Steps[T]) -> T:
+    async def _run(self, here: _InLoop, operation: str, steps: Steps[T]) -> T:
         exchange = here.servers.exchange
         work = driven(operation, steps, here.routes)
         try:
@@ -217,7 +217,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
             done: T = stop.value
             return done
 
-    async def _beside(self, here: _Loop, request: Forget | Listen | News | Pause) -> Sequence[Message]:
+    async def _beside(self, here: _InLoop, request: Forget | Listen | News | Pause) -> Sequence[Message]:
         match request:
             case News():
                 return here.servers.ears.heard()
@@ -232,5 +232,5 @@ class AsyncRedisDriver(AsyncSteppedDriver):
     async def close(self) -> None:
         """Close the connections of the running loop. Using the driver again opens new ones."""
         here = self._loops.pop(asyncio.get_running_loop(), None)
-        if here is not None and here.pid == os.getpid():
+        if here is not None and here.process.is_this():
             await here.servers.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from coatcheck.drivers import _lifetimes
+from coatcheck.drivers._process import Process, this_process
 from coatcheck.drivers.sql.statement import Reply, Statement
 
 __all__ = ["AsyncClient", "AsyncPool", "AsyncPools", "Client", "Held", "Pool", "PoolBusy", "Pools"]
@@ -25,22 +25,7 @@ __all__ = ["AsyncClient", "AsyncPool", "AsyncPools", "Client", "Held", "Pool", "
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
 
-_forks = 0  # counts the forks behind this process, since the number of a process may come again
 _inherited: list[object] = []  # connections of a parent process: kept so that nothing finalizes them
-
-
-def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 (a fact about the process)
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
-
-
-def _home() -> tuple[int, int]:
-    """Give what names this process, for those who fork with hooks and for those who do not."""
-    return os.getpid(), _forks
 
 
 class PoolBusy(Exception):
@@ -120,7 +105,7 @@ class _Idle(Generic[C]):
         self._idle: Final[deque[Held[C]]] = deque()
         self._is_closed = False
         self.trust = 0
-        weakref.finalize(self, _finalized, client, self._idle, _home())
+        weakref.finalize(self, _finalized, client, self._idle, this_process())
 
     def _pop(self) -> Held[C] | None:
         """Return an idle connection that seems good, or None."""
@@ -166,8 +151,8 @@ def _close_all(client: _Manners[C], idle: deque[Held[C]]) -> None:
             client.close(idle.pop().connection)
 
 
-def _finalized(client: _Manners[C], idle: deque[Held[C]], home: tuple[int, int]) -> None:
-    if home == _home():
+def _finalized(client: _Manners[C], idle: deque[Held[C]], home: Process) -> None:
+    if home.is_this():
         _close_all(client, idle)
     else:
         _inherited.append(idle)
@@ -255,18 +240,18 @@ class Pools(Generic[C]):
     def __init__(self, client: Client[C], most: int) -> None:
         self._client: Final = client
         self._most: Final = most
-        self._pools: Final[dict[tuple[int, int], Pool[C]]] = {}
+        self._pools: Final[dict[Process, Pool[C]]] = {}
 
     def here(self) -> Pool[C]:
         """Give the pool of this process. A parent's is kept as it is, and never used."""
-        home = _home()
+        home = this_process()
         pool = self._pools.get(home)
         # no lock: one could be held, by a thread that is not there in the child, while the process forks
         return pool or self._pools.setdefault(home, Pool(self._client, self._most))
 
     def close(self) -> None:
         """Close the pool of this process; using it again makes a new one."""
-        pool = self._pools.pop(_home(), None)
+        pool = self._pools.pop(this_process(), None)
         if pool is not None:
             pool.close()
 
@@ -277,11 +262,11 @@ class AsyncPools(Generic[C]):
     def __init__(self, client: AsyncClient[C], most: int) -> None:
         self._client: Final = client
         self._most: Final = most
-        self._pools: Final[dict[tuple[int, int], weakref.WeakKeyDictionary[Any, AsyncPool[C]]]] = {}
+        self._pools: Final[dict[Process, weakref.WeakKeyDictionary[Any, AsyncPool[C]]]] = {}
 
     def here(self) -> AsyncPool[C]:
         """Give the pool of the running loop."""
-        pools = self._pools.get(home := _home())
+        pools = self._pools.get(home := this_process())
         if pools is None:
             pools = self._pools.setdefault(home, weakref.WeakKeyDictionary())
         loop = asyncio.get_running_loop()
@@ -294,7 +279,7 @@ class AsyncPools(Generic[C]):
 
     def close(self) -> None:
         """Close the pool of the running loop; using it again makes a new one."""
-        pools = self._pools.get(_home())
+        pools = self._pools.get(this_process())
         pool = None if pools is None else pools.pop(asyncio.get_running_loop(), None)
         if pool is not None:
             pool.close()

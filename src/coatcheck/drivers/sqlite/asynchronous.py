@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from functools import partial
 from typing import ClassVar, Final, TypeVar
 
 from coatcheck.drivers._faces import AsyncFace
+from coatcheck.drivers._process import Process, this_process
 from coatcheck.drivers.base import AsyncDriver, Capability
 from coatcheck.drivers.sqlite.driver import SQLiteDriver
 from coatcheck.drivers.sqlite.opened import NotNow
@@ -34,7 +34,7 @@ class _Threads:
     """The threads of one process: one that writes, one that waits for a lock in order to read."""
 
     def __init__(self) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self.writer: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-writer")
         self.reader: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-reader")
 
@@ -61,7 +61,7 @@ class _Threaded(AsyncFace):
 
     def _of_this_process(self) -> _Threads:
         threads = self._threads
-        if threads is None or threads.pid != os.getpid():  # threads do not come along over a fork
+        if threads is None or not threads.process.is_this():  # threads do not come along over a fork
             threads = self._threads = _Threads()
         return threads
 
@@ -86,7 +86,7 @@ class _Threaded(AsyncFace):
         await asyncio.to_thread(self._end, threads)
 
     def _end(self, threads: _Threads | None) -> None:
-        if threads is not None and threads.pid == os.getpid():
+        if threads is not None and threads.process.is_this():
             threads.shutdown()
         self.driver.close()
 
@@ -102,7 +102,7 @@ class AsyncSQLiteDriver(_Threaded):
     def __init__(self, driver: SQLiteDriver, hasty: SQLiteDriver) -> None:
         super().__init__(driver)
         self._hasty: Final = hasty
-        self._opened_by = 0
+        self._opened_by: Process | None = None
 
     @classmethod
     def from_url(cls, url: str) -> AsyncSQLiteDriver:
@@ -115,7 +115,7 @@ class AsyncSQLiteDriver(_Threaded):
         return cls(driver, driver.hasty())
 
     async def load(self, digest: bytes, now: float) -> Record | Missing:
-        if self._opened_by == os.getpid():
+        if self._opened_by is not None and self._opened_by.is_this():
             try:
                 return self._hasty.load(digest, now)
             except DriverUnavailable as error:
@@ -126,7 +126,7 @@ class AsyncSQLiteDriver(_Threaded):
                     raise
         # The first time, and once it was moved away, the file and its tables may have to be made: that can take a while
         found = await super().load(digest, now)
-        self._opened_by = os.getpid()
+        self._opened_by = this_process()
         return found
 
     def _end(self, threads: _Threads | None) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
+from coatcheck.drivers._process import this_process
 from coatcheck.drivers.sqlite.connection import Settings, configure, connect
 from coatcheck.drivers.sqlite.opened import (
     Identity,
@@ -89,11 +90,11 @@ class Held:
         "_seen",
         "_settings",
         "_waiting",
-        "pid",
+        "process",
     )
 
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
-        self.pid: Final = os.getpid()
+        self.process: Final = this_process()
         self._settings: Final = settings
         self._path: Final = settings.path
         self._folder: Final = os.path.dirname(settings.path)  # noqa: PTH120 (as it is)
@@ -223,7 +224,7 @@ class Held:
 
     def close(self, patience: float) -> None:
         """Close the connection once it is idle, or leave it after *patience* seconds."""
-        if self.pid != os.getpid():
+        if not self.process.is_this():
             return
         until = time.monotonic() + patience
         while not self._lock.acquire(timeout=0.02):
@@ -241,7 +242,7 @@ class Held:
 
     def __del__(self) -> None:
         # The thread ended. Connections are given back here and not by their own finalizer, which warns.
-        if self.pid == os.getpid():
+        if self.process.is_this():
             self._close()
         else:
             self.abandon()
@@ -258,7 +259,7 @@ class Connections:
     def __init__(self, settings: Settings, prepare: Prepare) -> None:
         self._settings: Final = settings
         self._prepare: Final = prepare
-        self._pid = os.getpid()
+        self._process = this_process()
         self._local = threading.local()
         self._all: weakref.WeakSet[Held] = weakref.WeakSet()
         self.writing = Turn(settings)
@@ -268,12 +269,12 @@ class Connections:
     def held(self) -> Held:
         """Give this thread's place, a new one in a new process."""
         held: Held | None = getattr(self._local, "held", None)
-        if held is None or held.pid != os.getpid():
+        if held is None or not held.process.is_this():
             held = self._make_held()
         return held
 
     def _make_held(self) -> Held:
-        if self._pid != os.getpid():
+        if not self._process.is_this():
             self.renew_in_child()
         held = Held(self._settings, self._prepare)  # nothing that leads back here: no cycle waits for the collector
         with _making:
@@ -283,7 +284,7 @@ class Connections:
 
     def renew_in_child(self) -> None:
         """Leave behind what belongs to the parent's threads, of which only the present one is left."""
-        self._pid = os.getpid()
+        self._process = this_process()
         for held in list(self._all):
             held.abandon()
         self._all = weakref.WeakSet()

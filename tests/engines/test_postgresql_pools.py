@@ -64,8 +64,9 @@ def test_the_number_of_connections_is_bounded(database: str, postgresql_server: 
 
 
 def test_who_waits_for_a_connection_in_vain_is_told_why(database: str) -> None:
-    driver = PostgreSQLDriver.from_url(with_options(database, max_connections=1, timeout=0.2))
-    driver.setup()
+    with contextlib.closing(PostgreSQLDriver.from_url(database)) as patient:
+        patient.setup()
+    driver = PostgreSQLDriver.from_url(with_options(database, max_connections=1, timeout=1))
     pool = driver._pools.here()
     pool.enter(time.monotonic() + 60)
     with pytest.raises(DriverUnavailable, match="max_connections") as caught:

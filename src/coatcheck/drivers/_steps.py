@@ -1,4 +1,4 @@
-"""Operations without I/O, and the two shells that carry them out: one sync, one async.
+"""Operations without I/O, and what carries them out: once for synchronous programs, once for asynchronous ones.
 
 An engine with both a synchronous and an asynchronous driver writes its operations once, as generators: each yields what
 to ask of the engine (a command, a statement, a script), is sent the reply, and returns the answer of the contract. The
@@ -8,19 +8,60 @@ drivers only know how to ask.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
 
-__all__ = ["AsyncSteppedDriver", "Operations", "SteppedDriver", "Steps"]
+__all__ = ["AsyncSteppedDriver", "Operations", "SteppedDriver", "Steps", "drive", "drive_async"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 Steps = Generator[Any, Any, T]
 """An operation: yields requests, is sent replies (or is thrown the error of one), returns its answer."""
+
+
+def drive(steps: Generator[R, Any, T], perform: Callable[[R], Any]) -> T:
+    """Carry out *steps*.
+
+    Args:
+        steps: What yields requests. An error of a request is thrown into it.
+        perform: Does what a request asks for, and returns the reply.
+
+    Returns:
+        What *steps* returns.
+    """
+    try:
+        request = steps.send(None)
+        while True:
+            try:
+                reply = perform(request)
+            except Exception as error:  # noqa: BLE001 (thrown on)
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+
+
+async def drive_async(steps: Generator[R, Any, T], perform: Callable[[R], Awaitable[Any]]) -> T:
+    """Carry out *steps* where requests are waited for; see `drive`. A cancelled task leaves them as they are."""
+    try:
+        request = steps.send(None)
+        while True:
+            try:
+                reply = await perform(request)
+            except Exception as error:  # noqa: BLE001 (thrown on)
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
 
 
 class Operations(ABC):

@@ -22,6 +22,7 @@ from pymysql.cursors import Cursor
 from pymysql.err import Error, OperationalError
 
 from coatcheck.drivers._lifetimes import keep_alive
+from coatcheck.drivers._steps import drive, drive_async
 from coatcheck.drivers.mariadb.dialect import LOST, number_of
 from coatcheck.drivers.mariadb.modes import GRAIN, limited, made_ours, patience_for
 from coatcheck.drivers.mariadb.settings import Settings
@@ -223,13 +224,10 @@ class PyMySQLClient(_Manners):
             check_version(connection.get_server_info())  # type: ignore[no-untyped-call]
             if not settings.socket:
                 keep_alive(connection.endpoint)
-            steps = made_ours(patience := patience_for(settings.patience, deadline))
-            reply: Reply = None
-            try:
-                while True:
-                    reply = self.run(connection, steps.send(reply), deadline)
-            except StopIteration as done:
-                connection.most, connection.patience = done.value, patience
+            patience = patience_for(settings.patience, deadline)
+            steps = made_ours(patience)
+            connection.most = drive(steps, lambda each: self.run(connection, each, deadline))
+            connection.patience = patience
         except BaseException:
             connection.discard()
             raise
@@ -322,13 +320,10 @@ class AioMySQLClient(_Manners):
             check_version(connection.get_server_info())
             if not settings.socket:
                 keep_alive(connection.endpoint)
-            steps = made_ours(patience := patience_for(settings.patience, deadline))
-            reply: Reply = None
-            try:
-                while True:
-                    reply = await self.run(connection, steps.send(reply), deadline)
-            except StopIteration as done:
-                connection.most, connection.patience = done.value, patience
+            patience = patience_for(settings.patience, deadline)
+            steps = made_ours(patience)
+            connection.most = await drive_async(steps, lambda each: self.run(connection, each, deadline))
+            connection.patience = patience
         except BaseException:
             connection.discard()
             raise

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from coatcheck._pause import drawn
 from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers._pool import PoolBusy
 from coatcheck.drivers._urls import parsed
 from coatcheck.drivers.base import Capability
+from coatcheck.drivers.memcached.connect import LinkLost
 from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
 from coatcheck.drivers.memcached.requests import Keys, Request, Store, check_prefix, is_write
 from coatcheck.drivers.memcached.wire import Garbled, Refused
@@ -19,8 +21,9 @@ __all__ = [
     "AT_RISK",
     "CAPABILITIES",
     "DEFAULT_TIMEOUT",
-    "Attempt",
-    "Lost",
+    "FAILURES",
+    "MOST_CONNECTIONS",
+    "MemcachedCall",
     "Patience",
     "Server",
     "Setup",
@@ -37,6 +40,11 @@ AT_RISK: Final = (
 FORM: Final = "memcached://host:port[,host:port]"
 PORT: Final = 11211
 DEFAULT_TIMEOUT: Final = 2.0
+MOST_CONNECTIONS: Final = 32
+"""Connections that a process, or an event loop, uses to one server at the same time. Others wait for their turn."""
+
+FAILURES: Final = (OSError, LinkLost, Garbled, Refused, PoolBusy)
+"""What an exchange with a server may end with."""
 
 _OPTIONS: Final = ("prefix", "timeout")
 _MOST_TRIES: Final = 200
@@ -44,10 +52,6 @@ _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.01
 
 _NOTHING_STORED: Final = ("SERVER_ERROR object too large", "SERVER_ERROR out of memory", "ERROR", "CLIENT_ERROR")
-
-
-class Lost(Exception):
-    """The server closed the connection in the middle of an exchange."""
 
 
 class Server:
@@ -150,29 +154,93 @@ class Patience:
         return drawn(longest)
 
 
-class Attempt:
-    """How far an exchange with a server got, for whoever has to say what its failure means.
+class MemcachedCall:
+    """One request to a server: how long it may take, and what a failure of it means.
+
+    Args:
+        operation: The operation of the contract.
+        server: The server.
+        request: The request.
+        timeout: Seconds.
 
     Attributes:
-        was_sent: True once some of the request may have left the process.
+        request: The request.
+        began: When it began, by the monotonic clock.
+        deadline: When it has to be over.
+
+    Raises:
+        DriverUnavailable: The server is known to be down.
     """
 
-    __slots__ = ("_operation", "_request", "_server", "was_sent")
+    __slots__ = (
+        "_is_reused",
+        "_is_waiting",
+        "_operation",
+        "_server",
+        "_timeout",
+        "_was_repeated",
+        "_was_sent",
+        "began",
+        "deadline",
+        "request",
+    )
 
-    def __init__(self, operation: str, server: Server, request: Request) -> None:
+    def __init__(self, operation: str, server: Server, request: Request, timeout: float) -> None:
+        server.breaker.check(operation)
         self._operation: Final = operation
         self._server: Final = server
-        self._request: Final = request
-        self.was_sent = False
+        self._timeout: Final = timeout
+        self.request: Final = request
+        self.began: Final = time.monotonic()
+        self.deadline: Final = self.began + timeout
+        self._is_waiting = True  # for a connection to come free
+        self._is_reused = False
+        self._was_repeated = False
+        self._was_sent = False
 
-    @property
-    def may_be_repeated(self) -> bool:
-        """True where sending it once more cannot do anything twice."""
-        return not is_write(self._request)
+    def enters(self) -> None:
+        """Record that a place in the pool is free."""
+        self._is_waiting = self._is_reused = self._was_sent = False
 
-    def refused(self, error: Refused) -> DriverUnavailable:
-        """Give the error to raise where the server said no."""
-        place, request = self._server.name, self._request
+    def sends(self, *, is_reused: bool) -> None:
+        """Record that the request is sent, on a new connection or on one that was idle before."""
+        self._is_reused = is_reused
+        self._was_sent = True
+
+    def answered(self, reply: Any) -> Any:
+        """Record that *reply* came, and return it."""
+        self._server.breaker.worked()
+        return reply
+
+    def failed(self, error: Exception) -> None:
+        """Return if the request is to be sent once more, or raise what the caller is to see.
+
+        Raises:
+            DriverUnavailable: It failed.
+        """
+        place, breaker = self._server.name, self._server.breaker
+        if self._is_waiting:
+            why = f"all {MOST_CONNECTIONS} connections to {place} were in use for {self._timeout:g} s"
+        elif isinstance(error, Refused):
+            breaker.worked()
+            raise self._refused(error) from error
+        elif isinstance(error, TimeoutError):
+            breaker.failed()
+            why = f"{place} did not answer within {self._timeout:g} s"
+        elif self._is_reused and not (self._was_repeated or is_write(self.request)):
+            self._was_repeated = True
+            return  # the server had closed it
+        elif isinstance(error, Garbled):
+            why = f"{place} answered with {error}: is it memcached?"
+        elif self._was_sent:
+            why = f"{place} closed the connection"
+        else:
+            breaker.failed()
+            why = f"cannot connect to {place}: {error}"
+        raise self._unavailable(why, is_unknown=True) from error
+
+    def _refused(self, error: Refused) -> DriverUnavailable:
+        place, request = self._server.name, self.request
         why = f"{place} said {error.said}"
         if isinstance(request, Store) and "too large" in error.said:
             why = (
@@ -181,21 +249,8 @@ class Attempt:
             )
         elif isinstance(request, Store) and "out of memory" in error.said:
             why = f"{place} is out of memory: give it more (-m)"
-        return self._failed(why, unknown=not error.said.startswith(_NOTHING_STORED))
+        return self._unavailable(why, is_unknown=not error.said.startswith(_NOTHING_STORED))
 
-    def failed(self, error: Exception, timeout: float) -> DriverUnavailable:
-        """Give the error to raise where no reply came; note what it says of the server."""
-        place = self._server.name
-        if isinstance(error, TimeoutError):
-            self._server.breaker.failed()
-            return self._failed(f"{place} did not answer within {timeout:g} s", unknown=True)
-        if isinstance(error, Garbled):
-            return self._failed(f"{place} answered with {error}: is it memcached?", unknown=True)
-        if self.was_sent:
-            return self._failed(f"{place} closed the connection", unknown=True)
-        self._server.breaker.failed()
-        return self._failed(f"cannot connect to {place}: {error}", unknown=True)
-
-    def _failed(self, why: str, *, unknown: bool) -> DriverUnavailable:
-        is_unknown = unknown and self.was_sent and is_write(self._request)
-        return DriverUnavailable(NAME, self._operation, why, outcome_unknown=is_unknown)
+    def _unavailable(self, why: str, *, is_unknown: bool) -> DriverUnavailable:
+        unknown = is_unknown and self._was_sent and is_write(self.request)
+        return DriverUnavailable(NAME, self._operation, why, outcome_unknown=unknown)

@@ -1,136 +1,35 @@
-"""The synchronous driver, and its connections: each is lent to one thread at a time."""
+"""The memcached drivers: one for synchronous programs, one for asynchronous ones."""
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
-from coatcheck.drivers import _lifetimes
-from coatcheck.drivers._process import this_process
-from coatcheck.drivers._steps import SteppedDriver, Steps
+from coatcheck.drivers._pool import AsyncPool, PerLoop, PerProcess, Pool
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps, drive, drive_async
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.common import (
     AT_RISK,
     CAPABILITIES,
     DEFAULT_TIMEOUT,
-    Attempt,
-    Lost,
+    FAILURES,
+    MOST_CONNECTIONS,
+    MemcachedCall,
     Patience,
     Server,
     Setup,
     arguments_in,
 )
+from coatcheck.drivers.memcached.connect import MemcachedLink, connected, connected_async
 from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
 from coatcheck.drivers.memcached.requests import Pause, Request
-from coatcheck.drivers.memcached.wire import Garbled, Refused, feed, put
+from coatcheck.drivers.memcached.wire import Refused
 
-__all__ = ["MemcachedDriver"]
+__all__ = ["AsyncMemcachedDriver", "MemcachedDriver"]
 
 T = TypeVar("T")
-
-_MOST_IDLE: Final = 32
-_CHUNK: Final = 1 << 16
-
-
-class _Connection:
-    """A connection to one server."""
-
-    __slots__ = ("_opened", "_socket", "_used")
-
-    def __init__(self, server: Server, timeout: float) -> None:
-        self._socket: Final = socket.create_connection((server.host, server.port), timeout)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _lifetimes.keep_alive(self._socket)
-        self._opened: Final = time.monotonic()
-        self._used = self._opened
-
-    def ask(self, request: Request, until: float) -> Any:
-        """Send *request* and give the reply, by the moment *until* of the monotonic clock.
-
-        Raises:
-            Refused: The server said no.
-            OSError, Lost, Garbled: The connection is of no more use.
-        """
-        data, parser = put(request)
-        self._wait_until(until)
-        self._socket.sendall(data)
-        while True:
-            self._wait_until(until)
-            arrived = self._socket.recv(_CHUNK)
-            if not arrived:
-                raise Lost
-            for reply in feed(parser, arrived):
-                return reply
-
-    def _wait_until(self, until: float) -> None:
-        self._used = time.monotonic()
-        left = until - self._used
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
-
-    def is_good(self) -> bool:
-        """Return whether the connection is open, not too old, and nothing has come that nobody asked for."""
-        if _lifetimes.is_worn(self._opened, self._used, time.monotonic()):
-            return False
-        self._socket.settimeout(0)
-        with suppress(OSError):
-            try:
-                self._socket.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                return True
-        return False
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class _Pools:
-    """The idle connections of one process, by the number of the server. Threads may share the ends of a deque."""
-
-    __slots__ = ("idle", "process")
-
-    def __init__(self, servers: int) -> None:
-        self.process: Final = this_process()
-        self.idle: Final[tuple[deque[_Connection], ...]] = tuple(deque() for _ in range(servers))
-
-    def close(self) -> None:
-        for number in range(len(self.idle)):
-            self.clear(number)
-
-    def clear(self, number: int) -> None:
-        """Close the idle connections to one server."""
-        idle = self.idle[number]
-        while idle:
-            with suppress(IndexError):  # another thread took the last one
-                idle.pop().close()
-
-    def take(self, number: int) -> _Connection | None:
-        """Give an idle connection that works, or None."""
-        idle = self.idle[number]
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                return None
-            if connection.is_good():
-                return connection
-            connection.close()
-        return None
-
-    def give(self, number: int, connection: _Connection) -> None:
-        """Take a connection back."""
-        if len(self.idle[number]) < _MOST_IDLE:
-            self.idle[number].append(connection)
-        else:
-            connection.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class MemcachedDriver(SteppedDriver):
@@ -158,7 +57,7 @@ class MemcachedDriver(SteppedDriver):
         self._operations: MemcachedOperations = self._setup.operations
         self._servers: Final = self._setup.servers
         self._timeout: Final = self._setup.timeout
-        self._pools = _Pools(len(self._servers))
+        self._pools: Final = tuple(map(_pools_of, self._servers))
 
     @classmethod
     def from_url(cls, url: str) -> MemcachedDriver:
@@ -177,63 +76,129 @@ class MemcachedDriver(SteppedDriver):
         return self._setup.takes(digest, sid)
 
     def close(self) -> None:
-        """Close the idle connections. Using the driver again opens new ones."""
-        self._of_this_process().close()
+        """Close the connections of this process: idle ones now, others when they come back. It may be used again."""
+        for pools in self._pools:
+            pools.close()
 
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        steps = begin()
         patience = Patience(operation, self._timeout)
-        reply: Any = None
-        while True:
-            try:
-                request = steps.send(reply)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the operation returned
-            if isinstance(request, Pause):
-                time.sleep(patience.pause())
-                reply = None
-            else:
-                reply = self._ask(operation, request)
+
+        def perform(request: Request | Pause) -> Any:
+            return time.sleep(patience.pause()) if isinstance(request, Pause) else self._ask(operation, request)
+
+        return drive(begin(), perform)
 
     def _ask(self, operation: str, request: Request) -> Any:
-        number = request.server
-        server = self._servers[number]
-        server.breaker.check(operation)
-        attempt = Attempt(operation, server, request)
-        until = time.monotonic() + self._timeout
-        pools = self._of_this_process()
-        connection = pools.take(number)
-        is_old = connection is not None
+        call = MemcachedCall(operation, self._servers[request.server], request, self._timeout)
+        pool = self._pools[request.server].here()
         while True:
             try:
-                connection = connection or _Connection(server, self._timeout)
-                attempt.was_sent = True
-                reply = connection.ask(request, until)
-            except Refused as error:
-                pools.give(number, connection)  # type: ignore[arg-type]  # it said something
-                server.breaker.worked()
-                raise attempt.refused(error) from error
-            except (OSError, Lost, Garbled) as error:
-                if connection is not None:
-                    connection.close()
-                if is_old and attempt.may_be_repeated and not isinstance(error, TimeoutError):
-                    connection, is_old, attempt.was_sent = None, False, False
-                    continue
-                if isinstance(error, TimeoutError):
-                    pools.clear(number)
-                raise attempt.failed(error, self._timeout) from error
-            except BaseException:
-                if connection is not None:
-                    connection.close()
-                raise
-            pools.give(number, connection)
-            server.breaker.worked()
-            return reply
+                return call.answered(self._exchanged(pool, call))
+            except FAILURES as error:
+                if not isinstance(error, Refused):
+                    pool.doubt(call.began)
+                call.failed(error)
 
-    def _of_this_process(self) -> _Pools:
-        pools = self._pools
-        if (
-            not pools.process.is_this()
-        ):  # the parent's connections are its own: closing them here leaves them open there
-            pools = self._pools = _Pools(len(self._servers))
-        return pools
+    def _exchanged(self, pool: Pool[MemcachedLink], call: MemcachedCall) -> Any:
+        pool.enter(call.deadline)
+        try:
+            call.enters()
+            link = pool.get(call.deadline)
+            call.sends(is_reused=link.is_reused)
+            try:
+                return link.ask(call.request, call.deadline)
+            finally:
+                pool.push(link)
+        finally:
+            pool.leave()
+
+
+def _pools_of(server: Server) -> PerProcess[Pool[MemcachedLink]]:
+    def opened(deadline: float) -> MemcachedLink:
+        return connected(server.host, server.port, deadline)
+
+    return PerProcess(lambda: Pool(opened, MOST_CONNECTIONS))
+
+
+class AsyncMemcachedDriver(AsyncSteppedDriver):
+    """Sessions in memcached, for an asynchronous program; see `MemcachedDriver`, which shares them.
+
+    Args:
+        servers: As for `MemcachedDriver`, and so the ones that follow.
+        prefix: What all keys start with.
+        timeout: Seconds for each exchange with a server.
+
+    Raises:
+        ConfigurationError: An argument makes no sense.
+    """
+
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
+    at_risk = AT_RISK
+
+    def __init__(self, servers: str, *, prefix: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._setup: Final = Setup(servers, prefix, timeout)
+        self._operations: MemcachedOperations = self._setup.operations
+        self._servers: Final = self._setup.servers
+        self._timeout: Final = self._setup.timeout
+        self._pools: Final = tuple(map(_async_pools_of, self._servers))
+
+    @classmethod
+    def from_url(cls, url: str) -> AsyncMemcachedDriver:
+        """Make a driver from a URL; see `MemcachedDriver.from_url`.
+
+        Raises:
+            ConfigurationError: The URL has another form, or an option that is unknown or bad.
+        """
+        servers, options = arguments_in(url)
+        return cls(servers, **options)
+
+    def takes(self, digest: bytes, sid: str | None) -> bool:
+        return self._setup.takes(digest, sid)
+
+    async def close(self) -> None:
+        """Close the connections of the running loop: idle ones now, others when they come back."""
+        for pools in self._pools:
+            pools.close()
+
+    async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
+        patience = Patience(operation, self._timeout)
+
+        async def perform(request: Request | Pause) -> Any:
+            if isinstance(request, Pause):
+                return await asyncio.sleep(patience.pause())
+            return await self._ask(operation, request)
+
+        return await drive_async(begin(), perform)
+
+    async def _ask(self, operation: str, request: Request) -> Any:
+        call = MemcachedCall(operation, self._servers[request.server], request, self._timeout)
+        pool = self._pools[request.server].here()
+        while True:
+            try:
+                async with asyncio.timeout(call.deadline - time.monotonic()):
+                    return call.answered(await self._exchanged(pool, call))
+            except FAILURES as error:
+                if not isinstance(error, Refused):
+                    pool.doubt(call.began)
+                call.failed(error)
+
+    async def _exchanged(self, pool: AsyncPool[MemcachedLink], call: MemcachedCall) -> Any:
+        await pool.enter()
+        try:
+            call.enters()
+            link = await pool.get(call.deadline)
+            call.sends(is_reused=link.is_reused)
+            try:
+                return await link.ask_async(call.request)
+            finally:
+                pool.push(link)
+        finally:
+            pool.leave()
+
+
+def _async_pools_of(server: Server) -> PerLoop[AsyncPool[MemcachedLink]]:
+    async def opened(_: float) -> MemcachedLink:
+        return await connected_async(server.host, server.port)
+
+    return PerLoop(lambda: AsyncPool(opened, MOST_CONNECTIONS))

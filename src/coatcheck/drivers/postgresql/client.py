@@ -188,7 +188,7 @@ class _Manners:
             connection.is_direct, connection.prepare_threshold = True, _OFTEN
 
     def limit(self, connection: Connection | AsyncConnection, deadline: float) -> Statement | None:
-        """See `coatcheck.drivers.sql.pool.Client`. Outside a transaction a statement has its own limit."""
+        """See `coatcheck.drivers.sql.client.Client`. Outside a transaction a statement has its own limit."""
         if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
             connection.patience = self._settings.patience  # which a transaction begins with
             return None
@@ -199,7 +199,7 @@ class _Manners:
         return Statement(f"SET LOCAL statement_timeout = {_milliseconds(connection.patience)}")
 
     def patience(self, connection: Connection | AsyncConnection, *, is_inside: bool) -> float:
-        """See `coatcheck.drivers.sql.pool.Client`."""
+        """See `coatcheck.drivers.sql.client.Client`."""
         if is_inside:
             return connection.patience
         return self._settings.patience if connection.is_direct else math.inf
@@ -258,7 +258,7 @@ class Client(_Manners):
     """psycopg's synchronous connections."""
 
     def connect(self, deadline: float) -> Connection:
-        """See `coatcheck.drivers.sql.pool.Client`."""
+        """See `coatcheck.drivers.sql.client.Client`."""
         before = _limits.set(self._settings.limits(deadline))
         try:
             connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
@@ -272,7 +272,7 @@ class Client(_Manners):
         return connection
 
     def run(self, connection: Connection, statement: Statement, deadline: float) -> Reply:
-        """See `coatcheck.drivers.sql.pool.Client`."""
+        """See `coatcheck.drivers.sql.client.Client`."""
         connection.deadline = deadline
         cursor = connection.cursor()
         cursor.execute(self._text(statement, deadline), statement.parameters or None, **_how(statement))
@@ -283,7 +283,7 @@ class AsyncClient(_Manners):
     """psycopg's asynchronous connections."""
 
     async def connect(self, deadline: float) -> AsyncConnection:
-        """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        """See `coatcheck.drivers.sql.client.AsyncClient`."""
         before = _limits.set(self._settings.limits(deadline))
         try:
             connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
@@ -297,7 +297,7 @@ class AsyncClient(_Manners):
         return connection
 
     async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:
-        """See `coatcheck.drivers.sql.pool.AsyncClient`."""
+        """See `coatcheck.drivers.sql.client.AsyncClient`."""
         if time.monotonic() >= deadline:
             raise TimedOut("there was no time left to ask the server")
         cursor = connection.cursor()

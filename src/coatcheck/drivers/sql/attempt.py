@@ -8,8 +8,8 @@ from typing import Final
 
 from coatcheck._pause import drawn
 from coatcheck.drivers._breaker import Breaker
+from coatcheck.drivers._pool import PoolBusy
 from coatcheck.drivers.sql.dialect import Dialect, Trouble
-from coatcheck.drivers.sql.pool import PoolBusy
 from coatcheck.drivers.sql.statement import Again, Statement
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from coatcheck.drivers._lent import Lent
-from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps, drive, drive_async
 from coatcheck.drivers.base import AsyncDriver, Capability, Driver
 from coatcheck.drivers.sql.attempt import tables_missing, trouble_of
 from coatcheck.drivers.sql.dialect import Dialect, Trouble
@@ -99,17 +99,16 @@ class LentDriver(SteppedDriver, Generic[C]):
             raise _translated(error, operation, self._dialect) from error
 
     def _drive(self, connection: C, begin: Callable[[], Steps[T]]) -> T:
-        run, steps = self._borrower.run, in_savepoint(begin())
-        reply: Reply = None
+        run = self._borrower.run
         is_inside = False
+
+        def perform(statement: Statement) -> Reply:
+            nonlocal is_inside
+            is_inside = is_inside or statement is SAVEPOINT
+            return run(connection, statement)
+
         try:
-            while True:
-                statement = steps.send(reply)
-                is_inside = is_inside or statement is SAVEPOINT
-                reply = run(connection, statement)
-        except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return drive(in_savepoint(begin()), perform)
         except BaseException:
             if is_inside:
                 with contextlib.suppress(*self._errors):  # the first error is the one to tell
@@ -149,17 +148,16 @@ class AsyncLentDriver(AsyncSteppedDriver, Generic[C]):
             raise _translated(error, operation, self._dialect) from error
 
     async def _drive(self, connection: C, begin: Callable[[], Steps[T]]) -> T:
-        run, steps = self._borrower.run, in_savepoint(begin())
-        reply: Reply = None
+        run = self._borrower.run
         is_inside = False
+
+        async def perform(statement: Statement) -> Reply:
+            nonlocal is_inside
+            is_inside = is_inside or statement is SAVEPOINT
+            return await run(connection, statement)
+
         try:
-            while True:
-                statement = steps.send(reply)
-                is_inside = is_inside or statement is SAVEPOINT
-                reply = await run(connection, statement)
-        except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return await drive_async(in_savepoint(begin()), perform)
         except BaseException:
             if is_inside:
                 with contextlib.suppress(*self._errors):  # the first error is the one to tell

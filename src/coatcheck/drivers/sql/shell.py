@@ -1,4 +1,4 @@
-"""Carries operations out on connections of our own: once for synchronous programs, once for asynchronous ones."""
+"""Drivers on connections of our own to a SQL server: one for synchronous programs, one for asynchronous ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from coatcheck.drivers._breaker import Breaker
-from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
+from coatcheck.drivers._pool import AsyncPool, PerLoop, PerProcess, Pool, PoolBusy
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps, drive, drive_async
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.sql.attempt import Attempt, TablesMissing, trouble_of
+from coatcheck.drivers.sql.client import AsyncClient, Client, SQLLink
 from coatcheck.drivers.sql.dialect import Dialect, Trouble
-from coatcheck.drivers.sql.pool import AsyncClient, AsyncPools, Client, PoolBusy, Pools
 from coatcheck.drivers.sql.statement import (
     ROLLBACK,
     Again,
@@ -99,7 +100,11 @@ class SQLDriver(SteppedDriver, Generic[C]):
         self._client: Final = client
         self._place: Final = place
         self._timeout: Final = timeout
-        self._pools: Final = Pools(client, max_connections)
+
+        def opened(deadline: float) -> SQLLink[C]:
+            return SQLLink(client, client.connect(deadline))
+
+        self._pools: Final = PerProcess(lambda: Pool(opened, max_connections))
         self._breaker: Final = Breaker(dialect.name, place)
         self._failures: Final[tuple[type[Exception], ...]] = (Again, PoolBusy, OSError, *dialect.errors)
         self._was_reached = False
@@ -127,18 +132,18 @@ class SQLDriver(SteppedDriver, Generic[C]):
         pool.enter(attempt.deadline)
         try:
             attempt.entered()
-            held = pool.get(attempt.deadline)
-            attempt.is_reused = held.since > 0
+            link = pool.get(attempt.deadline)
+            attempt.is_reused = link.is_reused
             try:
                 if not self._was_reached:
-                    self._look_at(held.connection, attempt)
-                return self._drive(held.connection, in_transaction(begin(), self._dialect.begin), attempt)
+                    self._look_at(link.connection, attempt)
+                return self._drive(link.connection, in_transaction(begin(), self._dialect.begin), attempt)
             except BaseException as error:
                 if attempt.casts_doubt(error):
-                    pool.distrust(held)
+                    pool.forget(link)
                 raise
             finally:
-                pool.push(held)
+                pool.push(link)
         finally:
             pool.leave()
 
@@ -148,25 +153,24 @@ class SQLDriver(SteppedDriver, Generic[C]):
         self._was_reached = True
 
     def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
-        run, limit, deadline = self._client.run, self._client.limit, attempt.deadline
-        reply: Reply = None
+        client, run, deadline = self._client, self._client.run, attempt.deadline
+
+        def perform(statement: Statement) -> Reply:
+            first = client.limit(connection, deadline)
+            if first is not None:
+                run(connection, first, deadline)
+            attempt.sends(statement)
+            reply = run(connection, statement, deadline)
+            attempt.answered()
+            if statement.alone or statement.commits:
+                attempt.check_over(is_clean=client.is_clean(connection))
+            return reply
+
         try:
-            while True:
-                statement = steps.send(reply)
-                first = limit(connection, deadline)
-                if first is not None:
-                    run(connection, first, deadline)
-                attempt.sends(statement)
-                reply = run(connection, statement, deadline)
-                attempt.answered()
-                if statement.alone or statement.commits:
-                    attempt.check_over(is_clean=self._client.is_clean(connection))
-        except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return drive(steps, perform)
         except BaseException as error:
-            attempt.failed_with(self._client.patience(connection, is_inside=attempt.is_inside))
-            if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
+            attempt.failed_with(client.patience(connection, is_inside=attempt.is_inside))
+            if _may_go_on(error, self._dialect) and not client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
                     run(connection, ROLLBACK, deadline)
             raise
@@ -215,7 +219,11 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
         self._client: Final = client
         self._place: Final = place
         self._timeout: Final = timeout
-        self._pools: Final = AsyncPools(client, max_connections)
+
+        async def opened(deadline: float) -> SQLLink[C]:
+            return SQLLink(client, await client.connect(deadline))
+
+        self._pools: Final = PerLoop(lambda: AsyncPool(opened, max_connections))
         self._breaker: Final = Breaker(dialect.name, place)
         self._failures: Final[tuple[type[Exception], ...]] = (Again, PoolBusy, OSError, *dialect.errors)
         self._was_reached = False
@@ -245,18 +253,18 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
         await pool.enter()
         try:
             attempt.entered()
-            held = await pool.get(attempt.deadline)
-            attempt.is_reused = held.since > 0
+            link = await pool.get(attempt.deadline)
+            attempt.is_reused = link.is_reused
             try:
                 if not self._was_reached:
-                    await self._look_at(held.connection, attempt)
-                return await self._drive(held.connection, in_transaction(begin(), self._dialect.begin), attempt)
+                    await self._look_at(link.connection, attempt)
+                return await self._drive(link.connection, in_transaction(begin(), self._dialect.begin), attempt)
             except BaseException as error:
                 if attempt.casts_doubt(error):
-                    pool.distrust(held)
+                    pool.forget(link)
                 raise
             finally:
-                pool.push(held)
+                pool.push(link)
         finally:
             pool.leave()
 
@@ -266,25 +274,24 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
         self._was_reached = True
 
     async def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
-        run, limit, deadline = self._client.run, self._client.limit, attempt.deadline
-        reply: Reply = None
+        client, run, deadline = self._client, self._client.run, attempt.deadline
+
+        async def perform(statement: Statement) -> Reply:
+            first = client.limit(connection, deadline)
+            if first is not None:
+                await run(connection, first, deadline)
+            attempt.sends(statement)
+            reply = await run(connection, statement, deadline)
+            attempt.answered()
+            if statement.alone or statement.commits:
+                attempt.check_over(is_clean=client.is_clean(connection))
+            return reply
+
         try:
-            while True:
-                statement = steps.send(reply)
-                first = limit(connection, deadline)
-                if first is not None:
-                    await run(connection, first, deadline)
-                attempt.sends(statement)
-                reply = await run(connection, statement, deadline)
-                attempt.answered()
-                if statement.alone or statement.commits:
-                    attempt.check_over(is_clean=self._client.is_clean(connection))
-        except StopIteration as done:
-            answer: T = done.value
-            return answer
+            return await drive_async(steps, perform)
         except BaseException as error:
-            attempt.failed_with(self._client.patience(connection, is_inside=attempt.is_inside))
-            if _may_go_on(error, self._dialect) and not self._client.is_clean(connection):
+            attempt.failed_with(client.patience(connection, is_inside=attempt.is_inside))
+            if _may_go_on(error, self._dialect) and not client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
                     await run(connection, ROLLBACK, deadline)
             raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from coatcheck.errors import NotACounter, UnstorableValue
+from coatcheck.codec import Unencodable
+from coatcheck.errors import NotACounter, StaleValue, UnstorableValue
+from coatcheck.inplace import containers, update_in_place
 from coatcheck.merge import MISSING, merge
 from coatcheck.record import ABSENT, Committed, Delta, Put, Value, ValueKey, is_spared
-from coatcheck.snapshot import Entry, First, Settled, Snapshot
+from coatcheck.snapshot import Entry, First, Parted, Settled, Snapshot
 
 __all__ = ["Changes"]
 
@@ -31,7 +33,11 @@ class Changes(Snapshot):
                 entry = self._open(name)
             else:
                 entry = self._entries[name] = Entry(value, None, None)
-        entry.value = value
+        if entry.value is not value:
+            entry.value = value
+            entry.own = ()
+        entry.parted = ()
+        entry.detached = None
         entry.dirty = True
         entry.first = None
         if self._codec.is_mutable(value):
@@ -53,6 +59,8 @@ class Changes(Snapshot):
             raise KeyError(name[1])
         entry = self._entries[name]
         entry.value = MISSING
+        entry.own = entry.parted = ()
+        entry.detached = None
         entry.dirty = True
         entry.data = entry.assigned = entry.first = None
         entry.reruns = ()
@@ -130,6 +138,7 @@ class Changes(Snapshot):
         if self._adds or self._cleared or self._cleared_all:
             return False
         for name, entry in self._entries.items():
+            self._look_at_parted(name, entry)
             if entry.dirty or (entry.origin is not None and self._is_edited(name, entry)):
                 return False
         return True
@@ -153,6 +162,7 @@ class Changes(Snapshot):
         puts: dict[ValueKey, Put] = {}
         drops: dict[ValueKey, int | None] = {}
         for name, entry in self._entries.items():
+            self._look_at_parted(name, entry)
             if not entry.dirty:
                 if entry.origin is not None and (data := self._encode(name, entry.value)) != entry.origin:
                     puts[name] = Put(data, entry.base)
@@ -278,11 +288,11 @@ class Changes(Snapshot):
                 for function, default in entry.reruns:
                     mine = _applied(name, function, default if mine is MISSING else mine)
                 self._encode(name, mine)
-                entry.value = mine
+                self._replace(name, entry, mine, is_made_here=False)
                 if entry.origin is not None:
                     entry.origin = self._codec.encode(mine)
             else:
-                if self._merge(name, entry, theirs):
+                if self._merge(name, entry, theirs, is_readable=raw is None or theirs is not MISSING):
                     clashes.append(name)
                 entry.origin = origin
                 entry.reruns = ()
@@ -292,7 +302,7 @@ class Changes(Snapshot):
             entry.data = None
         return tuple(clashes)
 
-    def _merge(self, name: ValueKey, entry: Entry, theirs: Any) -> bool:
+    def _merge(self, name: ValueKey, entry: Entry, theirs: Any, *, is_readable: bool) -> bool:
         """Merge the change of a value with *theirs*; True where a part of theirs is lost."""
         mine, first = entry.value, entry.first
         if first is not None:
@@ -310,11 +320,65 @@ class Changes(Snapshot):
                 begun, lost = merge(MISSING, start, theirs, self._same)
             value, clash = merge(start, mine, begun, self._same)
             clash = clash or lost
-        if clash:
+        if not is_readable:
+            value, clash = mine, True
+        elif clash:
             value, clash = merge(base, mine, theirs, self._same)
-        entry.value = value
         entry.first = First(raw, packed, self._packed(value))
+        self._replace(name, entry, value)
         return clash
+
+    def _replace(self, name: ValueKey, entry: Entry, merged: Any, *, is_made_here: bool = True) -> None:
+        """Go on with what a merge made of a value, in the objects that the application holds where those are ours.
+
+        Args:
+            name: The name of the value.
+            entry: What is known of it.
+            merged: What the merge made of it.
+            is_made_here: True where every container in *merged* that is none of the present value's is ours.
+        """
+        held = entry.value
+        if held is MISSING:
+            entry.value, entry.own = merged, containers([merged])
+            return
+        if not entry.own and self._codec.is_mutable(held):
+            if held is not merged and not self._same(held, merged):
+                # It may be a constant of the application's, so the session goes on with objects of its own.
+                entry.value = self._codec.decode(self._codec.encode(merged))
+                entry.own = containers([entry.value])
+                entry.detached = Parted(held, self._codec.encode(held))
+            return
+        theirs = {id(holder) for holder in containers([held])}
+        made = [holder for holder in containers([merged]) if id(holder) not in theirs] if is_made_here else []
+        others = [other.value for place, other in self._entries.items() if place != name]
+        entry.value, parted = update_in_place(held, merged, entry.own, others, self._codec)
+        entry.own = [*entry.own, *made]
+        entry.parted += tuple(Parted(part, self._codec.encode(part)) for part in parted)
+
+    def _look_at_parted(self, name: ValueKey, entry: Entry) -> None:
+        """Look whether the application changed an object that its session holds no more since a save merged.
+
+        Raises:
+            StaleValue: It did, and the change cannot be brought into the session.
+        """
+        for part in entry.parted:
+            if self._is_changed(part):
+                raise StaleValue(*name)
+        if (detached := entry.detached) is None or not self._is_changed(detached):
+            return
+        data = self._encode(name, detached.held)
+        assert isinstance(data, bytes)  # noqa: S101 (only an int is stored as something else)
+        merged, clash = merge(self._codec.decode(detached.data), self._codec.decode(data), entry.value, self._same)
+        if clash:
+            raise StaleValue(*name)
+        self._replace(name, entry, merged)
+        entry.detached = Parted(detached.held, data)
+
+    def _is_changed(self, part: Parted) -> bool:
+        try:
+            return self._codec.encode(part.held) != part.data
+        except Unencodable:
+            return True
 
     def _packed(self, value: Any) -> bytes | None:
         return None if value is MISSING else self._codec.encode(value)

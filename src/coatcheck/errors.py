@@ -12,6 +12,7 @@
     ├── CounterError                an increment that cannot be done
     │   ├── NotACounter             the key holds something other than an integer
     │   └── CounterOverflow         the result does not fit 64 signed bits
+    ├── StaleValue                  a change of an object that a merge took out of the session
     └── ConflictError               two requests changed one key and the policy says "error"
 
 No message holds a token, a stored value or a connection password.
@@ -30,6 +31,7 @@ __all__ = [
     "NotACounter",
     "SessionNotLoaded",
     "SessionUnavailable",
+    "StaleValue",
     "UnstorableValue",
     "UnsupportedCapability",
     "ValueTooLarge",
@@ -175,6 +177,26 @@ class CounterOverflow(CounterError):
     """The result of an increment does not fit a signed 64-bit integer."""
 
     _why = "would leave the range of a signed 64-bit integer"
+
+
+class StaleValue(CoatcheckError):
+    """The request changed an object in place that its session no longer holds, so that the change would be lost.
+
+    An earlier save of the request merged its change with another request's, and that one had removed or replaced the
+    object. Nothing was written. Take the object from the session again, or assign the value.
+
+    Attributes:
+        app: The store, "" for the default one.
+        key: The key that the object was a part of.
+    """
+
+    def __init__(self, app: str, key: str) -> None:
+        super().__init__(
+            f"{_place(app, key)}: a part of this value was changed in place after a save in which another request's"
+            " change had removed or replaced it: take it from the session again after a save, or assign the value"
+        )
+        self.app = app
+        self.key = key
 
 
 class ConflictError(CoatcheckError):

@@ -42,7 +42,8 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
     only appended: its additions follow the other side's list, equal ones too, since two requests that put the same
     thing into a cart meant two. Counters merge by adding what each side added and subtracting what it took, equal
     changes too; a key that one side removed goes, unless the other side added to it. A base that is missing counts as
-    empty. Otherwise identical changes agree, but for integers: two requests that both count from 1 to 2 lost a count.
+    empty. A side that deleted such a value has removed all that was in it, so that what the other side added stays.
+    Otherwise identical changes agree, but for integers: two requests that both count from 1 to 2 lost a count.
     Everything else clashes, and then mine wins.
 
     Args:
@@ -59,20 +60,26 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
         return mine, False
     if _equal(base, mine, same):
         return theirs, False
-    kind = type(mine)
-    agree = kind is not Counter if base is MISSING else type(base) is not kind or kind not in _GROWING
-    if agree and _equal(mine, theirs, same):
+    if _agrees(base, type(mine)) and _equal(mine, theirs, same):
         return mine, False
-    if type(theirs) is kind and (base is MISSING or type(base) is kind):
-        if kind is dict:
-            return _merge_dicts({} if base is MISSING else base, mine, theirs, same)
-        if kind is set or kind is frozenset:
-            return _merge_sets(kind() if base is MISSING else base, mine, theirs, same)
-        if kind is Counter:
-            return _merge_counters(Counter() if base is MISSING else base, mine, theirs, same)
-        if kind is list:
-            return _merge_lists([] if base is MISSING else base, mine, theirs, same)
-    return mine, True
+    kind = type(theirs if mine is MISSING else mine)
+    if kind not in _MERGES or not _are_of(kind, (base, mine, theirs)):
+        return mine, True
+    sides = (kind() if side is MISSING else side for side in (base, mine, theirs))
+    value, lost = _MERGES[kind](*sides, same)
+    return (MISSING if mine is MISSING and not value else value), lost
+
+
+def _agrees(base: Any, kind: type) -> bool:
+    """Check whether two equal changes of *base* to a value of a type may be one."""
+    if base is MISSING:
+        return kind is not Counter
+    return type(base) is not kind or kind not in _GROWING
+
+
+def _are_of(kind: type, sides: tuple[Any, ...]) -> bool:
+    """Check whether each side is of a type, or missing."""
+    return all(side is MISSING or type(side) is kind for side in sides)
 
 
 def _equal(a: Any, b: Any, same: _Same) -> bool:
@@ -142,3 +149,13 @@ def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any], same: _Sam
     if len(theirs) >= start and same(theirs[:start], base):
         return mine + theirs[start:], False
     return mine, not same(mine, theirs)
+
+
+_MERGES: Final[dict[type, Callable[..., tuple[Any, bool]]]] = {
+    dict: _merge_dicts,
+    set: _merge_sets,
+    frozenset: _merge_sets,
+    Counter: _merge_counters,
+    list: _merge_lists,
+}
+"""How each type merges. What is missing counts as empty."""

@@ -5,16 +5,17 @@ No I/O: whoever makes a `Snapshot` is asked for what is stored when a value is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 from weakref import ReferenceType
 
 from coatcheck.codec import Codec, Undecodable, Unencodable
 from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
+from coatcheck.inplace import containers
 from coatcheck.merge import MISSING
 from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Value, ValueKey, is_spared
 
-__all__ = ["Entry", "First", "Owner", "Rerun", "Settled", "Snapshot"]
+__all__ = ["Entry", "First", "Owner", "Parted", "Rerun", "Settled", "Snapshot"]
 
 Rerun = tuple[Callable[[Any], Any], Any]
 """A function given to `update_with`, and the default for a missing key."""
@@ -35,6 +36,18 @@ class First(NamedTuple):
     raw: Value | None
     mine: bytes | None
     merged: bytes | None
+
+
+class Parted(NamedTuple):
+    """An object that the application may still hold, but that its session holds no more since a save merged.
+
+    Attributes:
+        held: The object.
+        data: Its encoding as of then.
+    """
+
+    held: Any
+    data: bytes
 
 
 class Settled(NamedTuple):
@@ -65,6 +78,9 @@ class Entry:
     reruns: tuple[Rerun, ...] = ()
     assigned: bytes | None = None  # what a mutable value was when it was assigned to a key seen to be missing
     first: First | None = None  # while a save merges
+    own: Sequence[Any] = ()  # the containers of a value that was decoded here; those of an assigned one are not ours
+    parted: tuple[Parted, ...] = ()
+    detached: Parted | None = None
 
     def __init__(self, value: Any, raw: Value | None, base: int | None, origin: bytes | None = None) -> None:
         self.value = value
@@ -166,6 +182,8 @@ class Snapshot:
         else:
             value, origin = self._decode(name, raw)
             entry = Entry(value, raw, raw.version, origin)
+            if origin is not None:
+                entry.own = containers([value])
         self._entries[name] = entry
         return entry
 

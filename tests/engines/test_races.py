@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,7 +116,22 @@ def test_two_appends_and_a_removal_leave_each_addition_once(driver: Driver) -> N
         storage.before("commit", lambda session=session: manager.save(session), call=call)
     manager.save(one)
     assert storage.pending == 0
-    assert held(manager, cookie) == {"cart": ["hat", "scarf", "two", "one"]}
+    assert held(manager, cookie) == {"cart": ["two", "one"]}
+
+
+@pytest.mark.parametrize("removed_first", [True, False])
+def test_what_one_request_adds_to_a_value_that_another_deletes_stays(driver: Driver, removed_first: bool) -> None:  # noqa: FBT001
+    """As with messages to show once: one request takes them all out while another adds one."""
+    manager = SessionManager(driver)
+    cookie = begun(manager, look=1, messages=["old"], cart=Counter(hat=1))
+    adding, removing = (manager.open([cookie]) for _ in range(2))
+    adding["messages"].append("new")
+    adding["cart"]["hat"] += 1
+    assert removing.pop("messages") == ["old"]
+    del removing["cart"]
+    for session in (removing, adding) if removed_first else (adding, removing):
+        manager.save(session)
+    assert held(manager, cookie) == {"messages": ["new"], "cart": Counter(hat=1)}
 
 
 # -- a commit in flight, and an end that comes first ------------------------------------------------------------------

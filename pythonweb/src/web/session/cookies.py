@@ -41,9 +41,9 @@ _log: Final = logging.getLogger("web.session")
 def warn_of_http() -> None:
     """Log once in a process what a proxy in front may make of cookies."""
     _log.warning(
-        "session cookies go over plain http without Secure, so that anybody on the way can read them. Where a proxy in"
-        " front speaks TLS, set environ['wsgi.url_scheme'] = 'https' for its requests: see 'Behind a proxy that speaks"
-        " TLS' in docs/pythonweb.md"
+        "session cookies are sent over plain http without Secure, so others in the network can read them. If a proxy in"
+        " front terminates TLS, set environ['wsgi.url_scheme'] = 'https' for its requests: see 'Behind a proxy that"
+        " terminates TLS' in docs/pythonweb.md"
     )
 
 

@@ -16,7 +16,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "coatcheck"
 LIST = ROOT / "docs" / "public-names.txt"
-MODULES = ("coatcheck", "coatcheck.drivers.base", "coatcheck.record", "coatcheck.testing", "coatcheck.wsgi")
+MODULES = (
+    "coatcheck",
+    "coatcheck.adapter",
+    "coatcheck.drivers.base",
+    "coatcheck.drivers.filesystem",
+    "coatcheck.drivers.mariadb",
+    "coatcheck.drivers.memcached",
+    "coatcheck.drivers.memory",
+    "coatcheck.drivers.postgresql",
+    "coatcheck.drivers.redis",
+    "coatcheck.drivers.sqlite",
+    "coatcheck.record",
+    "coatcheck.testing",
+    "coatcheck.wsgi",
+)
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

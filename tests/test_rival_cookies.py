@@ -19,9 +19,8 @@ import pytest
 from browsers import Jar
 
 from coatcheck import AsyncSessionManager, Event, EventKind, Policy, Session, SessionManager
-from coatcheck.cookie import Channel
-from coatcheck.outcome import Saved
-from coatcheck.wsgi import SessionMiddleware, request_origin
+from coatcheck.adapter import Channel, Incoming, Saved
+from coatcheck.wsgi import SessionMiddleware
 
 Handler = Callable[[Session], Any]
 Ask = Callable[[str, str | None, Handler], list[str]]
@@ -64,7 +63,7 @@ def _lines(saved: Saved) -> list[str]:
 
 def _sync(manager: SessionManager) -> Ask:
     def ask(url: str, cookie: str | None, handler: Handler) -> list[str]:
-        session = manager.open(() if cookie is None else (cookie,), request_origin(_environ(url, cookie)))
+        session = manager.open(Incoming.from_wsgi(_environ(url, cookie)))
         handler(session)
         return _lines(manager.save(session))
 
@@ -94,7 +93,7 @@ def _wsgi(manager: SessionManager) -> Ask:
 
 def _async(manager: AsyncSessionManager) -> Ask:
     async def asked(url: str, cookie: str | None, handler: Handler) -> list[str]:
-        session = manager.open(() if cookie is None else (cookie,), request_origin(_environ(url, cookie)))
+        session = manager.open(Incoming.from_wsgi(_environ(url, cookie)))
         await session.load()
         handler(session)
         return _lines(await manager.save(session))
@@ -235,7 +234,7 @@ def test_a_log_out_leaves_none(case: tuple[Jar, Site, str, list[str]], *, read_f
 def test_a_log_out_after_a_write_that_was_saved_ends_all(case: tuple[Jar, Site, str, list[str]]) -> None:
     jar, site, page, secrets = case
     header = jar.header(page)
-    session = site.manager.open([str(header)], request_origin(_environ(page, header)))
+    session = site.manager.open(Incoming.from_wsgi(_environ(page, header)))
     session["a"] = 1
     jar.take(page, *_lines(site.manager.save(session)))
     secrets += jar.held.values()

@@ -14,7 +14,6 @@ from coatcheck.policy import Policy, is_domain, is_path
 __all__ = [
     "MAX_AGE",
     "Channel",
-    "Origin",
     "channel_of",
     "cookie_name",
     "deletion",
@@ -40,10 +39,6 @@ class Channel(Enum):
     PLAIN = "http"
 
     __hash__ = object.__hash__  # quicker than an Enum's own, and a member is the only one of its kind
-
-
-Origin = tuple[str, str, str]
-"""How a request came and what it asked for: the scheme, the ``Host`` header with its port, the decoded path."""
 
 
 def channel_of(policy: Policy, scheme: str) -> Channel:

@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from coatcheck import lending, outcome, plan
 from coatcheck.codec import Codec
-from coatcheck.cookie import Channel, Origin
+from coatcheck.cookie import Channel
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, EventKind, Listener
+from coatcheck.incoming import Incoming
 from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
@@ -70,21 +71,21 @@ class SessionManager(ManagerBase):
 
     def open(
         self,
-        cookies: Sequence[str],
-        channel: Channel | Origin = Channel.SECURE,
+        request: Incoming | Sequence[str] = (),
+        channel: Channel = Channel.SECURE,
         *,
         driver: Driver | None = None,
     ) -> Session:
-        """Give a request's session. Reads nothing until the session is used.
+        """Return a request's session. Reads nothing until the session is used.
 
         Args:
-            cookies: The values of the request's Cookie headers, in a list.
-            channel: How the request came, or its scheme, host and path; see `coatcheck.cookie.Origin`.
+            request: The facts of the request, or the values of its Cookie headers alone, in a list.
+            channel: How the request came, if *request* does not say so. Default by https.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
-        if isinstance(cookies, str):
+        if isinstance(request, str):
             raise CoatcheckError(_ONE_COOKIE)
-        return Session(self._state, cookies, channel, driver or self.driver, self.clock())
+        return Session(self._state, request, channel, driver or self.driver, self.clock())
 
     def _load(self, driver: Driver, state: State) -> None:
         if len(state.candidates) > 1:
@@ -281,22 +282,22 @@ class AsyncSessionManager(ManagerBase):
 
     def open(
         self,
-        cookies: Sequence[str],
-        channel: Channel | Origin = Channel.SECURE,
+        request: Incoming | Sequence[str] = (),
+        channel: Channel = Channel.SECURE,
         *,
         driver: AsyncDriver | None = None,
     ) -> AsyncSession:
-        """Give a request's session; ``await session.load()`` before anything is read from it.
+        """Return a request's session; ``await session.load()`` before anything is read from it.
 
         Args:
-            cookies: The values of the request's Cookie headers, in a list.
-            channel: How the request came, or its scheme, host and path; see `coatcheck.cookie.Origin`.
+            request: The facts of the request, or the values of its Cookie headers alone, in a list.
+            channel: How the request came, if *request* does not say so. Default by https.
             driver: A driver on a connection that the application lends; default the manager's own.
         """
-        if isinstance(cookies, str):
+        if isinstance(request, str):
             raise CoatcheckError(_ONE_COOKIE)
         chosen = driver or self.driver
-        return AsyncSession(self._load, self._state, cookies, channel, chosen, self.clock())
+        return AsyncSession(self._load, self._state, request, channel, chosen, self.clock())
 
     async def _load(self, driver: AsyncDriver, state: State) -> None:
         if len(state.candidates) > 1:

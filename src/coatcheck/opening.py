@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 from coatcheck.codec import Codec
-from coatcheck.cookie import Channel, Origin, channel_of, cookie_name, find, is_joined
+from coatcheck.cookie import Channel, channel_of, cookie_name, find, is_joined
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError
 from coatcheck.events import Event, EventKind, Listener, emit
+from coatcheck.incoming import Incoming
 from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
 from coatcheck.revoked import Revocations
@@ -92,19 +93,23 @@ class ManagerBase(ABC):
         return every > 0 and next(self._commits) % every == 0
 
     def _state(
-        self, cookies: Sequence[str], channel: Channel | Origin, driver: Driver | AsyncDriver, opened: float
+        self, request: Incoming | Sequence[str], channel: Channel, driver: Driver | AsyncDriver, opened: float
     ) -> State:
-        host = path = ""
-        if not isinstance(channel, Channel):
-            scheme, host, path = channel
+        place = ("", "")
+        if isinstance(request, Incoming):
+            cookies, scheme = request.cookies, request.scheme
+            place = request.host, request.path
             channel = channel_of(self.policy, scheme)
             if channel is Channel.PLAIN and not self._warned_http:
-                self._warn_of_http()
+                self._warned_http = True
+                self.warn_of_http()
+        else:
+            cookies = request
         name = self._names[channel]
         values = find(cookies, name) if cookies else ()
         if len(values) > 1:
             state = self._state_of_several(values, name, channel, opened)
-            state.place = host, path
+            state.place = place
         else:
             token = Token.parse(values[0]) if values else None
             if token is None and cookies and is_joined(cookies, name):
@@ -137,8 +142,8 @@ class ManagerBase(ABC):
         state.unsettled = state.rivals if untried else ()
         return state
 
-    def _warn_of_http(self) -> None:
-        self._warned_http = True
+    def warn_of_http(self) -> None:
+        """Log that a session goes over plain http. Called once; an adapter may override it with its own advice."""
         _log.warning(_BARE_COOKIE if self.policy.insecure_http else _SECURE_COOKIE)
 
     def _warn_of_risk(self, why: str) -> None:

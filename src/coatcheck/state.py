@@ -230,6 +230,14 @@ class State:
         assert self.reserved is not None  # noqa: S101 (it was drawn once at least)
         return self.reserved
 
+    def begin(self, deadline: float | None) -> None:
+        """Go on with a new session that is stored in any case, unless the one before ended meanwhile."""
+        self.record = self.token = self.reserved = self.login = self.reason = None
+        self.candidates, self.loaded, self.rotate = [], True, False
+        self.changes = self._no_changes()
+        self.token = Token.new() if self.dead else self.reserve()[0]
+        self.used, self.wanted, self.deadline = True, not self.dead, deadline
+
     @property
     def sid(self) -> str | None:
         """The public name of the session, also of one that a log-in is going to make; None if there is none."""

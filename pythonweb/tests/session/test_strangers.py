@@ -61,9 +61,9 @@ def revoke_user(browser: Browser, clock: Clock) -> None:
 
     def handler(request: Request) -> None:
         core = request.manager.driver.core
-        state = request.manager.state
+        exchange = request.manager.exchange
         request.manager.load()
-        digest = request.manager.state.token.digest if state is None else state.token.digest
+        digest = (exchange or request.manager.exchange).token.digest
         core.commit(digest, Delta(user="ada", auth_time=clock.now - 1), clock.now)
         core.revoke_user("ada", clock.now)
         if request.manager.driver.connection is not None:

@@ -8,8 +8,7 @@ import stat
 import time
 from typing import Any
 
-from coatcheck.drivers._files import PlaceError
-from coatcheck.drivers.sqlite.opened import Identity, NotNow, create_file, identity, log_files
+from coatcheck.drivers.sqlite import create_file, log_files
 from web.database._adapter import Adapter
 from web.database._errors import ConnectionFailed, ParameterError
 from web.database._places import FileID, file_at
@@ -24,7 +23,7 @@ class _File(sqlite3.Connection):
     """A connection that knows which file it opened, and which log and index of it lay beside."""
 
     identity: FileID | None = None
-    beside: tuple[tuple[str, Identity | None], ...] = ()
+    beside: tuple[tuple[str, object], ...] = ()
 
 
 class SQLite(Adapter):
@@ -73,7 +72,7 @@ class SQLite(Adapter):
             try:
                 self._use_wal(base)
                 base.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # the log is opened by the first read
-                base.beside = log_files(self.database) if self.shareable else ()
+                base.beside = self._beside()
             except BaseException:
                 base.close()
                 raise
@@ -91,7 +90,7 @@ class SQLite(Adapter):
 
     def usable(self, base: Any, idle: float) -> bool:  # noqa: ARG002 -- a file does not grow old
         # Where one of the files was removed or replaced, the connection goes on with one that nobody else sees.
-        return bool(base.identity == self._identity() and all(identity(path) == which for path, which in base.beside))
+        return bool(base.identity == self._identity() and base.beside == self._beside())
 
     def reset(self, base: Any) -> None:
         if getattr(base, "autocommit", -1) != -1:  # Python 3.12 and later; -1 stands for isolation_level
@@ -102,6 +101,9 @@ class SQLite(Adapter):
 
     def _identity(self) -> FileID | None:
         return file_at(self.database) if self.shareable else None
+
+    def _beside(self) -> tuple[tuple[str, object], ...]:
+        return log_files(self.database) if self.shareable else ()
 
     def _use_wal(self, base: sqlite3.Connection) -> None:
         """Turn WAL on; SQLite's own timeout does not cover two processes that do it at once."""
@@ -153,9 +155,9 @@ class SQLite(Adapter):
         try:
             # It also takes away the log of a file that is gone, which SQLite would take for the new one's.
             create_file(self.database, self._timeout)
-        except NotNow as error:
+        except TimeoutError as error:
             raise self._failed(f"{error}; try again") from error
-        except PlaceError as error:
+        except OSError as error:
             reason = getattr(error.__cause__, "strerror", None) or error
             raise self._failed(
                 f"the file cannot be created: {reason}; let this process write to the folder {folder!r}, "

@@ -9,17 +9,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 from coatcheck import Codec, ConfigurationError, Policy, SessionManager
-from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, deletions_of_others, find, set_cookie
-from coatcheck.outcome import Saved
+from coatcheck.adapter import Exchange, Incoming, Saved, Token
 from coatcheck.record import Record
-from coatcheck.session import expiry
-from coatcheck.state import State
-from coatcheck.token import Token
-from coatcheck.wsgi import request_origin
 from web._printed import printed
 from web.session.drivers import Driver
 from web.session.errors import SessionError
@@ -62,6 +57,16 @@ def _policy(environment: str, path: str, domain: str, *, persistent: bool) -> Po
         )
     except ConfigurationError as error:
         raise SessionError(f"session manager: {error}") from error
+
+
+class _Sessions(SessionManager):
+    """The core's manager. Plain http is usual here, so there is a warning of our own, and none in a script."""
+
+    is_script = False
+
+    def warn_of_http(self) -> None:
+        if not self.is_script:
+            warn_of_http()
 
 
 class Clock:
@@ -111,11 +116,17 @@ class Cookies(ABC):
         self._max_age = maxAge
         self._wsgi = environ is not None
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
+        self._incoming = Incoming.from_wsgi(dict(self._environ))
         policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
         self._clock = Clock(clock)
         self._began = clock()  # a session that ended after it ended while this request ran
-        self._core = SessionManager(driver.core, policy, codec=codec, clock=self._clock)
-        self._by_hand: Callable[[State | None], str | None] | None = None  # the cookie that the application asked for
+        self._core = _Sessions(driver.core, policy, codec=codec, clock=self._clock)
+        if not self._wsgi:
+            self._core.is_script = True
+            secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
+            self._incoming = self._incoming._replace(scheme="https" if secure else "http")
+        self._request = Exchange(self._core, self._incoming)  # never loaded: what came, how cookies look
+        self._by_hand: Callable[[], str | None] | None = None  # the cookie that the application asked for
         self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's
         self._prints = True  # False where the script said that it sends the cookie itself
         if not self._wsgi:
@@ -123,12 +134,16 @@ class Cookies(ABC):
 
     @property
     @abstractmethod
-    def state(self) -> State | None:
-        """What is known of the session, for the middleware; None before the first use."""
+    def exchange(self) -> Exchange | None:
+        """The request with its present session, for the middleware; None before the first use."""
 
     @abstractmethod
-    def _state(self, what: str) -> State:
-        """Return what is known of the session, loaded or made where it was not used yet."""
+    def _exchange_of(self, what: str) -> Exchange:
+        """Return the request with its session, loaded or made if it was not used yet."""
+
+    def _open(self, token: str | None) -> Exchange:
+        """Return the request with the session that *token* opens, or its cookie does if that is None."""
+        return Exchange(self._core, self._incoming, token=token, began=self._began)
 
     @property
     def closedHeaders(self) -> bool:
@@ -139,65 +154,25 @@ class Cookies(ABC):
     def closedHeaders(self, closed: bool) -> None:
         self._closed_headers = closed
 
-    @cached_property
-    def _channel(self) -> Channel:
-        if self._wsgi:
-            channel = channel_of(self._core.policy, request_origin(dict(self._environ))[0])
-            if channel is Channel.PLAIN:
-                warn_of_http()
-            return channel
-        secure = str(self._environ.get("HTTPS", "")).lower() in ("on", "1", "true")
-        return Channel.SECURE if secure else Channel.PLAIN
-
-    @property
-    def _cookie_name(self) -> str:
-        return cookie_name(self._core.policy, self._channel)
-
-    @property
-    def _cookies(self) -> tuple[str, ...]:
-        header = self._environ.get("HTTP_COOKIE")
-        return () if header is None else (header,)
-
-    def _lifetime(self, state: State) -> float | None:
+    def _lifetime(self, exchange: Exchange) -> float | None:
         if self._max_age == 0:
             return None
-        return expiry(state) - self._core.clock() if self._max_age is None else self._max_age
-
-    @cached_property
-    def _values(self) -> list[str]:
-        """What the request's cookies of that name hold: several, where a browser has more than one."""
-        return find(self._cookies, self._cookie_name)
-
-    @property
-    def _place(self) -> tuple[str, str]:
-        _, host, path = request_origin(dict(self._environ))
-        return host, path
-
-    def deletions(self) -> tuple[str, ...]:
-        """Return the cookie headers that have to go before one that sets or deletes the session's cookie."""
-        if len(self._values) < 2:  # noqa: PLR2004 (several)
-            return ()
-        return deletions_of_others(self._core.policy, self._channel, *self._place)
-
-    def _note_rivals(self, state: State) -> None:
-        """Have a session that ends end the others whose cookies came too."""
-        if len(self._values) > 1:
-            state.rivals = tuple(token for token in map(Token.parse, self._values) if token is not None)
+        return exchange.expires - self._core.clock() if self._max_age is None else self._max_age
 
     def _append(self, cookie: str) -> None:
         self._given.add(cookie)
-        self.response_headers.extend(("Set-Cookie", each) for each in (*self.deletions(), cookie))
+        self.response_headers.extend(("Set-Cookie", each) for each in (*self._request.deletions(), cookie))
 
     def _promised(self) -> str | None:
         """Return the cookie of a session that is made but not saved yet."""
-        state = self.state
-        if state is None or state.dead:
+        exchange = self.exchange
+        if exchange is None or exchange.ended:
             return None
-        if state.token is None:
-            return self._deletion() if state.ended else None
-        if state.record is not None and state.deadline is None:
+        if exchange.token is None:
+            return exchange.deletion() if exchange.ending else None
+        if exchange.info is not None and exchange.deadline is None:
             return None
-        return set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
+        return exchange.cookie(self._lifetime(exchange))
 
     def response_cookie(self, saved: Saved, foreign: str | None) -> str | None:
         """Return the one cookie to send.
@@ -206,47 +181,45 @@ class Cookies(ABC):
             saved: What the save came to.
             foreign: A cookie of the same name that the application put into its headers, or None.
         """
-        state = self.state
-        if state is not None and state.dead:
+        exchange = self.exchange
+        if exchange is not None and exchange.ended:
             return None
-        asked = None if self._by_hand is None else self._by_hand(state)
+        asked = None if self._by_hand is None else self._by_hand()
         if asked is None and foreign is not None:
-            asked = self._instead_of(foreign, state, saved)
+            asked = self._instead_of(foreign, exchange, saved)
         if asked is None or asked == saved.set_cookie:
             return saved.set_cookie
-        return asked if saved.set_cookie is not None or self._is_live(state) else None
+        return asked if saved.set_cookie is not None or self._is_live(exchange) else None
 
-    def _instead_of(self, foreign: str, state: State | None, saved: Saved) -> str | None:
+    def _instead_of(self, foreign: str, exchange: Exchange | None, saved: Saved) -> str | None:
         if foreign not in self._given:
             return self._completed(foreign)
         # This cookie was made here, and may be older than the session's present ID and end.
-        if saved.set_cookie is not None or state is None or state.record is None:
+        if saved.set_cookie is not None or exchange is None or exchange.info is None:
             return None
-        return self._written(state, None)
+        return self._written(exchange, None)
 
-    def _is_live(self, state: State | None) -> bool:
+    def _is_live(self, exchange: Exchange | None) -> bool:
         """Return whether the session that this request only read is still there; if not, a cookie comes too late."""
-        if state is None or state.record is None or state.token is None:
+        if exchange is None or exchange.info is None or exchange.token is None:
             return True
-        return isinstance(self.driver.core.load(state.token.digest, self._core.clock()), Record)
+        return isinstance(self.driver.core.load(exchange.token.digest, self._core.clock()), Record)
 
     def _completed(self, cookie: str) -> str:
         """Return a cookie of the application's own making with the attributes that keep it safe."""
         named = {part.partition("=")[0].strip().lower() for part in cookie.split(";")[1:]}
-        wanted = set_cookie(self._core.policy, self._channel, "", None).split("; ")[1:]
-        return "; ".join([cookie, *(part for part in wanted if part.partition("=")[0].lower() not in named)])
+        passed_over = {*named, "max-age", "expires"}
+        wanted = self._request.deletion().split("; ")[1:]
+        return "; ".join([cookie, *(part for part in wanted if part.partition("=")[0].lower() not in passed_over)])
 
-    def _written(self, state: State, max_age: int | None) -> str | None:
+    def _written(self, exchange: Exchange, max_age: int | None) -> str | None:
         """Write the session's cookie with a lifetime as in `setCookie`."""
-        if state.token is None:
-            return None
-        lifetime = self._lifetime(state) if max_age is None else max_age or None
-        return set_cookie(self._core.policy, self._channel, state.token.secret, lifetime)
+        return exchange.cookie(self._lifetime(exchange) if max_age is None else max_age or None)
 
     def is_own_cookie(self, header: Header) -> bool:
         """Return whether a response header sets the session's cookie."""
         name, value = header
-        return name.lower() == "set-cookie" and value.partition("=")[0].strip() == self._cookie_name
+        return name.lower() == "set-cookie" and value.partition("=")[0].strip() == self._request.cookie_name
 
     def cookieSessionID(self, environ: Mapping[str, Any] | None = None, noSessionID: str = "") -> str:
         """Return the session ID in the request's cookie, unchecked, or *noSessionID* where there is none.
@@ -255,11 +228,12 @@ class Cookies(ABC):
             environ: The request's environment; default the manager's own.
             noSessionID: what to return instead.
         """
-        header = (self._environ if environ is None else environ).get("HTTP_COOKIE")
-        for value in find(() if header is None else (str(header),), self._cookie_name):
-            if Token.parse(value) is not None:
-                return value
-        return noSessionID
+        request = self._request
+        if environ is not None:
+            header = environ.get("HTTP_COOKIE")
+            cookies = () if header is None else (str(header),)
+            request = Exchange(self._core, self._incoming._replace(cookies=cookies))
+        return request.sent[0].secret if request.sent else noSessionID
 
     def sendCookieHeaders(self) -> None:
         """Print the cookie headers that were not printed yet, in a CGI script whose headers are not out yet.
@@ -280,8 +254,8 @@ class Cookies(ABC):
             sendCookieHeaders: True prints it too, in a CGI script whose headers are not out yet.
         """
 
-        def asked(state: State | None) -> str | None:
-            return None if state is None else self._written(state, maxAge)
+        def asked() -> str | None:
+            return None if self.exchange is None else self._written(self.exchange, maxAge)
 
         self._set_by_hand(self._cookie_value(maxAge), asked, sendCookieHeaders)
 
@@ -291,7 +265,7 @@ class Cookies(ABC):
 
     def _cookie_value(self, max_age: int | None) -> str:
         _check_max_age(max_age)
-        cookie = self._written(self._state("setCookieString"), max_age)
+        cookie = self._written(self._exchange_of("setCookieString"), max_age)
         if cookie is None:
             raise SessionError("setCookieString: there is no session: call create() or load()")
         if max_age is None:
@@ -304,17 +278,14 @@ class Cookies(ABC):
         Args:
             sendCookieHeaders: As for `setCookie`.
         """
-        cookie = self._deletion()
-        self._set_by_hand(cookie, lambda _state: cookie, sendCookieHeaders)
+        cookie = self._request.deletion()
+        self._set_by_hand(cookie, lambda: cookie, sendCookieHeaders)
 
     def deleteCookieString(self) -> str:
         """Return the header line ``Set-Cookie: ...`` that deletes the session's cookie, ready to be printed."""
-        return f"Set-Cookie: {self._deletion()}"
+        return f"Set-Cookie: {self._request.deletion()}"
 
-    def _deletion(self) -> str:
-        return deletion(self._core.policy, self._channel)
-
-    def _set_by_hand(self, cookie: str, asked: Callable[[State | None], str | None], send: bool) -> None:
+    def _set_by_hand(self, cookie: str, asked: Callable[[], str | None], send: bool) -> None:
         self._by_hand = asked
         self._append(cookie)
         if send:
@@ -322,10 +293,10 @@ class Cookies(ABC):
 
     def _renew_cookie(self) -> None:
         """Send the cookie again in a CGI script, after the end of the session was changed."""
-        state = self.state
-        if self._wsgi or state is None or self._max_age == 0:
+        exchange = self.exchange
+        if self._wsgi or exchange is None or self._max_age == 0:
             return
-        cookie = self._written(state, None) if self._by_hand is None else self._by_hand(state)
+        cookie = self._written(exchange, None) if self._by_hand is None else self._by_hand()
         if cookie is None:
             return
         self._append(cookie)

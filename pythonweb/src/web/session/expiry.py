@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Self
 
+import coatcheck
 from coatcheck.record import NEVER, Delta, Gone, Reason, Record, ValueKey
 from web.session.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import coatcheck
-    from coatcheck.state import State
+    from coatcheck.adapter import Exchange
 
 __all__ = ["EndTime", "Ending", "bounded", "just_before", "set_deadline"]
 
@@ -68,11 +68,11 @@ class Ending:
     """The end of one request's session, and what the request does to it.
 
     Attributes:
-        state: What is known of the session.
+        exchange: The request with the session.
     """
 
-    def __init__(self, state: State) -> None:
-        self.state: Final = state
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Final = exchange
         self._line: object = object()
         self._moved = 0.0  # by how many seconds the request moved the end, all in all
         self._pending: list[Callable[[float], float]] = []  # the changes that are not known to last
@@ -95,20 +95,21 @@ class Ending:
             self._change(lambda _end: fixed)
 
     def _change(self, function: Callable[[float], float]) -> None:
-        state = self.state
+        exchange = self.exchange
         if not self._pending:
-            self._start = _deadline_of(state)
+            self._start = _deadline_of(exchange)
         self._pending.append(function)
-        state.deadline = bounded(function(_deadline_of(state)))
-        if state.record is not None:  # otherwise it is not stored yet, and nobody else can change its end
-            self._record = state.record
-            state.changes.update_with(MARK, self._counted, 0)
+        exchange.deadline = bounded(function(_deadline_of(exchange)))
+        if exchange.info is not None:  # otherwise it is not stored yet, and nobody else can change its end
+            self._record = exchange.info
+            app, key = MARK
+            coatcheck.Store(exchange.session, app).update_with(key, self._counted, 0)
 
     def _counted(self, number: int) -> int:
-        record = self.state.record
+        record = self.exchange.info
         if record is not None and record is not self._record:  # read again, since another request changed the end
             self._start, self._record = record.deadline, record
-            self.state.deadline = self._worked_out()
+            self.exchange.deadline = self._worked_out()
         return number + 1
 
     def _worked_out(self) -> float:
@@ -123,15 +124,15 @@ class Ending:
 
     def undone(self) -> None:
         """Write the changes again: the transaction that they were written in did not last."""
-        state = self.state
-        if self._pending and state.token is not None and not state.dead:
-            state.deadline = self._worked_out()
+        exchange = self.exchange
+        if self._pending and exchange.token is not None and not exchange.ended:
+            exchange.deadline = self._worked_out()
 
 
-def _deadline_of(state: State) -> float:
-    if state.deadline is not None:
-        return state.deadline
-    return NEVER if state.record is None else state.record.deadline
+def _deadline_of(exchange: Exchange) -> float:
+    if exchange.deadline is not None:
+        return exchange.deadline
+    return NEVER if exchange.info is None else exchange.info.deadline
 
 
 def bounded(moment: object) -> float:

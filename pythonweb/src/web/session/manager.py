@@ -10,11 +10,8 @@ from typing import Any, Final
 
 import coatcheck
 from coatcheck import DriverUnavailable
-from coatcheck.cookie import set_cookie
+from coatcheck.adapter import Exchange, Token
 from coatcheck.record import NEVER, Missing, Reason, Record
-from coatcheck.session import expiry, opened
-from coatcheck.state import State
-from coatcheck.token import Token
 from web.session.drivers import Driver
 from web.session.errors import SessionError, SessionWarning
 from web.session.expiry import EndTime, bounded, set_deadline
@@ -68,77 +65,71 @@ class Manager(Saving):
         self.used = False
         self._created = False
         self._error: str | None = None
-        self._missed: State | None = None  # the last load that found no session
+        self._missed: Exchange | None = None  # the last load that found no session
         self._ended = False
+        self._planned_end = NEVER  # of the session that this request made last
 
     def __repr__(self) -> str:
         return f"<session manager of environment {self.driver.environment!r}>"
 
     # -- the session of this request ----------------------------------------------------------------------------
 
-    def _session_of(self, what: str) -> coatcheck.Session:
-        """Return the session; under the middleware the first use loads or makes it."""
-        if self._session is None and self._wsgi:
+    def _exchange_of(self, what: str) -> Exchange:
+        """Return the request with its session; under the middleware the first use loads or makes it."""
+        if self._exchange is None and self._wsgi:
             self.loadOrCreate()
-        if self._session is None or self._ended:
+        if self._exchange is None or self._ended:
             how = "destroyed" if self._ended else "neither loaded nor created"
             raise SessionError(f"{what}: the session is {how}: call create()" + ("" if self._ended else " or load()"))
-        opened(self._session).check()
-        return self._session
-
-    def _state(self, what: str) -> State:
-        return opened(self._session_of(what))
+        self._exchange.use()
+        return self._exchange
 
     def loadOrCreate(self) -> None:
         """Load the session of the request's cookie, or make one: what the first use does under the middleware."""
         if self.load():
             return
-        missed = self._missed
-        if not (missed is not None and missed.dead) and not self.closedHeaders:
-            self.create()
-            if missed is not None:  # storage is asked once more whether another request of the browser was faster
-                self._state("loadOrCreate").tombstones = missed.tombstones
+        exchange = self._missed
+        assert exchange is not None  # noqa: S101 (the load above)
+        if not exchange.ended and not self.closedHeaders:
+            self._create(exchange, sends=True)
             return
         # The session was ended while this request ran, or there is no way left to tell the client of a new one. What
         # this request does from here on is not stored, and it sets no cookie: it would take the place of a newer one.
-        self._switch(self._core.open((), self._channel))
-        state = self._state("loadOrCreate")
-        self._note_rivals(state)
-        state.token = Token.new()
-        state.reason = None if missed is None else missed.reason
-        state.dead = state.used = True
+        self._switch(exchange)
+        self._begin(exchange, stored=False)
         self._created = True
+        self._exchange_of("loadOrCreate")
 
     @property
     def sessionID(self) -> str | None:
         """The session's identifier, 32 characters: the secret in the cookie. None before `load` or `create`."""
-        if self._ended or (self._session is None and not self._wsgi):
+        if self._ended or (self._exchange is None and not self._wsgi):
             return None
-        token = self._state("sessionID").token
+        token = self._exchange_of("sessionID").token
         return None if token is None else token.secret
 
     @property
     def created(self) -> bool:
         """True when this request made the session."""
         if self._wsgi and not self._ended:
-            self._session_of("created")
+            self._exchange_of("created")
         return self._created
 
     @property
     def error(self) -> str | None:
         """Why the load failed, or None."""
         if self._wsgi and not self._ended:
-            self._session_of("error")
+            self._exchange_of("error")
         return self._error
 
     @property
     def expireTime(self) -> EndTime:
         """The moment at which the session ends, in seconds since the epoch; see `setExpire` for what adds to it."""
-        state = self._state("expireTime")
-        return self._ending(state).time(self._end(state))
+        exchange = self._exchange_of("expireTime")
+        return self._ending(exchange).time(self._end(exchange))
 
-    def _end(self, state: State) -> float:
-        return state.opened + self.expire if state.dead and state.record is None else expiry(state)
+    def _end(self, exchange: Exchange) -> float:
+        return self._planned_end if exchange.ended and exchange.info is None else exchange.expires
 
     def load(self, sessionID: str | None = None) -> bool:
         """Load a session.
@@ -152,50 +143,41 @@ class Manager(Saving):
         Raises:
             DriverUnavailable: Storage failed, which says nothing about the session.
         """
-        session = self._core.open(self._cookies if sessionID is None else self._as_cookie(sessionID), self._channel)
-        state = opened(session)
-        state.opened = self._began
-        own = self._own(state.candidates)
+        exchange = self._open("" if sessionID is not None and not isinstance(sessionID, str) else sessionID)
+        own = self._own(exchange.sent)
         self.used = True
-        if own is not None and own.record is None and not own.dead:
+        if own is not None and own.info is None and not own.ended:
             self._error = None
             return True  # it was made in this request and is not stored yet
         _ = self.driver.core  # which says so where the request is over
         try:
-            state.load()
+            found = exchange.load()
         except DriverUnavailable:
-            if self._session is None:
-                self._session = session
+            if self._exchange is None:
+                self._exchange = exchange
             raise
-        if state.record is not None and state.token is not None and not self._was_ended(state.token):
+        if found and exchange.token is not None and not self._was_ended(exchange.token):
             self._error = None
-            if own is None or own.token is None or own.token.secret != state.token.secret:
-                self._switch(session)
+            if own is None or not _is_one(own.token, exchange.token):
+                self._switch(exchange)
                 self._created = self._ended = False
                 self._prints = sessionID is None or sessionID == self.cookieSessionID()
             return True
-        self._missed = state
-        self._error = _why_not(sessionID is not None or bool(state.candidates), state.reason)
+        self._missed = exchange
+        self._error = _why_not(sessionID is not None or bool(exchange.sent), exchange.reason)
         if own is not None:
             self._switch(None)
             self._created = False
         return False
 
-    def _as_cookie(self, session_id: object) -> tuple[str, ...]:
-        token = _parsed(session_id)
-        return () if token is None else (f"{self._cookie_name}={token.secret}",)
-
-    def _own(self, tokens: list[Token]) -> State | None:
-        """Return the session that is in use where it is one of those that *tokens* open."""
-        if self._session is None or self._ended:
-            return None
-        state = opened(self._session)
-        return state if any(state.token is not None and each.secret == state.token.secret for each in tokens) else None
+    def _own(self, tokens: tuple[Token, ...]) -> Exchange | None:
+        """Return the request with the session in use, if that is one of those that *tokens* open."""
+        own = None if self._ended else self._exchange
+        return own if own is not None and any(_is_one(own.token, token) for token in tokens) else None
 
     def _was_ended(self, token: Token) -> bool:
         """Return whether this request destroyed a session, also where that is still to be written."""
-        ended = (each for session in self._sessions() for each in opened(session).ended)
-        return any(each.secret == token.secret for each in ended)
+        return any(_is_one(each, token) for exchange in self._exchanges() for each in exchange.ending)
 
     def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> str:
         """Make a new session with a new identifier, and return it; a client's own is never taken over.
@@ -214,24 +196,26 @@ class Manager(Saving):
         if answers and self.closedHeaders:
             raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
         _ = self.driver.core  # which says so where the request is over
-        self._switch(self._core.open((), self._channel))
+        return self._create(Exchange(self._core, self._incoming, token=""), sends=sendCookieHeaders)
+
+    def _create(self, exchange: Exchange, *, sends: bool) -> str:
+        self._switch(exchange)
         self._created, self._ended, self.used = True, False, True
-        state = self._state("create")
-        self._note_rivals(state)
-        state.used = state.wanted = True
-        state.token = token = state.reserve()[
-            0
-        ]  # one that the engine takes: the program is told it before it is stored
-        state.deadline = min(state.opened + self.expire, NEVER)
+        token = self._begin(exchange)
         secrets = self._environ.get("web.error.secrets") if self._wsgi else None
         if isinstance(secrets, list):
             secrets.append(token.secret)  # no error page shows it
-        self._append(set_cookie(self._core.policy, self._channel, token.secret, self._lifetime(state)))
-        self._prints = sendCookieHeaders
+        if (cookie := exchange.cookie(self._lifetime(exchange))) is not None:
+            self._append(cookie)
+        self._prints = sends
         self._changed()
-        if sendCookieHeaders:
+        if sends:
             self.sendCookieHeaders()
         return token.secret
+
+    def _begin(self, exchange: Exchange, *, stored: bool = True) -> Token:
+        self._planned_end = min(self._core.clock() + self.expire, NEVER)
+        return exchange.begin(deadline=self._planned_end, stored=stored)
 
     def store(self, app: str) -> Store:
         """Return the values of an application: 1 to 255 characters of ``a-zA-Z0-9-_.``.
@@ -262,13 +246,13 @@ class Manager(Saving):
         if sessionID is not None and sessionID != self.sessionID:
             self._do(_revoking(self._token(sessionID).digest))
             return
-        session = self._session_of("destroy")
-        session.destroy()
-        self._destroyed += [token.digest for token in opened(session).ended]
+        exchange = self._exchange_of("destroy")
+        exchange.session.destroy()
+        self._destroyed += [token.digest for token in exchange.ending]
         self._created = False
         self._by_hand = None
         self._ended = True
-        self._append(self._deletion())
+        self._append(exchange.deletion())
         self._changed()
         if sendCookieHeaders:
             self.sendCookieHeaders()
@@ -280,8 +264,8 @@ class Manager(Saving):
             SessionError: There is no such session.
         """
         if sessionID is None or sessionID == self.sessionID:
-            state = self._state("valid")
-            return not state.dead and self._end(state) > self._core.clock()
+            exchange = self._exchange_of("valid")
+            return not exchange.ended and self._end(exchange) > self._core.clock()
         answer = self._look(sessionID)
         if isinstance(answer, Missing) and answer.reason is not Reason.EXPIRED:
             raise SessionError("valid: there is no such session")
@@ -291,8 +275,8 @@ class Manager(Saving):
         """Return whether a session exists, expired or not."""
         if sessionID is None or sessionID == self.sessionID:
             if self._wsgi and not self._ended:
-                self._session_of("exists")
-            return self.state is not None and not self.state.dead and not self._ended
+                self._exchange_of("exists")
+            return self._exchange is not None and not self._exchange.ended and not self._ended
         answer = self._look(sessionID)
         return isinstance(answer, Record) or answer.reason is Reason.EXPIRED
 
@@ -315,7 +299,7 @@ class Manager(Saving):
             if not self._do(_limiting(self._token(sessionID).digest, moment)):
                 raise SessionError("setExpire: there is no such session")
             return
-        self._ending(self._state("setExpire")).set(expireTime)
+        self._ending(self._exchange_of("setExpire")).set(expireTime)
         self._changed()
         self._renew_cookie()
 
@@ -354,6 +338,10 @@ class Manager(Saving):
         if token is None or self._was_ended(token):
             return Missing(Reason.UNKNOWN)
         return self.driver.core.load(token.digest, self._core.clock())
+
+
+def _is_one(token: Token | None, other: Token) -> bool:
+    return token is not None and token.digest == other.digest
 
 
 def _parsed(session_id: object) -> Token | None:

@@ -10,12 +10,8 @@ from typing import Any, Final
 
 import coatcheck
 from coatcheck import CoatcheckError, DriverUnavailable
-from coatcheck.cookie import set_cookie
-from coatcheck.outcome import Saved
-from coatcheck.plan import is_pending
+from coatcheck.adapter import Exchange, Saved, Savepoint
 from coatcheck.record import REPLY_TIME
-from coatcheck.session import opened
-from coatcheck.state import Mark, State
 from web.session.cookies import Cookies
 from web.session.drivers import Driver
 from web.session.expiry import Ending, just_before
@@ -48,39 +44,37 @@ class Saving(Cookies):
     ) -> None:
         super().__init__(driver, path=path, domain=domain, maxAge=maxAge, environ=environ, clock=clock)
         self.autocommit = False
-        self._session: coatcheck.Session | None = None
-        self._left: list[coatcheck.Session] = []  # used in this request before the present one, and maybe unsaved
+        self._exchange: Exchange | None = None
+        self._left: list[Exchange] = []  # used in this request before the present one, and maybe unsaved
         self._destroyed: list[bytes] = []  # digests whose sessions this request ended
         self._endings: list[Ending] = []
         self._saved = Saved()
         self._flushed = False  # the changes stand in a transaction of which it is not known whether it lasts
         self._before = Saved()  # what `_saved` was before that
         self._mark: object = None  # by which that transaction is known again
-        self._marks: list[tuple[State, Mark]] = []
+        self._savepoints: list[Savepoint] = []
         self._tasks: list[Task] = []
         self._done: list[Task] = []  # tasks in a transaction that is still open
         if driver.connection is not None:
             driver.connection.addHook(self)
 
     @property
-    def state(self) -> State | None:
-        """What is known of the session, for the middleware; None before the first use."""
-        return None if self._session is None else opened(self._session)
+    def exchange(self) -> Exchange | None:
+        """The request with its present session, for the middleware; None before the first use."""
+        return self._exchange
 
-    def _switch(self, session: coatcheck.Session | None) -> None:
+    def _switch(self, exchange: Exchange | None) -> None:
         """Go on with another session; what the request did to the one so far is saved too."""
-        if self._session is not None:
-            state = opened(self._session)
-            if not (state.wanted and state.record is None):  # one that was made and not stored is simply not made
-                self._left.append(self._session)
-        self._session = session
+        if self._exchange is not None and not self._exchange.begun:  # what is made and not stored is simply not made
+            self._left.append(self._exchange)
+        self._exchange = exchange
         self._by_hand = None
 
-    def _ending(self, state: State) -> Ending:
+    def _ending(self, exchange: Exchange) -> Ending:
         for ending in self._endings:
-            if ending.state is state:
+            if ending.exchange is exchange:
                 return ending
-        self._endings.append(Ending(state))
+        self._endings.append(Ending(exchange))
         return self._endings[-1]
 
     def _do(self, task: Task) -> Any:
@@ -103,7 +97,7 @@ class Saving(Cookies):
 
     def _changed(self) -> None:
         """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
-        if self._wsgi or (self.state is not None and self.state.dead):
+        if self._wsgi or (self._exchange is not None and self._exchange.ended):
             return  # of a session that somebody ended nothing is kept, and a save would take its values from the script
         if self.driver.connection is None:
             self.save()
@@ -112,23 +106,19 @@ class Saving(Cookies):
 
     def save(self) -> Saved:
         """Write what changed. Only a CGI script with storage of its own, which changed a value in place, needs it."""
-        for session in self._sessions():
-            state = opened(session)
-            if state.dead and not state.ended:  # nothing of it is stored any more
+        for exchange in self._exchanges():
+            if exchange.ended and not exchange.ending:  # nothing of it is stored any more
                 continue
-            if state.wanted and state.record is None:
+            if exchange.begun:
                 self._hold_others_back()
-            changes = state.changes
-            late = self._clock.as_of = self._when_alive(state)
+            late = self._clock.as_of = self._when_alive(exchange)
             try:
-                saved = self._core.save(session)
+                saved = exchange.save(readable=True)
             finally:
                 self._clock.as_of = None
-            if state.dead:  # ended by another request; this one goes on reading what it read and wrote
-                state.changes = changes
             cookie = saved.set_cookie
-            if cookie is not None and state.token is not None and (self._max_age or late):
-                cookie = set_cookie(self._core.policy, self._channel, state.token.secret, self._lifetime(state))
+            if cookie is not None and exchange.token is not None and (self._max_age or late):
+                cookie = exchange.cookie(self._lifetime(exchange))
             self._saved = Saved(cookie or self._saved.set_cookie, vary=saved.vary)
         if self.driver.connection is None:
             self._note_endings()
@@ -147,24 +137,23 @@ class Saving(Cookies):
         for digest in self._destroyed:
             self.driver.core.revoke(digest, self._core.clock() + REPLY_TIME)
 
-    def _when_alive(self, state: State) -> float | None:
+    def _when_alive(self, exchange: Exchange) -> float | None:
         """Return a moment at which a session that expired meanwhile was alive, where `setExpire` gave it a new end.
 
         As of that moment the new end is saved: the application asked for it, and the 2005 interface grants it.
         """
-        record, now = state.record, self._core.clock()
-        if record is None or record.expires > now or state.deadline is None or state.deadline <= now:
+        info, deadline, now = exchange.info, exchange.deadline, self._core.clock()
+        if info is None or info.expires > now or deadline is None or deadline <= now:
             return None
-        return just_before(record.expires)
+        return just_before(info.expires)
 
-    def _sessions(self) -> Iterator[coatcheck.Session]:
+    def _exchanges(self) -> Iterator[Exchange]:
         yield from self._left
-        if self._session is not None:
-            yield self._session
+        if self._exchange is not None:
+            yield self._exchange
 
     def _is_pending(self) -> bool:
-        now = self._core.clock()
-        return bool(self._tasks or self._done) or any(is_pending(opened(each), now) for each in self._sessions())
+        return bool(self._tasks or self._done) or any(exchange.pending for exchange in self._exchanges())
 
     # -- the application's transaction --------------------------------------------------------------------------
 
@@ -174,10 +163,9 @@ class Saving(Cookies):
         if not self._is_pending():
             return
         self._note_flush()
-        for session in self._sessions():
-            state = opened(session)
-            if not any(state is marked for marked, _ in self._marks):
-                self._marks.append((state, state.mark()))
+        for exchange in self._exchanges():
+            if not any(savepoint.is_of(exchange) for savepoint in self._savepoints):
+                self._savepoints.append(exchange.savepoint())
         try:
             self.save()
             while self._tasks:
@@ -191,10 +179,10 @@ class Saving(Cookies):
 
     def after_commit(self, connection: Any) -> None:  # noqa: ARG002 (the hook's form)
         """Record that the transaction lasts."""
-        for state, _ in self._marks:
-            state.release()
+        for savepoint in self._savepoints:
+            savepoint.release()
         self._note_endings()
-        self._marks.clear()
+        self._savepoints.clear()
         self._done.clear()
         self._flushed = False
 
@@ -202,11 +190,11 @@ class Saving(Cookies):
         """Record that the transaction did not last: what was written in it is pending again."""
         if self._flushed:
             self._flushed, self._saved = False, self._before
-        for state, mark in self._marks:
-            state.restore(mark)
+        for savepoint in self._savepoints:
+            savepoint.rollback()
         for ending in self._endings:
             ending.undone()
-        self._marks.clear()
+        self._savepoints.clear()
         self._tasks = [*self._done, *self._tasks]
         self._done.clear()
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import coatcheck
-from coatcheck import CoatcheckError, ConfigurationError
+from coatcheck import ConfigurationError
 from web.session.errors import MissingKey, SessionError
 
 if TYPE_CHECKING:
-    from coatcheck.state import State
     from web.session.manager import Manager
 
 __all__ = ["Store"]
@@ -24,8 +23,8 @@ class Store(MutableMapping[str, Any]):
     """
 
     def __init__(self, manager: Manager, app: str) -> None:
-        self.app = app
         self.manager = manager
+        self.app = app
 
     @property
     def app(self) -> str:
@@ -39,7 +38,7 @@ class Store(MutableMapping[str, Any]):
     @app.setter
     def app(self, name: str) -> None:
         try:
-            self._app = coatcheck.Session(_no_state).store(name).app
+            self._app = self.manager._core.open().store(name).app  # noqa: SLF001 (two halves of one interface)
         except ConfigurationError as error:
             raise SessionError(str(error)) from error
 
@@ -47,7 +46,7 @@ class Store(MutableMapping[str, Any]):
         return f"<Store {self.app!r}>"
 
     def _values(self) -> coatcheck.Store:
-        return self.manager._session_of("store").store(self.app)  # noqa: SLF001 (two halves of one interface)
+        return self.manager._exchange_of("store").session.store(self.app)  # noqa: SLF001 (likewise)
 
     def _changed(self) -> None:
         self.manager._changed()  # noqa: SLF001 (likewise)
@@ -129,7 +128,3 @@ class Store(MutableMapping[str, Any]):
     def __ior__(self, other: Any) -> Store:  # noqa: PYI034 (Self would promise more than a 2005 class keeps)
         self.update(other)
         return self
-
-
-def _no_state() -> State:
-    raise CoatcheckError("this session is for checking a name only")

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck import CoatcheckError
+from coatcheck import CoatcheckError, DriverUnavailable
+from coatcheck.adapter import Exchange, Saved
 from coatcheck.drivers.memory import MemoryDriver
-from coatcheck.headers import with_session
-from coatcheck.outcome import Saved
-from coatcheck.state import State
 from coatcheck.wsgi import Response, respond
 from web.session import Driver, Manager, SessionError, check_probability, cookie_settings, driver, prepare
 
@@ -69,7 +67,7 @@ class Session:
         environ["web.session.manager"] = manager
         if self.app is not None:
             environ["web.session.store"] = manager.store(self.app)
-        response = _Response(manager, self._cleanup, start_response, partial(self._forget, chosen))
+        response = _Response(_Exchange(manager), start_response, partial(self._forget, chosen))
         try:
             return respond(self.application, environ, response)
         except CoatcheckError:  # what storage says where its tables are missing
@@ -125,32 +123,38 @@ def _settings(
 _PARAMETERS: Final = frozenset(_settings.__kwdefaults__ or ())
 
 
-class _Response(Response):
-    """A response whose session is a `Manager`'s."""
+class _Exchange(Exchange):
+    """A request whose sessions, of which there may be several one after another, are a `Manager`'s."""
 
-    __slots__ = ("_cleanup", "_failed", "_forget", "_web")
+    __slots__ = ("_error", "_sweeps", "_web", "failed")
 
-    def __init__(
-        self, manager: Manager, cleanup: float, start_response: StartResponse, forget: Callable[[], None]
-    ) -> None:
-        super().__init__(start_response)
-        self._forget = forget
-        self._web = manager
-        self._cleanup = cleanup
-        self._failed = False
+    def __init__(self, web: Manager) -> None:
+        super().__init__(web._core, web._incoming)  # noqa: SLF001 (two halves of one interface)
+        self._web = web
+        self._error: BaseException | None = None  # what a save raised
+        self._sweeps: bool | None = None
+        self.failed = False  # True once another answer takes the place of the application's
 
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-        # Error middleware below this one answers for the application: nothing of the failed request is saved.
-        self._failed = self._failed or exc_info is not None
-        return super().start(status, headers, exc_info)
+    @property
+    def raised(self) -> bool:
+        return self._web.exchange is not None and self._web.exchange.raised
 
-    def state(self) -> State | None:
-        return self._web.state
+    def is_own_failure(self, error: BaseException) -> bool:
+        current = self._web.exchange
+        return error is self._error or (current is not None and current.is_own_failure(error))
 
-    def save(self, *, finished: bool) -> Saved:
-        return Saved() if self._failed else self._web.finish(finished=finished)
+    def finish_untouched(self) -> bool:
+        return False  # cookies may be set and other sessions be ended without it
 
-    def headers(self, headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
+    def save(self, *, final: bool = False, readable: bool = False) -> Saved:  # noqa: ARG002 (it is always readable)
+        try:
+            self.saved = Saved() if self.failed else self._web.finish(finished=final)
+        except DriverUnavailable as error:
+            self._error = error
+            raise
+        return self.saved
+
+    def headers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         self._web.closedHeaders = True
         foreign = None
         others = []
@@ -159,15 +163,44 @@ class _Response(Response):
                 foreign = header[1]
             else:
                 others.append(header)
-        cookie = None if self._failed else self._web.response_cookie(saved, foreign)
-        return with_session(others, Saved(cookie, self._web.used, () if cookie is None else self._web.deletions()))
+        cookie = None if self.failed else self._web.response_cookie(self.saved, foreign)
+        saved, self.saved = self.saved, Saved(cookie, self._web.used, () if cookie is None else self.deletions())
+        try:
+            return super().headers(others)
+        finally:
+            self.saved = saved
+
+    def headers_sent(self) -> None:
+        if self._web.exchange is not None:
+            self._web.exchange.headers_sent()
+
+    @property
+    def sweep_due(self) -> bool:
+        if self._sweeps is None:
+            current = self._web.exchange
+            wrote = current is not None and current.wrote
+            self._sweeps = wrote and random.random() < self._web.cleanupProbability  # noqa: S311 (no secret)
+        return self._sweeps
+
+    def close(self) -> None:
+        if self.sweep_due:
+            self._web.sweep()
+
+
+class _Response(Response):
+    """A response whose session is a `Manager`'s."""
+
+    exchange: _Exchange
+
+    def __init__(self, exchange: _Exchange, start_response: StartResponse, forget: Callable[[], None]) -> None:
+        super().__init__(exchange, start_response)
+        self._forget = forget
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        # Error middleware below this one answers for the application: nothing of the failed request is saved.
+        self.exchange.failed = self.exchange.failed or exc_info is not None
+        return super().start(status, headers, exc_info)
 
     def unavailable(self) -> list[bytes]:
         self._forget()
         return super().unavailable()
-
-    def sweep_due(self) -> bool:
-        return random.random() < self._cleanup  # noqa: S311 (no secret)
-
-    def sweep(self) -> None:
-        self._web.sweep()

@@ -9,11 +9,12 @@ way there from an event loop.
 from typing import TYPE_CHECKING
 
 from coatcheck.drivers.sqlite.driver import SQLiteDriver
+from coatcheck.drivers.sqlite.opened import create_file, log_files
 
 if TYPE_CHECKING:
     from coatcheck.drivers.sqlite.asynchronous import AsyncSQLiteDriver
 
-__all__ = ["AsyncSQLiteDriver", "SQLiteDriver"]
+__all__ = ["AsyncSQLiteDriver", "SQLiteDriver", "create_file", "log_files"]
 
 
 def __getattr__(name: str) -> object:

@@ -49,7 +49,7 @@ _SETTLED: Final = 100_000_000  # nanoseconds: many ticks of the clock that file 
 _PAUSE: Final = 0.005
 
 
-class NotNow(OSError):
+class NotNow(TimeoutError):
     """Opening the database takes longer than one is willing to wait."""
 
 

@@ -22,7 +22,16 @@ from coatcheck.opening import READ, UNTOUCHED, ManagerBase
 from coatcheck.outcome import Saved
 from coatcheck.policy import Policy
 from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import AsyncSession, Session, check_user, finish, sid_to_keep, spare, state_of
+from coatcheck.session import (
+    AsyncSession,
+    Session,
+    check_user,
+    checked_sids,
+    finish,
+    sid_to_keep,
+    spare,
+    state_of,
+)
 from coatcheck.state import State
 
 __all__ = ["AsyncSessionManager", "SessionManager"]
@@ -237,6 +246,24 @@ class SessionManager(ManagerBase):
             self.emit(Event(kind=EventKind.DESTROYED, user=user))
         return ended
 
+    def end_sessions(self, user: str, sids: Iterable[str], *, driver: Driver | None = None) -> int:
+        """End some sessions of *user*, as a list of devices names them; return the number of live ones ended.
+
+        A session that is not this user's stays as it is, so *sids* may come from a form as they are.
+
+        Args:
+            user: The user, as `Session.login` takes it.
+            sids: The sids; see `sessions_of`.
+            driver: A driver on a connection that the application lends; default the manager's own.
+
+        Raises:
+            CoatcheckError: *sids* is one sid and not a list, or holds something else than strings.
+        """
+        ended = (driver or self.driver).end(checked_sids(sids), self.clock(), user=check_user(user))
+        if ended:
+            self.emit(Event(kind=EventKind.DESTROYED, user=user))
+        return ended
+
     def close(self) -> None:
         """Give back the driver's connections."""
         self.driver.close()
@@ -408,6 +435,13 @@ class AsyncSessionManager(ManagerBase):
         now = self.clock()
         ended = await (driver or self.driver).revoke_user(check_user(user), now, keep=sid)
         spare(keep, self._revocations.note(user, now, sid))
+        if ended:
+            self.emit(Event(kind=EventKind.DESTROYED, user=user))
+        return ended
+
+    async def end_sessions(self, user: str, sids: Iterable[str], *, driver: AsyncDriver | None = None) -> int:
+        """End some sessions of *user*, as a list of devices names them; see `SessionManager.end_sessions`."""
+        ended = await (driver or self.driver).end(checked_sids(sids), self.clock(), user=check_user(user))
         if ended:
             self.emit(Event(kind=EventKind.DESTROYED, user=user))
         return ended

@@ -16,6 +16,7 @@ __all__ = [
     "CLOCK_SKEW",
     "COUNTER_MAX",
     "COUNTER_MIN",
+    "MAX_NOTE",
     "MAX_TOUCH_INTERVAL",
     "NEVER",
     "REPLY_TIME",
@@ -63,6 +64,9 @@ WHOLE: Final = ""
 
 COUNTER_MIN: Final = -(2**63)
 COUNTER_MAX: Final = 2**63 - 1
+
+MAX_NOTE: Final = 1024
+"""Bytes that the note of a session may have; see `SessionInfo.note`. Checked before a driver is asked."""
 
 MAX_TOUCH_INTERVAL: Final = 900.0
 """Seconds after which activity is recorded again at the latest; see `touch_interval`."""
@@ -123,6 +127,8 @@ class SessionInfo:
         absolute: The session ends this long after `auth_time` (after `created` before a log-in), or `NEVER`.
         user: The user who is logged in, or None.
         auth_time: When that user last proved who they are, or None.
+        note: A few bytes that the application keeps with the session for such a list: the client, a label. Opaque to
+            drivers, at most `MAX_NOTE` bytes, kept by a rotation and a log-in.
     """
 
     sid: str
@@ -133,6 +139,7 @@ class SessionInfo:
     absolute: float = NEVER
     user: str | None = None
     auth_time: float | None = None
+    note: bytes = field(default=b"", repr=False)
 
     @property
     def expires(self) -> float:
@@ -183,6 +190,7 @@ class Delta:
         deadline: The new `deadline`, or None to keep it.
         user: The user to set, together with `auth_time`; None for no change.
         auth_time: The moment of the log-in, or None for no change.
+        note: The new note, or None to keep it.
         basis: What the driver gave with the `Record`, or None.
     """
 
@@ -197,6 +205,7 @@ class Delta:
     deadline: float | None = None
     user: str | None = None
     auth_time: float | None = None
+    note: bytes | None = field(default=None, repr=False)
     basis: object = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
@@ -211,6 +220,7 @@ class Delta:
             or self.deadline is not None
             or self.user is not None
             or self.auth_time is not None
+            or self.note is not None
         )
 
 

@@ -323,6 +323,18 @@ def check_user(user: object) -> str:
     return user
 
 
+def checked_sids(sids: Iterable[str]) -> list[str]:
+    """Return the sids of sessions to end, whatever else a form may have sent left out: it names no session.
+
+    Raises:
+        CoatcheckError: *sids* is one sid and not a list, or holds something else than strings.
+    """
+    named = [sids] if isinstance(sids, str) else list(sids)
+    if isinstance(sids, str) or not all(type(sid) is str for sid in named):
+        raise CoatcheckError("end_sessions(user, sids) takes a list of sids, each a str, as sessions_of gives them")
+    return [sid for sid in named if 0 < len(sid) <= MAX_NAME and "\0" not in sid and is_text(sid)]
+
+
 def sid_to_keep(keep: object) -> str | None:
     """Return the sid of a session that a revocation is to spare.
 

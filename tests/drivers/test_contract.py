@@ -13,9 +13,10 @@ from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.drivers.sqlite import driver as sqlite_driver
 from coatcheck.testing import DriverContract
+from coatcheck.testing.contract_devices import NoteRules
 
 
-class TestMemory(DriverContract):
+class TestMemory(NoteRules, DriverContract):
     @pytest.fixture
     def driver(self) -> Iterator[Driver]:
         driver = MemoryDriver()
@@ -23,7 +24,7 @@ class TestMemory(DriverContract):
         driver.close()
 
 
-class TestSQLite(DriverContract):
+class TestSQLite(NoteRules, DriverContract):
     @pytest.fixture
     def driver(self, tmp_path: Path) -> Iterator[Driver]:
         driver = SQLiteDriver(tmp_path / "sessions.db", timeout=120)
@@ -45,7 +46,7 @@ class TestSQLiteGeneralPath(TestSQLite):
         monkeypatch.setattr(sqlite_driver, "single", lambda *_: None)
 
 
-class TestSQLiteBorrowed(DriverContract):
+class TestSQLiteBorrowed(NoteRules, DriverContract):
     """In one open transaction of the application's."""
 
     concurrent = False

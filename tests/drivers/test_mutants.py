@@ -12,6 +12,7 @@ import pytest
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.testing import DriverContract
+from coatcheck.testing.contract_devices import NoteRules
 
 
 def _load(name: str) -> ModuleType:
@@ -24,7 +25,7 @@ def _load(name: str) -> ModuleType:
     return module
 
 
-MODULES = [_load(name) for name in ("mutants", "mutants_life", "mutants_rotation")]
+MODULES = [_load(name) for name in ("mutants", "mutants_life", "mutants_rotation", "mutants_devices")]
 
 FOUND_BY = {
     "ErrsOnUnknown": "rule_01_unknown_digest",
@@ -103,7 +104,27 @@ FOUND_BY = {
     "SweepsTombstones": "rule_09_sweep_keeps_what_is_in_use",
     "SweepForgetsTheFloor": "rule_09_sweep_of_a_period",
     "TearDownLeavesSessions": "rule_12_tear_down_and_setup",
+    "EndsAnybodys": "rule_07_end_only_the_users_own",
+    "EndsNobodys": "rule_07_end_only_the_users_own",
+    "EndsOne": "rule_07_end",
+    "EndCountsTheExpired": "rule_07_end_of_what_has_expired",
+    "EndCountsTwice": "rule_07_end",
+    "EndLeavesNoTombstone": "rule_07_end",
+    "EndLeavesTheOldToken": "rule_07_end",
+    "EndRevokesTheUser": "rule_07_end_refuses_no_log_in",
+    "EndFails": "rule_07_end_many",
+    "NotesAreText": "rule_10_a_note_is_opaque",
+    "NotesAreForgotten": "rule_10_a_note_stays",
+    "NotesAreNotListed": "rule_10_a_note_is_opaque",
+    "NotesEndWithARotation": "rule_10_a_note_stays",
+    "NotesAreNotEmptied": "rule_10_a_note_changes",
+    "NotesComeLater": "rule_10_a_note_is_opaque",
+    "NotesAreWrittenFirst": "rule_10_a_refused_change_leaves_the_note",
 }
+
+
+class Kit(NoteRules, DriverContract):
+    """The rules that the mutants break."""
 
 
 def broken() -> dict[str, type[MemoryDriver]]:
@@ -118,7 +139,7 @@ def broken() -> dict[str, type[MemoryDriver]]:
 def run(test: str, driver: Driver) -> BaseException | None:
     """Run one test of the kit; give what it failed with."""
     try:
-        getattr(DriverContract(), f"test_{test}")(driver)
+        getattr(Kit(), f"test_{test}")(driver)
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 (a failed test fails in any way)
         return error
     return None

@@ -68,6 +68,7 @@ class Document(msgspec.Struct, array_like=True, frozen=True, tag=1):
         version: The version of the last write. Counted, so none is given twice in the life of a session.
         past: Digests that were rotated away, each with the end of its tombstone.
         values: The values, encoded; or the number under which the driver keeps them elsewhere.
+        note: As in `SessionInfo`. Last, since a document is a list and one from an older coatcheck ends before it.
     """
 
     sid: str
@@ -86,6 +87,7 @@ class Document(msgspec.Struct, array_like=True, frozen=True, tag=1):
     version: int = 1
     past: tuple[tuple[bytes, float], ...] = ()
     values: bytes | int = _NO_VALUES
+    note: bytes = b""
 
     @property
     def info(self) -> SessionInfo:
@@ -99,6 +101,7 @@ class Document(msgspec.Struct, array_like=True, frozen=True, tag=1):
             absolute=self.absolute,
             user=self.user,
             auth_time=self.auth_time,
+            note=self.note,
         )
 
     @property
@@ -219,6 +222,7 @@ def record_of(session: Document, values: Mapping[ValueKey, Value], digest: bytes
         absolute=session.absolute,
         user=session.user,
         auth_time=session.auth_time,
+        note=session.note,
         digest=digest,
         values=values,
         rotated=session.rotated,
@@ -271,6 +275,7 @@ def to_create(record: Record) -> tuple[Document, dict[ValueKey, Value]]:
         auth_time=record.auth_time,
         digest=record.digest,
         rotated=record.rotated,
+        note=record.note,
     )
     return first, {name: Value(value.data, first.version) for name, value in record.values.items()}
 
@@ -393,6 +398,7 @@ def _applied(session: Document, values: Mapping[ValueKey, Value] | None, delta: 
         deadline=session.deadline if delta.deadline is None else delta.deadline,
         user=session.user if delta.user is None else delta.user,
         auth_time=session.auth_time if delta.auth_time is None else delta.auth_time,
+        note=session.note if delta.note is None else delta.note,
         past=_remembered(session.past, now),
     )
     return Change(document, after, Committed(version, counters))

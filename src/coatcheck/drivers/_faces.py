@@ -46,6 +46,9 @@ class AsyncFace(AsyncDriver):
     async def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return await self._do("revoke_user", partial(self.driver.revoke_user, user, now, keep=keep))
 
+    async def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return await self._do("end", partial(self.driver.end, list(sids), now, user=user))
+
     async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return await self._do("sessions_of", partial(self.driver.sessions_of, user, now))
 
@@ -63,6 +66,9 @@ class AsyncFace(AsyncDriver):
 
     async def tear_down(self) -> None:
         await self._do("tear_down", self.driver.tear_down)
+
+    async def advice(self) -> list[str]:
+        return await self._do("advice", self.driver.advice)
 
     async def close(self) -> None:
         """Close the synchronous driver."""

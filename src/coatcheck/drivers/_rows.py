@@ -27,13 +27,13 @@ class Found(NamedTuple):
 
     @property
     def is_fresh(self) -> bool:
-        """True where the digest asked for is a successor that nobody presented yet."""
+        """True if the digest asked for is a successor that nobody presented yet."""
         return not self.by_prior and self.prior_until == NEVER
 
 
 def _is_sound(row: Row) -> bool:
-    """Tell whether the columns from `sid` to `ends` have the types that we wrote."""
-    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = row
+    """Check whether the columns from `sid` to `note` have the types that coatcheck writes."""
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends, note = row
     return (
         type(sid) is str
         and (
@@ -49,24 +49,25 @@ def _is_sound(row: Row) -> bool:
         )
         and (user is None or type(user) is str)
         and (auth_time is None or type(auth_time) is float)
+        and (note is None or type(note) is bytes)
     )
 
 
 def record_of(
     head: Row, values: Mapping[ValueKey, Value], digest: bytes, now: float, *, stale: bool
 ) -> Record | Missing:
-    """Give the session of a row, or why it is none.
+    """Return the session of a row, or why it is none.
 
     Args:
-        head: The columns from `sid` to `ends`.
+        head: The columns from `sid` to `note`.
         values: Its values.
         digest: The digest that was asked for.
         now: The present moment.
-        stale: True where the digest was found as one that has a successor.
+        stale: True if the digest was found as one that has a successor.
     """
     if not _is_sound(head):
         return Missing(Reason.UNREADABLE)
-    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends = head
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, ends, note = head
     if ends <= now:
         return Missing(Reason.EXPIRED)
     if stale and (reason := prior_state(until, now)) is not None:
@@ -80,6 +81,7 @@ def record_of(
         absolute=absolute,
         user=user,
         auth_time=auth_time,
+        note=note or b"",
         digest=digest,
         values=values,
         rotated=rotated,
@@ -89,13 +91,13 @@ def record_of(
 
 
 def found_in(row: Row, *, by_prior: bool) -> Found | None:
-    """Give the session in a row of the statement `find`, or None where the row makes no sense."""
-    ident, grace, digest, prior = row[0], row[12], row[13], row[14]
-    if not _is_sound(row[1:12]) or type(grace) is not float or type(digest) is not bytes:
+    """Return the session in a row of the statement `find`, or None if the row makes no sense."""
+    ident, grace, digest, prior = row[0], row[13], row[14], row[15]
+    if not _is_sound(row[1:13]) or type(grace) is not float or type(digest) is not bytes:
         return None
     if prior is not None and type(prior) is not bytes:
         return None
-    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until = row[1:11]
+    sid, created, seen, deadline, idle, absolute, user, auth_time, rotated, until, _, note = row[1:13]
     info = SessionInfo(
         sid=sid,
         created=created,
@@ -105,6 +107,7 @@ def found_in(row: Row, *, by_prior: bool) -> Found | None:
         absolute=absolute,
         user=user,
         auth_time=auth_time,
+        note=note or b"",
     )
     return Found(ident, info, digest, rotated, prior, until, grace, by_prior)
 

@@ -92,6 +92,10 @@ class Operations(ABC):
         """See `Driver.revoke_user`."""
 
     @abstractmethod
+    def end(self, sids: Iterable[str], now: float, user: str | None) -> Steps[int]:
+        """See `Driver.end`."""
+
+    @abstractmethod
     def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:
         """See `Driver.sessions_of`."""
 
@@ -143,6 +147,9 @@ class SteppedDriver(Driver):
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return self._carry_out("revoke_user", partial(self._operations.revoke_user, user, now, keep))
 
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return self._carry_out("end", partial(self._operations.end, list(sids), now, user))
+
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._carry_out("sessions_of", partial(self._operations.sessions_of, user, now))
 
@@ -188,6 +195,9 @@ class AsyncSteppedDriver(AsyncDriver):
 
     async def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return await self._carry_out("revoke_user", partial(self._operations.revoke_user, user, now, keep))
+
+    async def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return await self._carry_out("end", partial(self._operations.end, list(sids), now, user))
 
     async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return await self._carry_out("sessions_of", partial(self._operations.sessions_of, user, now))

@@ -25,14 +25,16 @@
     Moments are the callers': log-ins and revocations of several hosts are in order as far as their clocks agree.
     A revocation that lies over `CLOCK_SKEW` ahead of `now` was dated by a wrong clock: it refuses nobody, and the next
     one takes its place.
-    `sessions_of` lists the live sessions of a user, `missing` which of some sids are not alive. The index by user is
-    written with the session, or ahead of it and healed when it is read; never by events that can be lost. An engine
-    without `USER_INDEX` raises `UnsupportedCapability` for `revoke_user` and `sessions_of`.
+    `end` ends the sessions with some sids as `revoke` does; given a user, only those that are this user's now. It
+    refuses no log-in. `sessions_of` lists the live sessions of a user, `missing` which of some sids are not alive. The
+    index by user is written with the session, or ahead of it and healed when it is read; never by events that can be
+    lost. An engine without `USER_INDEX` raises `UnsupportedCapability` for `revoke_user` and `sessions_of`.
  8. Expiry is judged by `Record.expires <= now`, from the stored limits and the `now` that is passed; never by the
     engine's clock. An expired record is `Missing(EXPIRED)` (`UNKNOWN` once swept), whether or not anybody swept.
  9. `sweep` removes at most `limit` expired sessions and what else is past its time, and never blocks readers. Where
     the engine has `COLLECTS_GARBAGE`, it does so by itself some time after they ended, and `sweep` answers 0.
-10. Values are bytes or counters. No driver parses, pickles or logs them.
+10. Values are bytes or counters, a note is bytes. No driver parses, pickles or logs them. The note stays with the
+    session through every change and rotation that does not name it, and `sessions_of` lists it without reading values.
 11. Every call has a bounded timeout. Failure is `DriverUnavailable` with its cause chained; `outcome_unknown=True`
     where a write may have left the process. Such a write is never sent again; a read may be retried once.
 12. `open` does no I/O. Connections belong to one process: after a fork the child opens its own. Those of an
@@ -93,7 +95,7 @@ class Driver(ABC):
 
     @abstractmethod
     def load(self, digest: bytes, now: float) -> Record | Missing:
-        """Give the live session under *digest*, with its values as of one moment."""
+        """Return the live session under *digest*, with its values as of one moment."""
 
     @abstractmethod
     def create(self, record: Record, now: float) -> Answer:
@@ -113,7 +115,18 @@ class Driver(ABC):
 
     @abstractmethod
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
-        """End all sessions of *user* but the one with the sid *keep*; give the number of live ones ended."""
+        """End all sessions of *user* but the one with the sid *keep*; return the number of live ones ended."""
+
+    @abstractmethod
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        """End the sessions with these sids; return the number of live ones ended.
+
+        Args:
+            sids: The sids. Those that name no session are left out.
+            now: The present moment.
+            user: The user whose sessions they have to be: any other session stays as it is. None for any session, of a
+                user or of nobody.
+        """
 
     @abstractmethod
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
@@ -121,19 +134,25 @@ class Driver(ABC):
 
     @abstractmethod
     def missing(self, sids: Iterable[str], now: float) -> set[str]:
-        """Say which of *sids* name no live session."""
+        """Return those of *sids* that name no live session."""
 
     @abstractmethod
     def sweep(self, now: float, limit: int, *, since: float = 0.0) -> int:
-        """Remove at most *limit* sessions that expired from *since* to *now*; give the number removed."""
+        """Remove at most *limit* sessions that expired from *since* to *now*; return the number removed."""
 
     @abstractmethod
     def setup(self) -> None:
-        """Create what is missing (tables, folders) and check the schema version. Never drops data."""
+        """Create what is missing (tables, folders), and bring what an older coatcheck made up to date.
+
+        Never drops data. Programs with an older coatcheck may go on using it meanwhile and afterwards.
+
+        Raises:
+            ConfigurationError: What is stored there is from a later coatcheck that this one cannot work with.
+        """
 
     @abstractmethod
     def is_set_up(self) -> bool:
-        """Tell whether everything is there that `setup` creates."""
+        """Return whether everything is there that `setup` creates, and up to date."""
 
     @abstractmethod
     def tear_down(self) -> None:
@@ -141,7 +160,7 @@ class Driver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back connections and handles. Closing twice is no error."""
+        """Close connections and handles. Closing twice is no error."""
 
     def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
         """Return whether a session can be stored now under a new digest, as far as is known without asking.
@@ -152,11 +171,11 @@ class Driver(ABC):
         return True
 
     def advice(self) -> list[str]:
-        """Look at the settings of the server; give a sentence for each that should be mended, and how."""
+        """Look at the settings of the server; return a sentence for each that should be changed, and how."""
         return []
 
     def borrow(self, connection: object) -> Driver:  # noqa: ARG002 (the engines that can do it need it)
-        """Give a driver that works on *connection*, inside the transaction that the application has open there.
+        """Return a driver that works on *connection*, inside the transaction that the application has open there.
 
         It is a DB-API connection, SQLAlchemy's `Connection` or `Session`, or Django's connection, which takes a write
         only inside `atomic()`. It belongs to the application: this driver neither commits nor rolls back nor closes it.
@@ -211,6 +230,10 @@ class AsyncDriver(ABC):
         """See `Driver.revoke_user`."""
 
     @abstractmethod
+    async def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        """See `Driver.end`."""
+
+    @abstractmethod
     async def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         """See `Driver.sessions_of`."""
 
@@ -236,14 +259,18 @@ class AsyncDriver(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give back the connections of the running loop. Closing twice is no error."""
+        """Close the connections of the running loop. Closing twice is no error."""
 
     def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
         """See `Driver.takes`; nothing is waited for."""
         return True
 
+    async def advice(self) -> list[str]:
+        """See `Driver.advice`."""
+        return []
+
     def borrow(self, connection: object) -> AsyncDriver:  # noqa: ARG002 (the engines that can do it need it)
-        """Give a driver on a connection of the application's; see `Driver.borrow`.
+        """Return a driver on a connection of the application's; see `Driver.borrow`.
 
         Raises:
             UnsupportedCapability: The engine has no `BORROWED_CONNECTION`.

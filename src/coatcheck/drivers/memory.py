@@ -68,7 +68,7 @@ class _Held:
         self.grace = 0.0
 
     def is_unpresented(self, digest: bytes) -> bool:
-        """Tell whether *digest* is a successor that nobody presented yet."""
+        """Check whether *digest* is a successor that nobody presented yet."""
         return digest == self.digest and self.prior_until == NEVER
 
 
@@ -198,6 +198,14 @@ class MemoryDriver(Driver):
                 self._bury(held, now)
             return sum(held.info.expires > now for held in ended)
 
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        with self._lock:
+            found = [self._sessions[sid] for sid in set(sids) if sid in self._sessions]
+            ended = [held for held in found if user is None or held.info.user == user]
+            for held in ended:
+                self._bury(held, now)
+            return sum(held.info.expires > now for held in ended)
+
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         with self._lock:
             found = [held.info for held in self._sessions.values() if held.info.user == user]
@@ -221,7 +229,7 @@ class MemoryDriver(Driver):
         """Do nothing: there is nothing to create."""
 
     def is_set_up(self) -> bool:
-        """Give True: there is nothing to create."""
+        """Return True: there is nothing to create."""
         return True
 
     def tear_down(self) -> None:
@@ -248,7 +256,7 @@ class MemoryDriver(Driver):
         return held if over is None else over
 
     def _taken(self, digest: bytes, now: float) -> Conflict | Gone | None:
-        """Say what stands in the way of a new session or token under *digest*, or None."""
+        """Return what stands in the way of a new session or token under *digest*, or None."""
         found = self._find(digest, now)
         if isinstance(found, Reason) and found.is_tombstone:
             return Gone(found)
@@ -283,7 +291,7 @@ class MemoryDriver(Driver):
             counters[name] = added(name, None if value is None else value.data, amount)
             values[name] = Value(counters[name], version)
         held.values = values
-        if any(part is not None for part in (delta.touch, delta.deadline, delta.user, delta.auth_time)):
+        if any(part is not None for part in (delta.touch, delta.deadline, delta.user, delta.auth_time, delta.note)):
             held.info = _changed(held.info, delta)
         return Committed(version, counters)
 
@@ -339,6 +347,7 @@ def _record(held: _Held, digest: bytes) -> Record:
         absolute=info.absolute,
         user=info.user,
         auth_time=info.auth_time,
+        note=info.note,
         digest=digest,
         values=dict(held.values),
         rotated=held.rotated,
@@ -348,7 +357,7 @@ def _record(held: _Held, digest: bytes) -> Record:
 
 
 def _info(of: SessionInfo) -> SessionInfo:
-    """Give the part of *of* that a list of sessions shows, as an object of its own."""
+    """Return the part of *of* that a list of sessions shows, as an object of its own."""
     return SessionInfo(
         sid=of.sid,
         created=of.created,
@@ -358,11 +367,12 @@ def _info(of: SessionInfo) -> SessionInfo:
         absolute=of.absolute,
         user=of.user,
         auth_time=of.auth_time,
+        note=of.note,
     )
 
 
 def _changed(info: SessionInfo, delta: Delta) -> SessionInfo:
-    """Give *info* after what *delta* does to it."""
+    """Return *info* after what *delta* does to it."""
     return SessionInfo(
         sid=info.sid,
         created=info.created,
@@ -372,6 +382,7 @@ def _changed(info: SessionInfo, delta: Delta) -> SessionInfo:
         absolute=info.absolute,
         user=info.user if delta.user is None else delta.user,
         auth_time=info.auth_time if delta.auth_time is None else delta.auth_time,
+        note=info.note if delta.note is None else delta.note,
     )
 
 

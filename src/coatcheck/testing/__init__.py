@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _KIT = (
+    "contract_devices",
     "contract_ends",
     "contract_life",
     "contract_races",

@@ -42,8 +42,7 @@ class Blocking(WrappedDriver):
         return self.wait_for(cast("Coroutine[Any, Any, T]", call()))
 
     def advice(self) -> list[str]:
-        """Give nothing: only synchronous drivers look at settings."""
-        return []
+        return self.wait_for(self.driver.advice())
 
     def close(self) -> None:
         """Close the driver, and end the loop and its thread."""

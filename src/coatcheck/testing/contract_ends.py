@@ -54,6 +54,10 @@ def _user_revoked(driver: Driver, record: Record) -> None:
     assert driver.revoke_user(record.user, LATER) == 1
 
 
+def _ended_by_sid(driver: Driver, record: Record) -> None:
+    assert driver.end([record.sid], LATER, user=record.user) == 1
+
+
 def _rotated(driver: Driver, record: Record) -> None:
     committed(driver.rotate(record.digest, successor(driver, record.digest), Delta(), 0, LATER))
 
@@ -75,6 +79,7 @@ def _nothing(driver: Driver, record: Record) -> None:
 ENDINGS: tuple[tuple[Callable[[Driver, Record], None], Reason, float], ...] = (
     (_revoked, Reason.REVOKED, 600.0),
     (_user_revoked, Reason.REVOKED, 600.0),
+    (_ended_by_sid, Reason.REVOKED, 600.0),
     (_rotated, Reason.ROTATED, 600.0),
     (_rotated_and_over, Reason.ROTATED, 600.0),
     (_deadline, Reason.EXPIRED, 600.0),

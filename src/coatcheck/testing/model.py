@@ -240,6 +240,16 @@ class Model:
             self._end(held, now)
         return count
 
+    def end(self, sids: Iterable[str], user: str | None, now: float) -> int:
+        """Record that the sessions with these sids are ended, *user*'s alone if one is given; return how many lived."""
+        self._end_graces(now)
+        found = [self.sessions[sid] for sid in set(sids) if sid in self.sessions]
+        ended = [held for held in found if user is None or held.record.user == user]
+        count = sum(held.is_live(now) for held in ended)
+        for held in ended:
+            self._end(held, now)
+        return count
+
     def swept(self, count: int, limit: int, since: float, now: float) -> None:
         """Check the number that a sweep removed, and note it."""
         over = [held for held in self.sessions.values() if not held.is_over and since <= held.record.expires <= now]
@@ -265,7 +275,10 @@ class Model:
     def _end_graces(self, now: float) -> None:
         for held in self.sessions.values():
             if held.prior is not None and held.prior_until <= now:
-                self._fate(held.prior).until[Reason.ROTATED] = held.prior_until + TOMBSTONE
+                fate = self._fate(held.prior)
+                fate.until[Reason.ROTATED] = held.prior_until + TOMBSTONE
+                if held.may_be_swept:
+                    fate.open.add(Reason.REVOKED)
                 held.prior = None
 
     def _end(self, held: Held, now: float) -> None:
@@ -276,6 +289,7 @@ class Model:
             for digest in (held.record.digest, held.prior):
                 if digest is not None:
                     self._fate(digest).until[Reason.REVOKED] = now + TOMBSTONE
+            held.prior = None  # its grace has ended with the session
         for digest in self._tokens(held):
             if digest in self._fates:
                 self._fates[digest].open.add(Reason.REVOKED)
@@ -307,6 +321,7 @@ class Model:
             deadline=record.deadline if delta.deadline is None else delta.deadline,
             user=delta.user or record.user,
             auth_time=record.auth_time if delta.auth_time is None else delta.auth_time,
+            note=record.note if delta.note is None else delta.note,
         )
 
 

@@ -193,12 +193,18 @@ class Sequences(RuleBasedStateMachine):
         """The client asks for a new token, and the old one is dead at once."""
         return self._rotate(client, self._digest(client.digest), self._delta(client, change), 0.0)
 
-    @rule(client=client)
-    def logs_out(self, client: Client) -> None:
-        """The session of the client's token is revoked, by whichever token it has."""
+    @rule(client=client, by=st.sampled_from(["token", "token", "sid", *USERS]))
+    def logs_out(self, client: Client, by: str) -> None:
+        """The session of the client's token is ended: by whichever token it has, by its sid, or as a user's device."""
         now = self._now
         found = self._model.find(client.digest, now)
-        if isinstance(found, Held) or self._model.remembers(client.digest, now):
+        if by != "token":
+            sids = [sid for sid in (self._model.owners.get(client.digest),) if sid is not None]
+            user = self._users.get(by)
+            count = self._driver.end(sids, now, user=user)
+            right = self._model.end(sids, user, now)
+            assert count == right, f"end ended {count} sessions of {right}"
+        elif isinstance(found, Held) or self._model.remembers(client.digest, now):
             ended = self._driver.revoke(client.digest, now)
             assert ended is self._model.revoke(client.digest, now), f"revoke says {ended}"
 

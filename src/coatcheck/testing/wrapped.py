@@ -13,7 +13,7 @@ __all__ = ["OPERATIONS", "WRITES", "WrappedDriver"]
 
 T = TypeVar("T")
 
-WRITES: Final = frozenset({"create", "commit", "rotate", "revoke", "revoke_user", "sweep", "setup", "tear_down"})
+WRITES: Final = frozenset({"create", "commit", "rotate", "revoke", "revoke_user", "end", "sweep", "setup", "tear_down"})
 """The operations that change what is stored."""
 
 OPERATIONS: Final = WRITES | {"load", "sessions_of", "missing", "is_set_up"}
@@ -63,6 +63,9 @@ class WrappedDriver(Driver):
 
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return self.pass_on("revoke_user", lambda: self._driver.revoke_user(user, now, keep=keep))
+
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return self.pass_on("end", lambda: self._driver.end(sids, now, user=user))
 
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self.pass_on("sessions_of", lambda: self._driver.sessions_of(user, now))

@@ -83,6 +83,9 @@ class _Tidy(Driver):
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return self._driver.revoke_user(user, now, keep=keep)
 
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return self._driver.end(sids, now, user=user)
+
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._look(lambda: self._driver.sessions_of(user, now))
 

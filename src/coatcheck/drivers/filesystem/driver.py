@@ -125,6 +125,9 @@ class FilesystemDriver(Driver):
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return self._do("revoke_user", self._work.revoke_user, user, now, keep)
 
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return self._do("end", self._work.end, list(sids), now, user)
+
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._do("sessions_of", self._work.sessions_of, user, now)
 

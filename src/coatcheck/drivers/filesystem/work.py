@@ -332,6 +332,20 @@ class Work:
         self._sessions.end(name, session, now)
         return session.expires > now
 
+    def end(self, sids: Iterable[str], now: float, user: str | None) -> int:
+        """See `Driver.end`."""
+        ended = 0
+        for sid in set(sids):
+            name = session_name(sid)
+            with self._locks.held(SESSION, name):
+                session = self._peek(name)
+                if isinstance(session, Document) and user in (None, session.user):
+                    self._sessions.end(name, session, now)
+                    ended += session.expires > now
+        if not ended:
+            self._sessions.tree.check_there()
+        return ended
+
     # -- sweeping
 
     def sweep(self, now: float, limit: int, since: float) -> int:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, cast
 from pymysql.err import Error as PyMySQLError
 from pymysql.err import OperationalError
 
+from coatcheck.drivers._migrations import AddColumn, Migration, renamed
 from coatcheck.drivers.mariadb.fast import Fast
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
@@ -34,7 +35,7 @@ _NEW: Final = re.compile(r"\bnew\.(\w+)")
 
 # 1020 bytes of a name: the core allows 255 characters, of 4 bytes at most. The longest key, of `value`, has 2048 bytes,
 # and the limit of InnoDB is 3072.
-_DDL: Final = (
+_TABLES: Final = (
     """
     CREATE TABLE IF NOT EXISTS coatcheck_session (
         id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -96,13 +97,15 @@ _DDL: Final = (
     """,
 )
 
+_MIGRATIONS: Final[tuple[Migration, ...]] = (_TABLES, (AddColumn("coatcheck_session", "note", "BLOB NULL"),))
+
 LOST: Final = frozenset({
     0, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2000, 2002, 2003, 2005, 2006, 2013, 2014, 2026,
     2027, 2055, 3169, 4031,
 })  # fmt: skip
 """The numbers of errors that end a connection."""
 
-_CLASH: Final = frozenset({1020, 1213})
+_CLASH: Final = frozenset({1020, 1060, 1213})  # 1060: another setup has just added the column
 _READ_ONLY: Final = frozenset({1047, 1290, 1792, 1836})
 """Who says so is no primary: a replica, a node of Galera's outside its cluster, a server that may only be read."""
 _TOO_LONG: Final = 1153
@@ -123,7 +126,8 @@ _SAID: Final = {
     1047: "the server belongs to no cluster at the moment, and takes no statements",
     1049: "there is no such database: create it, or name another in the URL",
     1053: "the server is shutting down",
-    1054: "a column is missing: the session tables are those of another version of coatcheck",
+    1054: "a column is missing: bring the session tables up to date with setup() or coatcheck init",
+    1060: "another program has just added the column",
     1064: "the server does not understand the statement: sessions need MariaDB 10.6 or MySQL 8.0.13 at least",
     1114: "the table is full: see the server's disk and quotas",
     1129: "the server blocks this host after too many failed connections: FLUSH HOSTS",
@@ -216,8 +220,8 @@ class MariaDBDialect(Dialect):
         return f"INSERT INTO {into} ON DUPLICATE KEY UPDATE {done}"
 
     @property
-    def ddl(self) -> tuple[str, ...]:
-        return tuple(self.named(text) for text in _DDL)
+    def migrations(self) -> tuple[Migration, ...]:
+        return renamed(_MIGRATIONS, self.named)
 
     def table_exists(self, table: str) -> Statement:
         name = self.prefix + table
@@ -225,6 +229,15 @@ class MariaDBDialect(Dialect):
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE()"
             " AND (table_name = %s OR (@@lower_case_table_names <> 0 AND LOWER(table_name) = %s))",
             (name, name.lower()),
+            Wants.ROWS,
+        )
+
+    def column_exists(self, table: str, column: str) -> Statement:
+        name = self.prefix + table
+        return Statement(
+            "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND (table_name = %s OR (@@lower_case_table_names <> 0 AND LOWER(table_name) = %s)) AND column_name = %s",
+            (name, name.lower(), column),
             Wants.ROWS,
         )
 

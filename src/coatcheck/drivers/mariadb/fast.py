@@ -79,6 +79,7 @@ class Fast:
             or delta.user is not None
             or delta.auth_time is not None
             or delta.deadline is not None
+            or delta.note is not None
         ):
             return None
         values = len(delta.puts) + len(delta.drops) + len(delta.increments)

@@ -156,6 +156,10 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
     def takes(self, digest: bytes, sid: str | None) -> bool:
         return self._setup.takes(digest, sid)
 
+    async def advice(self) -> list[str]:
+        """See `Driver.advice`."""
+        return await self._carry_out("advice", self._operations.advice)
+
     async def close(self) -> None:
         """Close the connections of the running loop: idle ones now, others when they come back."""
         for pools in self._pools:

@@ -290,6 +290,22 @@ class MemcachedOperations(Operations):
         """Raise `UnsupportedCapability`: nothing leads from a user to the sessions."""
         raise UnsupportedCapability(NAME, Capability.USER_INDEX, REMEDY)
 
+    def end(self, sids: Iterable[str], now: float, user: str | None) -> Steps[int]:
+        """See `Driver.end`."""
+        count = 0
+        for sid in set(sids):
+            while True:
+                key = self._keys.of_session(sid)
+                item = yield from self._get(key)
+                session = None if item is None else session_in(item.data)
+                if item is None or not isinstance(session, Document) or user not in (None, session.user):
+                    break
+                if (yield from self._store(key, ended(session, now), now, item.cas)):
+                    count += session.expires > now
+                    break
+                yield Pause()
+        return count
+
     def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:  # noqa: ARG002 (cannot be done)
         """Raise `UnsupportedCapability`: nothing leads from a user to the sessions."""
         raise UnsupportedCapability(NAME, Capability.USER_INDEX, REMEDY)

@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 import psycopg
 
+from coatcheck.drivers._migrations import AddColumn, Migration, renamed
 from coatcheck.drivers.postgresql.fast import PATIENCE, Fast
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
@@ -18,7 +19,7 @@ _SETUP_KEY: Final = 0x636F6174636865  # "coatche": any number that nobody else l
 
 # Names and users are compared byte by byte ("C"), which is exact, and which no update of the system's collations makes
 # an index forget. Floats take 8 bytes and come back as they were.
-_DDL: Final = (
+_TABLES: Final = (
     """
     CREATE TABLE IF NOT EXISTS coatcheck_session (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -73,6 +74,8 @@ _DDL: Final = (
     "CREATE INDEX IF NOT EXISTS coatcheck_fence_expires ON coatcheck_fence (expires)",
     "CREATE TABLE IF NOT EXISTS coatcheck_meta (name text PRIMARY KEY, content text NOT NULL)",
 )
+
+_MIGRATIONS: Final[tuple[Migration, ...]] = (_TABLES, (AddColumn("coatcheck_session", "note", "bytea"),))
 
 _CLASH: Final = ("40001", "40P01")  # serialization failure, deadlock
 _READ_ONLY: Final = "25006"
@@ -135,8 +138,8 @@ class PostgreSQL(Dialect):
         self._fast: Final = Fast(self.named, limit)
 
     @property
-    def ddl(self) -> tuple[str, ...]:
-        return tuple(self.named(text) for text in _DDL)
+    def migrations(self) -> tuple[Migration, ...]:
+        return renamed(_MIGRATIONS, self.named)
 
     def quoted(self, name: str) -> str:
         return f'"{name}"'
@@ -152,6 +155,10 @@ class PostgreSQL(Dialect):
     def table_exists(self, table: str) -> Statement:
         found = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
         return Statement(found, (self.named(table),), Wants.ROWS)
+
+    def column_exists(self, table: str, column: str) -> Statement:
+        found = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped"
+        return Statement(found, (self.named(table), column), Wants.ROWS)
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
         return self._fast.single(digest, delta, now, version)

@@ -109,7 +109,13 @@ class Fast:
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
         """See `Dialect.single`."""
-        if delta.clears or delta.clear_all or delta.user is not None or delta.auth_time is not None:
+        if (
+            delta.clears
+            or delta.clear_all
+            or delta.user is not None
+            or delta.auth_time is not None
+            or delta.note is not None
+        ):
             return None
         touches = delta.deadline is not None or (delta.touch is not None and not delta.if_due)
         seen = (delta.touch, delta.deadline) if touches else ()

@@ -229,6 +229,10 @@ class AsyncRedisDriver(AsyncSteppedDriver):
                 await asyncio.sleep(seconds)
         return ()
 
+    async def advice(self) -> list[str]:
+        """Look at the settings of the servers; return a sentence for each that should be changed, and how."""
+        return await self._carry_out("advice", lambda: advice_for(self._settings.replicas))
+
     async def close(self) -> None:
         """Close the connections of the running loop. Using the driver again opens new ones."""
         here = self._loops.pop(asyncio.get_running_loop(), None)

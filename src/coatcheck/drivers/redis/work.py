@@ -177,6 +177,16 @@ class Work(Operations):
         reply = yield run(self.scripts.revoke_user, base + b"u", slot, Effect.WRITES, *words)
         return int(reply)
 
+    def end(self, sids: Iterable[str], now: float, user: str | None) -> Steps[int]:
+        parts = self._parts(dict.fromkeys(sids))
+        whose = "" if user is None else f"u{user}"
+        replies = yield [
+            run(self.scripts.end_sids, base + b"s:" + group[0].encode(), slot, Effect.WRITES, base, b"", repr(now),
+                whose, *group)
+            for base, slot, group in parts
+        ]  # fmt: skip
+        return sum(map(int, replies))
+
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
         del now, limit, since
         yield from ()

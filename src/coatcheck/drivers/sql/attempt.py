@@ -199,5 +199,6 @@ def tables_missing(dialect: Dialect, place: str) -> ConfigurationError:
     """Give the error to raise where the tables are not there, or not as they should be."""
     prefix = f" with the prefix {dialect.prefix!r}" if dialect.prefix else ""
     return ConfigurationError(
-        f"the session tables{prefix} are not in {place}: make them with `coatcheck init URL`, or call setup()"
+        f"the session tables{prefix} are not in {place}, or are those of an older coatcheck: make them, or bring them"
+        " up to date, with `coatcheck init URL` or setup(), which keeps what is stored"
     )

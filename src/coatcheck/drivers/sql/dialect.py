@@ -18,13 +18,12 @@ from enum import Enum
 from functools import cache
 from typing import ClassVar, Final, NamedTuple
 
+from coatcheck.drivers._migrations import Migration
 from coatcheck.drivers.sql.statement import Row, Statement
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, Delta, ValueKey
 
-__all__ = ["SCHEMA_VERSION", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
-
-SCHEMA_VERSION: Final = "1"
+__all__ = ["Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
 
 _LONGEST_PREFIX: Final = 40  # the servers cut names of tables and indexes at 63 or 64, and ours take 23
 _TABLE: Final = re.compile(r"\bcoatcheck_\w+")
@@ -73,7 +72,7 @@ class Dialect(ABC):
         all_rows: Ends a SELECT of several rows, before its lock, where a setting of the connection may cut them short.
         snapshot: Asks for the isolation level, on a server and a connection on which a DELETE may leave rows that are
             newer than the transaction; None elsewhere.
-        ddl: Creates the tables and their indexes, those that are missing.
+        migrations: What creates the tables and brings them up to date, step by step.
         locks_indexes: Whether a locking read locks the entries of the index by which it finds its rows.
         ddl_is_transactional: Whether that can be part of a transaction.
         setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
@@ -131,12 +130,16 @@ class Dialect(ABC):
 
     @property
     @abstractmethod
-    def ddl(self) -> tuple[str, ...]:
-        """Give the statements that create the tables and their indexes, those that are missing."""
+    def migrations(self) -> tuple[Migration, ...]:
+        """Return what creates the tables and their indexes and brings them up to date, step by step."""
+
+    @abstractmethod
+    def column_exists(self, table: str, column: str) -> Statement:
+        """Return a statement that has a row if the table, given without prefix, has the column. It never fails."""
 
     @abstractmethod
     def table_exists(self, table: str) -> Statement:
-        """Give a statement that has a row where the table, given without prefix, is there. It never fails."""
+        """Return a statement that has a row if the table, given without prefix, is there. It never fails."""
 
     # -- what a server can do better than the others
 
@@ -185,12 +188,12 @@ def marks(count: int, columns: int = 1) -> str:
 
 _LOAD: Final = """
     SELECT s.sid, s.created, s.seen, s.deadline, s.idle, s.absolute, s.username, s.auth_time, s.rotated,
-           s.prior_until, s.ends, v.app, v.name, v.version, v.data, v.number
+           s.prior_until, s.ends, s.note, v.app, v.name, v.version, v.data, v.number
     FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v ON v.session = s.id
     WHERE """
 _FIND: Final = """
     SELECT id, sid, created, seen, deadline, idle, absolute, username, auth_time, rotated, prior_until, ends,
-           grace, digest, prior
+           note, grace, digest, prior
     FROM coatcheck_session WHERE """
 
 
@@ -256,14 +259,15 @@ class Statements:
         self.create = sql(
             dialect.insert_new(
                 "coatcheck_session (sid, digest, created, seen, deadline, idle, absolute, username, auth_time, rotated,"
-                f" prior_until, grace) VALUES {marks(1, 12)}",
+                f" prior_until, grace, note) VALUES {marks(1, 13)}",
                 returning_id=True,
             )
         )
         self.update = sql("""
             UPDATE coatcheck_session SET
                 seen = GREATEST(seen, COALESCE(%s, seen)), deadline = COALESCE(%s, deadline),
-                username = COALESCE(%s, username), auth_time = COALESCE(%s, auth_time), prior_until = %s
+                username = COALESCE(%s, username), auth_time = COALESCE(%s, auth_time), note = COALESCE(%s, note),
+                prior_until = %s
             WHERE id = %s""")
         self.rotate = sql("""
             UPDATE coatcheck_session SET digest = %s, prior = %s, prior_until = %s, grace = %s, rotated = %s
@@ -294,6 +298,15 @@ class Statements:
     def alive(self, sids: Sequence[str], now: float) -> tuple[str, tuple[object, ...]]:
         """Give the statement that finds the live sessions among *sids*, and its parameters."""
         return f"{self._alive}({marks(len(sids))}){self._all_rows}", (now, *sids)
+
+    def of_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
+        """Return the statement that finds the sessions with some sids, and its parameters."""
+        return self._dialect.named(f"{_FIND}sid IN ({marks(len(sids))}){self._all_rows}"), tuple(sids)
+
+    def lock_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
+        """Return the statement that locks the sessions with some sids, by rising id, and its parameters."""
+        text = f"{_FIND}sid IN ({marks(len(sids))}) ORDER BY id{self._all_rows}{self._dialect.lock}"
+        return self._dialect.named(text), tuple(sids)
 
     def versions(self, session: object, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
         """Give the statement that finds version and counter of some values, and its parameters."""

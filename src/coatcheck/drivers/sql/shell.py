@@ -296,6 +296,11 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
                     await run(connection, ROLLBACK, deadline)
             raise
 
+    async def advice(self) -> list[str]:
+        """See `Driver.advice`."""
+        rows = await self._carry_out("advice", lambda: settings_of(self._dialect))
+        return [sentence for row in rows for sentence in self._dialect.advice(row)]
+
     async def close(self) -> None:
         """Close the connections of the running loop: idle ones now, others when they come back."""
         self._pools.close()

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from enum import Enum
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, cast
 
 from coatcheck.drivers._steps import Steps
 from coatcheck.record import Conflict, Gone
 
-__all__ = ["BEGIN", "Again", "Begin", "Reply", "Row", "Statement", "Wants", "in_savepoint", "in_transaction"]
+__all__ = [
+    "BEGIN",
+    "Again",
+    "Begin",
+    "Reply",
+    "Row",
+    "Statement",
+    "Wants",
+    "count_of",
+    "in_savepoint",
+    "in_transaction",
+    "rows_of",
+]
 
 T = TypeVar("T")
 
@@ -118,3 +130,15 @@ ROLLBACK: Final = Statement("ROLLBACK")
 SAVEPOINT: Final = Statement("SAVEPOINT coatcheck")
 TO_SAVEPOINT: Final = Statement("ROLLBACK TO SAVEPOINT coatcheck")
 RELEASE: Final = Statement("RELEASE SAVEPOINT coatcheck")
+
+
+def rows_of(text: str, parameters: tuple[object, ...] = (), *, is_ranged: bool = False) -> Steps[list[Row]]:
+    """Ask for the rows of a query."""
+    rows = yield Statement(text, parameters, Wants.ROWS, is_ranged=is_ranged)
+    return cast("list[Row]", rows)
+
+
+def count_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[int]:
+    """Have a statement done; return the number of rows that it found."""
+    count = yield Statement(text, parameters, Wants.COUNT)
+    return cast("int", count)

@@ -34,9 +34,9 @@ from typing import Final, TypeVar, cast
 
 from coatcheck.drivers._rows import Found, found_in, record_of
 from coatcheck.drivers._rules import ended_at, prior_state
-from coatcheck.drivers._steps import Operations, Steps
-from coatcheck.drivers.sql.dialect import SCHEMA_VERSION, Dialect
-from coatcheck.drivers.sql.statement import BEGIN, Again, Row, Statement, Wants
+from coatcheck.drivers._steps import Steps
+from coatcheck.drivers.sql.statement import BEGIN, Again, Row, count_of, rows_of
+from coatcheck.drivers.sql.tables import Tables
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import (
     TOMBSTONE,
@@ -49,7 +49,7 @@ from coatcheck.record import (
     ValueKey,
 )
 
-__all__ = ["CHUNK", "Common", "count_of", "in_chunks", "rows_of"]
+__all__ = ["CHUNK", "Common", "in_chunks"]
 
 T = TypeVar("T")
 
@@ -62,33 +62,14 @@ MOST_LOCKED: Final = 50
 _SEE_ALL: Final = frozenset({"read committed", "read uncommitted"})
 
 
-def rows_of(text: str, parameters: tuple[object, ...] = (), *, is_ranged: bool = False) -> Steps[list[Row]]:
-    """Ask for the rows of a query."""
-    rows = yield Statement(text, parameters, Wants.ROWS, is_ranged=is_ranged)
-    return cast("list[Row]", rows)
-
-
-def count_of(text: str, parameters: tuple[object, ...] = ()) -> Steps[int]:
-    """Have a statement done; give the number of rows that it found."""
-    count = yield Statement(text, parameters, Wants.COUNT)
-    return cast("int", count)
-
-
 def in_chunks(things: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
     """Return *things* in parts that one statement takes."""
     for start in range(0, len(things), size):
         yield things[start : start + size]
 
 
-class Common(Operations):
-    """Reading, ending, sweeping and the tables: all operations but those of `writing`.
-
-    Args:
-        dialect: The server, and the prefix of the tables.
-    """
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect: Final = dialect
+class Common(Tables):
+    """Reading, ending and sweeping: all operations but those of `writing`."""
 
     # -- reading
 
@@ -226,7 +207,7 @@ class Common(Operations):
         yield from self._sees_all()
         yield from count_of(sql.raise_fence, (user, now, now + USER_FENCE))
         if self.dialect.locks_indexes:
-            yield from self._lock_by_digest(user)
+            yield from self._lock_by_digest((yield from rows_of(sql.of_user, (user,))))
         removed: list[object] = []
         ended: list[tuple[bytes, Reason, float, str | None]] = []
         count = 0
@@ -242,12 +223,40 @@ class Common(Operations):
         yield from self._remove(removed)
         return count
 
-    def _lock_by_digest(self, user: str) -> Steps[None]:
-        """Lock the sessions of *user* that this transaction sees."""
+    def end(self, sids: Iterable[str], now: float, user: str | None) -> Steps[int]:
+        """See `Driver.end`."""
         sql = self.dialect.sql
-        found = [found_in(row, by_prior=False) for row in (yield from rows_of(sql.of_user, (user,)))]
+        chunks = list(in_chunks(sorted(set(sids))))
+        yield BEGIN
+        yield from self._sees_all()
+        if self.dialect.locks_indexes:
+            seen: list[Row] = []
+            for chunk in chunks:
+                seen += yield from rows_of(*sql.of_sids(chunk))
+            yield from self._lock_by_digest(seen)
+        removed: list[object] = []
+        ended: list[tuple[bytes, Reason, float, str | None]] = []
+        count = 0
+        for chunk in chunks:
+            for row in (yield from rows_of(*sql.lock_sids(chunk))):
+                found = found_in(row, by_prior=False)
+                if found is not None:
+                    if user not in (None, found.info.user):
+                        continue
+                    ended += _digests_of(found, now)
+                    count += found.info.expires > now
+                elif user is not None:
+                    continue  # one that cannot be read is nobody's
+                removed.append(row[0])
+        yield from self._end(ended)
+        yield from self._remove(removed)
+        return count
+
+    def _lock_by_digest(self, rows: Sequence[Row]) -> Steps[None]:
+        """Lock the sessions in *rows*, which this transaction sees."""
+        found = [found_in(row, by_prior=False) for row in rows]
         for chunk in in_chunks(sorted(session.digest for session in found if session is not None), MOST_LOCKED):
-            yield from rows_of(*sql.lock_digests(chunk))
+            yield from rows_of(*self.dialect.sql.lock_digests(chunk))
 
     def _remove(self, sessions: Sequence[object]) -> Steps[int]:
         """Remove sessions that are locked, with their values; give their number, as the server counts them."""
@@ -273,56 +282,6 @@ class Common(Operations):
         for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_fences(chunk))
         return removed
-
-    # -- the tables
-
-    def setup(self) -> Steps[None]:
-        """See `Driver.setup`. Others may do it at the same moment."""
-        dialect = self.dialect
-        if (yield from self.is_set_up()):
-            return
-        if dialect.ddl_is_transactional:
-            yield BEGIN
-        if dialect.setup_lock is not None:
-            yield dialect.setup_lock
-        for text in dialect.ddl:
-            yield from count_of(text)
-        for name, content in (("schema", SCHEMA_VERSION), ("prefix", dialect.prefix)):
-            yield from count_of(dialect.sql.set_meta, (name, content))
-        yield from self.is_set_up()
-
-    def is_set_up(self) -> Steps[bool]:
-        """See `Driver.is_set_up`.
-
-        Raises:
-            ConfigurationError: The tables have another schema version, or belong to another prefix.
-        """
-        dialect = self.dialect
-        for table in ("meta", "session", "value", "ended", "fence"):
-            request = dialect.table_exists(f"coatcheck_{table}")
-            if not (yield from rows_of(request.text, request.parameters)):
-                return False
-        meta = {name: content for name, content in (yield from rows_of(dialect.sql.meta)) if type(name) is str}
-        if "schema" not in meta:  # a creator died before its last statement
-            return False
-        if meta["schema"] != SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"the session tables in this {dialect.title} database have schema version {meta['schema']}, this"
-                f" coatcheck works with {SCHEMA_VERSION}: use the matching coatcheck, or another database or prefix"
-            )
-        if meta.get("prefix") != dialect.prefix:
-            # where the names of tables do not differ in case, two environments would share their sessions
-            raise ConfigurationError(
-                f"the session tables in this {dialect.title} database belong to the prefix {meta.get('prefix')!r},"
-                f" which differs from {dialect.prefix!r} in case only: choose one that differs in more than case"
-            )
-        return True
-
-    def tear_down(self) -> Steps[None]:
-        """See `Driver.tear_down`."""
-        if self.dialect.ddl_is_transactional:
-            yield BEGIN
-        yield from count_of(self.dialect.sql.drop_tables)
 
 
 def _tombstone(rows: Sequence[Row], now: float) -> Missing:
@@ -359,7 +318,7 @@ def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -
     """
     values: dict[ValueKey, Value] = {}
     for row in rows:
-        app, key, version, data, number = row[11:]
+        app, key, version, data, number = row[12:]
         content = data if number is None else number
         if (
             (type(content) is bytes or type(content) is int)
@@ -369,4 +328,4 @@ def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -
             and type(key) is str
         ):
             values[app, key] = Value(content, version)
-    return record_of(rows[0][:11], values, digest, now, stale=stale)
+    return record_of(rows[0][:12], values, digest, now, stale=stale)

@@ -18,8 +18,8 @@ from coatcheck.drivers._rules import (
     rotation_refused,
 )
 from coatcheck.drivers._steps import Steps
-from coatcheck.drivers.sql.statement import BEGIN, Again, Statement, Wants
-from coatcheck.drivers.sql.work import CHUNK, Common, count_of, in_chunks, rows_of
+from coatcheck.drivers.sql.statement import BEGIN, Again, Statement, Wants, count_of, rows_of
+from coatcheck.drivers.sql.work import CHUNK, Common, in_chunks
 from coatcheck.record import ABSENT, Answer, Committed, Conflict, Delta, Gone, Reason, Record, ValueKey
 
 __all__ = ["SQLOperations"]
@@ -55,7 +55,7 @@ class SQLOperations(Common):
             self.dialect.sql.create,
             (
                 record.sid, record.digest, record.created, record.seen, record.deadline, record.idle,
-                record.absolute, record.user, record.auth_time, record.rotated, 0.0, 0.0,
+                record.absolute, record.user, record.auth_time, record.rotated, 0.0, 0.0, record.note or None,
             ),
             Wants.ID,
         )  # fmt: skip
@@ -145,7 +145,7 @@ class SQLOperations(Common):
         for chunk in in_chunks(list(delta.drops)):
             yield from count_of(*sql.drop(session, chunk))
         yield from self._write(session, version, counters.items())
-        row = (delta.touch, delta.deadline, delta.user, delta.auth_time)
+        row = (delta.touch, delta.deadline, delta.user, delta.auth_time, delta.note)
         if until != found.prior_until or any(part is not None for part in row):
             yield from count_of(sql.update, (*row, until, session))
         return Committed(version, counters)

@@ -50,6 +50,9 @@ class Common(Driver):
     def revoke_user(self, user: str, now: float, *, keep: str | None = None) -> int:
         return self._write("revoke_user", self._work.revoke_user, user, now, keep)
 
+    def end(self, sids: Iterable[str], now: float, *, user: str | None = None) -> int:
+        return self._write("end", self._work.end, list(sids), now, user)
+
     def sessions_of(self, user: str, now: float) -> list[SessionInfo]:
         return self._read("sessions_of", self._work.sessions_of, user, now)
 
@@ -83,7 +86,7 @@ def despite_text(connection: sqlite3.Connection, attempt: Callable[[], T]) -> T:
 
 
 def is_of_text(error: Exception) -> bool:
-    """Tell whether a row has text that is no UTF-8."""
+    """Check whether a row has text that is no UTF-8."""
     return isinstance(error, sqlite3.OperationalError) and "Could not decode" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""The two SQLite drivers: on connections of our own, and on one that the application lends."""
+"""The two SQLite drivers: on connections of its own, and on one that the application lends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coatcheck.drivers.sqlite.connect import Connections
 from coatcheck.drivers.sqlite.connection import Settings
 from coatcheck.drivers.sqlite.fast import Single, single
 from coatcheck.drivers.sqlite.rows import record_in
-from coatcheck.drivers.sqlite.schema import Statements, check_prefix, check_schema, create_tables, is_complete
+from coatcheck.drivers.sqlite.schema import Statements, check_prefix, is_complete, migrate, migrated
 from coatcheck.drivers.sqlite.trouble import NAME, translated
 from coatcheck.drivers.sqlite.work import Run, Work
 from coatcheck.errors import ConfigurationError, UnsupportedCapability
@@ -139,7 +139,7 @@ class SQLiteDriver(Common):
         )
 
     def hasty(self) -> SQLiteDriver:
-        """Give a driver of the same database that waits for no lock, and opens no other file in its place."""
+        """Return a driver of the same database that waits for no lock, and opens no other file in its place."""
         return _HastyDriver(self.path, prefix=self._work.sql.prefix, timeout=0.0, **self._ways)
 
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -195,7 +195,7 @@ class SQLiteDriver(Common):
         return super().commit(digest, delta, now)
 
     def _try_single(self, statement: Single, version: int) -> Committed | None:
-        """Run *statement*; give None where it found nothing to change."""
+        """Run *statement*; return None if it found nothing to change."""
         try:
             with self._connections.held() as connection, self._connections.writing:
                 cursor = connection.execute(statement.text, statement.parameters)
@@ -207,7 +207,7 @@ class SQLiteDriver(Common):
             raise translated(error, "commit", self.path, self.timeout, committing=True) from error
 
     def setup(self) -> None:
-        """Create file and tables where they are missing, and check the schema version.
+        """Create file and tables where they are missing, and bring those of an older coatcheck up to date.
 
         Leaves no connection open, so that a server may call it and fork afterwards by whatever means.
         """
@@ -215,17 +215,16 @@ class SQLiteDriver(Common):
         held.close(0)  # tables are seen to when a connection opens, and somebody may have removed them since
         self._read("setup", _nothing)
         if not self.is_set_up():
-            self._write("setup", create_tables, self._work.sql)
+            self._write("setup", migrate, self._work.sql)
         held.close(0)
 
     def is_set_up(self) -> bool:
-        """Tell whether file and tables are there, without making any."""
+        """Return whether file and tables are there and up to date, without making any."""
         if not os.path.exists(self.path):  # noqa: PTH110 (as it was given)
             return False
         try:
             with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as connection:
-                sql = self._work.sql
-                return check_schema(connection, sql, self.path) and is_complete(connection, sql)
+                return is_complete(connection, self._work.sql, self.path)
         except (sqlite3.Error, OSError) as error:
             raise translated(error, "is_set_up", self.path, self.timeout) from error
 
@@ -234,7 +233,7 @@ class SQLiteDriver(Common):
         self._connections.close()
 
     def borrow(self, connection: object) -> Driver:
-        """Give a driver on *connection*, with the same table prefix.
+        """Return a driver on *connection*, with the same table prefix.
 
         It may be a `sqlite3.Connection`, SQLAlchemy's `Connection` or `Session`, or Django's connection, which
         takes writes inside `atomic()` only.
@@ -257,17 +256,18 @@ def _commits_alone(connection: sqlite3.Connection) -> bool:
 
 
 def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -> None:
-    """Create the tables on a new connection where they are missing, and check them."""
-    if check_schema(connection, sql, path):
+    """Create the tables, or bring them up to date, on a new connection where nobody did so before."""
+    if migrated(connection, sql, path) >= len(sql.migrations):
         return
-    connection.execute("BEGIN IMMEDIATE")  # whoever creates them first: the others wait here and find them
+    connection.execute("BEGIN IMMEDIATE")  # all others wait here, and find it done
     try:
-        create_tables(connection.execute, sql)
+        done = migrated(connection, sql, path)
+        if done < len(sql.migrations):
+            migrate(connection.execute, sql, done)
         connection.execute("COMMIT")
     except BaseException:
         _roll_back(connection)
         raise
-    check_schema(connection, sql, path)
 
 
 def _nothing(run: Run) -> None:
@@ -291,7 +291,7 @@ class _BorrowedDriver(Common):
 
     @contextmanager
     def _running(self, operation: str, *, to_write: bool) -> Iterator[tuple[sqlite3.Connection, Run]]:
-        """Give the means to run statements, whatever factories the application has on its connection."""
+        """Return the means to run statements, whatever factories the application has on its connection."""
         connection: sqlite3.Connection = self._lent.open(operation, to_write=to_write)
         factory = connection.text_factory
         connection.text_factory = str
@@ -330,16 +330,17 @@ class _BorrowedDriver(Common):
             return despite_text(connection, savepoint)
 
     def setup(self) -> None:
-        """Create the tables that are missing in this connection's database, inside its transaction."""
+        """Create the tables that are missing in this connection's database, or bring them up to date.
+
+        That is part of the transaction that is open on it.
+        """
         if not self.is_set_up():
-            self._write("setup", create_tables, self._work.sql)
-            self.is_set_up()
+            self._write("setup", migrate, self._work.sql)
 
     def is_set_up(self) -> bool:
-        """Tell whether the tables are there."""
+        """Return whether the tables are there and up to date."""
         with self._running("is_set_up", to_write=False) as (connection, _):
-            sql = self._work.sql
-            return check_schema(connection, sql, "this database") and is_complete(connection, sql)
+            return is_complete(connection, self._work.sql, "this database")
 
     def close(self) -> None:
         """Do nothing: the connection is not ours."""

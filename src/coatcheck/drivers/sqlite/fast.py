@@ -29,7 +29,7 @@ class Single(NamedTuple):
 
 
 def single(sql: Statements, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:
-    """Give the statement that does all of *delta*, or None where it takes more than one.
+    """Return the statement that does all of *delta*, or None if it takes more than one.
 
     Raises:
         CounterOverflow: A counter to put is outside 64 signed bits.
@@ -40,6 +40,7 @@ def single(sql: Statements, digest: bytes, delta: Delta, now: float, version: in
         or delta.user is not None
         or delta.auth_time is not None
         or delta.deadline is not None
+        or delta.note is not None
     ):
         return None
     values = len(delta.puts) + len(delta.drops) + len(delta.increments)

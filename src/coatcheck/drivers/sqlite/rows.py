@@ -16,7 +16,7 @@ new_value: Final = tuple.__new__  # a NamedTuple's own constructor takes three t
 
 
 def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
-    """Give the session in *rows* of the statement `load`, or why it is none.
+    """Return the session in *rows* of the statement `load`, or why it is none.
 
     A value of a wrong type is left out: to the application it is missing, and its next write replaces it.
     """
@@ -30,11 +30,11 @@ def record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) ->
             and type(key) is str
         ):
             values[app, key] = new_value(Value, (data, version))
-    return record_of(rows[0] + rows[1][:5], values, digest, now, stale=stale)
+    return record_of(rows[0] + rows[1], values, digest, now, stale=stale)
 
 
 def value_in(row: Row | None) -> Value | None:
-    """Give the value in a row of (version, data), or None where there is none that makes sense."""
+    """Return the value in a row of (version, data), or None if there is none that makes sense."""
     if row is None:
         return None
     version, data = row

@@ -15,20 +15,20 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+from coatcheck.drivers._migrations import AddColumn, Migration, last_migration, meta_rows, renamed
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE
 
-__all__ = ["NO_TOUCH", "SCHEMA_VERSION", "Statements", "check_prefix", "check_schema", "create_tables", "is_complete"]
+__all__ = ["NO_TOUCH", "Statements", "check_prefix", "is_complete", "migrate", "migrated"]
 
 NO_TOUCH: Final = -1.0
 """The moment of no activity at all: it is never due to be recorded."""
 
-SCHEMA_VERSION: Final = "1"
 OLDEST_SQLITE: Final = (3, 31, 0)  # generated columns
 
 _TABLE: Final = re.compile(r"\bcoatcheck_\w+")
 
-_DDL: Final = (
+_TABLES_OF_OLD: Final = (
     """
     CREATE TABLE IF NOT EXISTS coatcheck_session (
         id INTEGER PRIMARY KEY,
@@ -73,6 +73,11 @@ _DDL: Final = (
     "CREATE TABLE IF NOT EXISTS coatcheck_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
+_MIGRATIONS: Final[tuple[Migration, ...]] = (
+    _TABLES_OF_OLD,
+    (AddColumn("coatcheck_session", "note", "BLOB"),),
+)
+
 _TABLES: Final = ("coatcheck_session", "coatcheck_value", "coatcheck_ended", "coatcheck_fence", "coatcheck_meta")
 
 # The unary plus makes an expression of a column, so that converters which an application registered for the declared
@@ -82,13 +87,13 @@ _TABLES: Final = ("coatcheck_session", "coatcheck_value", "coatcheck_ended", "co
 _LOAD: Final = """
     SELECT +sid, +created, +seen, +deadline, +idle, +absolute FROM coatcheck_session WHERE {0}
     UNION ALL
-    SELECT +user, +auth_time, +rotated, +prior_until, +ends, NULL FROM coatcheck_session WHERE {0}
+    SELECT +user, +auth_time, +rotated, +prior_until, +ends, +note FROM coatcheck_session WHERE {0}
     UNION ALL
     SELECT +app, +key, +version, +data, NULL, NULL
     FROM coatcheck_value WHERE session = (SELECT id FROM coatcheck_session WHERE {0})"""
 _FIND: Final = """
     SELECT +id, +sid, +created, +seen, +deadline, +idle, +absolute, +user, +auth_time, +rotated,
-           +prior_until, +ends, +grace, +digest, +prior
+           +prior_until, +ends, +note, +grace, +digest, +prior
     FROM coatcheck_session WHERE """
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
 # So does a change with activity that is due to be recorded: the last parameter is its moment.
@@ -107,32 +112,33 @@ class Statements:
             return _TABLE.sub(lambda found: f'"{prefix}{found[0]}"', text)
 
         self.prefix = prefix
-        self.ddl = tuple(sql(text) for text in _DDL)
+        self.migrations = renamed(_MIGRATIONS, sql)
+        self.has_column = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
         self.drop_tables = tuple(sql(f"DROP TABLE IF EXISTS {table}") for table in _TABLES)
         self.tables = tuple(prefix + table for table in _TABLES)
         marks = ", ".join("?" * len(_TABLES))
         self.count_tables = f"SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ({marks})"
         self.meta = sql("SELECT +key, +value FROM coatcheck_meta")
-        self.set_meta = sql("INSERT OR IGNORE INTO coatcheck_meta (key, value) VALUES (?, ?)")
+        self.set_meta = sql("INSERT OR REPLACE INTO coatcheck_meta (key, value) VALUES (?, ?)")
 
         self.load = sql(_LOAD.format("digest = ?1"))
         self.load_prior = sql(_LOAD.format("prior = ?1"))
         self.load_heir = sql(_LOAD.format("sid = (SELECT +sid FROM coatcheck_ended WHERE digest = ?1)"))
         self.find = sql(_FIND + "digest = ?")
         self.find_prior = sql(_FIND + "prior = ?")
-        self.sid_exists = sql("SELECT 1 FROM coatcheck_session WHERE sid = ?")
+        self.find_sid = sql(_FIND + "sid = ?")
         self.of_user = sql(_FIND + "user = ? ORDER BY created, id")
         self.alive = sql("SELECT +sid FROM coatcheck_session WHERE ends > ? AND sid IN ")
         self.expired = sql("SELECT +id FROM coatcheck_session WHERE ends BETWEEN ? AND ? ORDER BY ends LIMIT ?")
 
         self.create = sql("""
             INSERT INTO coatcheck_session
-                (sid, digest, created, seen, deadline, idle, absolute, user, auth_time, rotated)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""")
+                (sid, digest, created, seen, deadline, idle, absolute, user, auth_time, rotated, note)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""")
         self.update = sql("""
             UPDATE coatcheck_session SET
                 seen = max(seen, coalesce(?, seen)), deadline = coalesce(?, deadline), user = coalesce(?, user),
-                auth_time = coalesce(?, auth_time), prior_until = ?
+                auth_time = coalesce(?, auth_time), note = coalesce(?, note), prior_until = ?
             WHERE id = ?""")
         self.rotate = sql("""
             UPDATE coatcheck_session SET digest = ?, prior = ?, prior_until = ?, grace = ?, rotated = ?
@@ -185,7 +191,7 @@ class Statements:
 
 
 def check_prefix(prefix: str) -> str:
-    """Give *prefix* back if it can start the name of a table.
+    """Return *prefix* if it can start the name of a table.
 
     Raises:
         ConfigurationError: It has other characters than ASCII letters, digits and underscores.
@@ -195,21 +201,27 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def create_tables(run: Callable[..., object], statements: Statements) -> None:
-    """Create what is missing, inside the transaction that is open.
+def migrate(run: Callable[..., sqlite3.Cursor], statements: Statements, done: int = 0) -> None:
+    """Take the migrations after the one with the number *done*, inside the transaction that is open.
+
+    From 0 on, that creates the tables that are missing and leaves the others as they are.
 
     Args:
         run: Executes one statement: (text, parameters).
         statements: The tables.
+        done: The number of the last migration that was taken.
     """
-    for text in statements.ddl:
-        run(text)
-    run(statements.set_meta, ("schema", SCHEMA_VERSION))
-    run(statements.set_meta, ("prefix", statements.prefix))
+    for part in (part for migration in statements.migrations[done:] for part in migration):
+        if isinstance(part, str):
+            run(part)
+        elif run(statements.has_column, (statements.prefix + part.table, part.column)).fetchone() is None:
+            run(part.text)
+    for row in meta_rows(statements.migrations, statements.prefix):
+        run(statements.set_meta, row)
 
 
-def check_schema(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
-    """Return whether the tables were created once, after checking that they are ours.
+def migrated(connection: sqlite3.Connection, statements: Statements, place: str) -> int:
+    """Return the number of the last migration of the tables, after checking that they are ours; 0 if there are none.
 
     One of them may have been removed since; see `is_complete`.
 
@@ -223,31 +235,18 @@ def check_schema(connection: sqlite3.Connection, statements: Statements, place: 
         rows = sqlite3.Cursor(connection).execute(statements.meta).fetchall()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            return False
+            return 0
         raise
-    meta = dict(rows)
-    found = meta.get("schema")
-    if found is None:  # a creator died between two statements of another tool's making, or somebody emptied it
-        return False
-    if found != SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"the session tables in {place} have schema version {found}, this coatcheck works with {SCHEMA_VERSION}:"
-            " use the matching coatcheck, or another file or prefix"
-        )
-    if meta.get("prefix") != statements.prefix:
-        # SQLite does not tell the case of table names apart, so two environments would share their sessions
-        raise ConfigurationError(
-            f"the session tables in {place} belong to the prefix {meta.get('prefix')!r}, which differs from"
-            f" {statements.prefix!r} in case only: choose a prefix that differs in more than case"
-        )
-    return True
+    return last_migration(dict(rows), statements.prefix, place, "file or prefix")
 
 
-def is_complete(connection: sqlite3.Connection, statements: Statements) -> bool:
-    """Return whether every table is there.
+def is_complete(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
+    """Return whether every table is there and up to date, after checking that they are ours; see `migrated`.
 
     Only `setup` completes them. A connection that did so by itself would turn sessions that are out of reach, because
     somebody renamed a table, into sessions that do not exist.
     """
+    if migrated(connection, statements, place) < len(statements.migrations):
+        return False
     (there,) = sqlite3.Cursor(connection).execute(statements.count_tables, statements.tables).fetchone()
     return bool(there == len(statements.tables))

@@ -58,4 +58,6 @@ def _why(error: Exception, code: int | None, place: str, timeout: float | None) 
     }.get(code & 0xFF)
     if advice is None and "no such table" in str(error):
         advice = "the session tables are missing: call setup()"
+    elif advice is None and "no such column" in str(error):
+        advice = "the session tables are those of an older coatcheck: call setup(), which keeps what is in them"
     return said if advice is None else f"{said}: {advice}"

@@ -95,13 +95,13 @@ class Work:
         return dead
 
     def is_dirty(self, run: Run, now: float) -> bool:
-        """Tell whether a sweep would find anything."""
+        """Check whether a sweep would find anything."""
         return bool(run(self.sql.is_dirty, (now, now, now - USER_FENCE)).fetchone()[0])
 
     # -- finding a session that may be written
 
     def _find(self, run: Run, digest: bytes, now: float) -> Found | Reason:
-        """Give the live session under *digest*, or why there is none."""
+        """Return the live session under *digest*, or why there is none."""
         by_prior = False
         row = run(self.sql.find, (digest,)).fetchone()
         if row is None:
@@ -141,7 +141,7 @@ class Work:
         taken = self._taken(run, record.digest, now)
         if taken is not None:
             return taken
-        if run(sql.sid_exists, (record.sid,)).fetchone() is not None:
+        if run(sql.find_sid, (record.sid,)).fetchone() is not None:
             return Conflict()
         if record.expires <= now:
             return Gone(Reason.EXPIRED)
@@ -152,7 +152,7 @@ class Work:
             sql.create,
             (
                 record.sid, record.digest, record.created, record.seen, record.deadline, record.idle,
-                record.absolute, record.user, record.auth_time, record.rotated,
+                record.absolute, record.user, record.auth_time, record.rotated, record.note or None,
             ),
         ).lastrowid  # fmt: skip
         # SQLite gives the number of a removed session again: what may be left of its values must not be inherited
@@ -203,7 +203,7 @@ class Work:
             total = added(name, None if value is None else value.data, amount)
             run(sql.put, (session, *name, version, total))
             counters[name] = total
-        row = (delta.touch, delta.deadline, delta.user, delta.auth_time)
+        row = (delta.touch, delta.deadline, delta.user, delta.auth_time, delta.note)
         if until != found.prior_until or any(part is not None for part in row):
             run(sql.update, (*row, until, session))
         return Committed(version, counters)
@@ -245,7 +245,7 @@ class Work:
         return self._apply(run, found._replace(prior_until=plan.until), delta, plan.until)
 
     def _taken(self, run: Run, digest: bytes, now: float) -> Conflict | Gone | None:
-        """Say what stands in the way of a new session or token under *digest*, or None."""
+        """Return what stands in the way of a new session or token under *digest*, or None."""
         why_not = self._why_not(run, digest, now)
         if why_not.reason.is_tombstone:
             return Gone(why_not.reason)
@@ -278,7 +278,7 @@ class Work:
         return True
 
     def _successor(self, run: Run, digest: bytes, now: float) -> Found | Reason:
-        """Give the live session that *digest* opened before a rotation took it away."""
+        """Return the live session that *digest* opened before a rotation took it away."""
         for statement in (self.sql.find_prior, self.sql.find_successor):
             row = run(statement, (digest,)).fetchone()
             found = None if row is None else found_in(row, by_prior=False)
@@ -295,6 +295,20 @@ class Work:
             if found is None:
                 self._remove(run, row[0])
             elif found.info.sid != keep:
+                self._bury(run, found, now)
+                ended += found.info.expires > now
+        return ended
+
+    def end(self, run: Run, sids: Iterable[str], now: float, user: str | None) -> int:
+        """See `Driver.end`."""
+        ended = 0
+        for sid in set(sids):
+            row = run(self.sql.find_sid, (sid,)).fetchone()
+            found = None if row is None else found_in(row, by_prior=False)
+            if found is None:
+                if row is not None and user is None:
+                    self._remove(run, row[0])  # one that cannot be read: whose it is, nobody knows
+            elif user is None or found.info.user == user:
                 self._bury(run, found, now)
                 ended += found.info.expires > now
         return ended

@@ -50,6 +50,7 @@ class Scripts:
         self.missing: Final = script("missing")
         self.heads: Final = script("heads")
         self.revoke_user: Final = script("revoke_user", "_users")
+        self.end_sids: Final = script("end_sids")
         self.sessions_of: Final = script("sessions_of")
         # in a cluster
         self.admit: Final = script("admit", "_users")

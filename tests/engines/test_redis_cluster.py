@@ -31,8 +31,9 @@ class ByHand:
     """
 
     def __init__(self, driver: RedisDriver, steps: Steps[Any]) -> None:
-        self._exchange = driver._process.servers.exchange
-        self._work = driven("by hand", steps, driver._process.routes)
+        here = driver._processes.here()
+        self._exchange = here.perform
+        self._work = driven("by hand", steps, here.routes)
         self.answer: Any = None
         self.is_over = False
         self._request: Any = None

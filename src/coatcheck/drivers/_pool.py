@@ -183,7 +183,7 @@ class Pool(_Idle[L]):
 
 
 class AsyncPool(_Idle[L]):
-    """The connections of one event loop to one server; see `Pool`. The caller bounds the time of each wait.
+    """The connections of one event loop to one server; see `Pool`. The caller bounds the time for opening one.
 
     It must not lead to the loop, or the loop would never be collected.
     """
@@ -194,18 +194,25 @@ class AsyncPool(_Idle[L]):
         self._free = most
         self._waiting: Final[deque[asyncio.Future[None]]] = deque()
 
-    async def enter(self) -> None:
-        """Wait until a connection may be used; `leave` has to follow."""
+    async def enter(self, deadline: float) -> None:
+        """Wait until a connection may be used; `leave` has to follow.
+
+        Raises:
+            PoolBusy: It took too long.
+        """
         if self._free > 0:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await turn
+        except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self.leave()  # it was our turn in that very moment
+            if isinstance(error, TimeoutError):
+                raise PoolBusy from None
             raise
 
     def leave(self) -> None:

@@ -101,7 +101,7 @@ def test_who_waits_for_a_connection_in_vain_is_told_why(url: str, way: str) -> N
             async def take_all() -> None:
                 pool = driver.driver._pools[0].here()  # type: ignore[attr-defined]
                 for _ in range(32):
-                    await pool.enter()
+                    await pool.enter(time.monotonic() + 60)
                 with pytest.raises(DriverUnavailable, match="all 32 connections"):
                     await driver.driver.load(digest(), START)
                 pool.leave()

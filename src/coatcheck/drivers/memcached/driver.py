@@ -188,7 +188,7 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
                 call.failed(error)
 
     async def _exchanged(self, pool: AsyncPool[MemcachedLink], call: MemcachedCall) -> Any:
-        await pool.enter()
+        await pool.enter(call.deadline)
         try:
             call.enters()
             link = await pool.get(call.deadline)

@@ -1,8 +1,8 @@
 """Sessions on Redis or Valkey: one server, Sentinel, Cluster; over TCP, TLS or a Unix socket.
 
 `driver` has the two drivers, `work` and `cluster_work` the operations, `scripts` what the server does of them,
-`records` and `keys` how a session is stored, `routes` which server is asked, `carried` both together, `connect` and
-`async_connect` the connections, `places` the URL, `checkup` the look at the server's settings, `trouble` the errors.
+`records` and `keys` how a session is stored, `routes` which server is asked, `carried` both together, `servers` and
+`connect` the connections, `places` the URL, `checkup` the look at the server's settings, `trouble` the errors.
 """
 
 from coatcheck.errors import MissingExtra

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, TypeVar
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from typing import Any, ClassVar, Final, TypeVar
 
-from coatcheck.drivers._process import this_process
-from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps
+from coatcheck.drivers._pool import PerLoop, PerProcess
+from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps, drive, drive_async
 from coatcheck.drivers.base import Capability
-from coatcheck.drivers.redis.async_connect import AsyncServers
 from coatcheck.drivers.redis.carried import driven
 from coatcheck.drivers.redis.checkup import advice_for, first_look
 from coatcheck.drivers.redis.cluster_work import ClusterWork
-from coatcheck.drivers.redis.connect import Servers
 from coatcheck.drivers.redis.keys import Keys
 from coatcheck.drivers.redis.places import Settings, settings_from
-from coatcheck.drivers.redis.requests import Exchange, Forget, Listen, Message, News, Pause
+from coatcheck.drivers.redis.requests import Exchange, Forget, Listen, News, Pause
 from coatcheck.drivers.redis.routes import Routes
 from coatcheck.drivers.redis.scripts import Scripts
-from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent
+from coatcheck.drivers.redis.servers import AsyncEndpoint, Endpoint, Servers
+from coatcheck.drivers.redis.trouble import NAME
 from coatcheck.drivers.redis.work import Work
 
 __all__ = ["AsyncRedisDriver", "RedisDriver"]
@@ -40,6 +40,9 @@ CAPABILITIES: Final = frozenset(
     }
 )
 """What one server gives. A cluster revokes a user in several steps; with copies on replicas, a failover is survived."""
+
+Performed = Exchange | Forget | Listen | News | Pause
+"""What is left of an operation and the way to the servers."""
 
 _LEAVING_NOTHING: Final = frozenset({"advice", "is_set_up", "tear_down"})
 _ROTATION_BITS: Final = 8  # in a cluster: the first byte of a digest says where its session is
@@ -66,10 +69,34 @@ class _InProcess:
     """What belongs to one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.process: Final = this_process()
         self.routes: Final[Routes] = settings.routes()
-        self.servers: Final = Servers(settings)
+        self.servers: Final = Servers(settings, Endpoint)
         self.has_looked = False
+
+    def run(self, operation: str, steps: Steps[T]) -> T:
+        """Carry out an operation."""
+        return drive(driven(operation, steps, self.routes), self.perform)
+
+    def perform(self, request: Performed) -> Sequence[Any]:
+        """Do what a request asks for; return the replies."""
+        if type(request) is Exchange:
+            return self.servers.at(request.address).exchange(request.packed)
+        match request:
+            case News():
+                return self.servers.ears.heard()
+            case Forget(address):
+                self.servers.forget(address)
+            case Listen(address) if not self.servers.ears.listens_to(address):
+                with suppress(OSError):
+                    peers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                    self.servers.ears.listen(address, peers)
+            case Pause(seconds):
+                time.sleep(seconds)
+        return ()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.servers.close()
 
 
 class RedisDriver(SteppedDriver):
@@ -86,7 +113,7 @@ class RedisDriver(SteppedDriver):
         self._settings: Final = settings
         self._operations: Work = work_for(settings)
         vars(self).update(promised(settings))
-        self._process = _InProcess(settings)
+        self._processes: Final = PerProcess(lambda: _InProcess(settings))
 
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
@@ -102,44 +129,11 @@ class RedisDriver(SteppedDriver):
         return cls(settings_from(url))
 
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        here = self._process
-        if not here.process.is_this():  # the parent's connections stay the parent's
-            here = self._process = _InProcess(self._settings)
+        here = self._processes.here()
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk, here.has_looked = self._run(here, operation, look)
-        return self._run(here, operation, begin())
-
-    def _run(self, here: _InProcess, operation: str, steps: Steps[T]) -> T:
-        exchange = here.servers.exchange
-        work = driven(operation, steps, here.routes)
-        try:
-            request = work.send(None)
-            while True:
-                if type(request) is not Exchange:
-                    request = work.send(self._beside(here, request))
-                    continue
-                try:
-                    replies = exchange(request)
-                except (NotSent, Lost) as error:
-                    request = work.throw(error)
-                else:
-                    request = work.send(replies)
-        except StopIteration as stop:
-            done: T = stop.value
-            return done
-
-    def _beside(self, here: _InProcess, request: Forget | Listen | News | Pause) -> Sequence[Message]:
-        match request:
-            case News():
-                return here.servers.ears.heard()
-            case Forget(address):
-                here.servers.forget(address)
-            case Listen(address):
-                here.servers.listen(address)
-            case Pause(seconds):
-                time.sleep(seconds)
-        return ()
+            self.at_risk, here.has_looked = here.run(operation, look)
+        return here.run(operation, begin())
 
     def advice(self) -> list[str]:
         """Look at the settings of the servers; give a sentence for each that should be mended, and how."""
@@ -147,18 +141,39 @@ class RedisDriver(SteppedDriver):
 
     def close(self) -> None:
         """Close the connections of this process. Using the driver again opens new ones."""
-        here, self._process = self._process, _InProcess(self._settings)
-        here.servers.close()
+        self._processes.close()
 
 
 class _InLoop:
-    """What belongs to one event loop."""
+    """What belongs to one event loop; see `_InProcess`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.process: Final = this_process()
         self.routes: Final[Routes] = settings.routes()
-        self.servers: Final = AsyncServers(settings)
+        self.servers: Final = Servers(settings, AsyncEndpoint)
         self.has_looked = False
+
+    async def run(self, operation: str, steps: Steps[T]) -> T:
+        return await drive_async(driven(operation, steps, self.routes), self.perform)
+
+    async def perform(self, request: Performed) -> Sequence[Any]:
+        if type(request) is Exchange:
+            return await self.servers.at(request.address).exchange(request.packed)
+        match request:
+            case News():
+                return self.servers.ears.heard()
+            case Forget(address):
+                self.servers.forget(address)
+            case Listen(address) if not self.servers.ears.listens_to(address):
+                loop = asyncio.get_running_loop()
+                with suppress(OSError):
+                    peers = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+                    self.servers.ears.listen(address, peers)
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+        return ()
+
+    def close(self) -> None:
+        self.servers.close()
 
 
 class AsyncRedisDriver(AsyncSteppedDriver):
@@ -175,7 +190,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         self._settings: Final = settings
         self._operations: Work = work_for(settings)
         vars(self).update(promised(settings))
-        self._loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]] = WeakKeyDictionary()
+        self._loops: Final = PerLoop(lambda: _InLoop(settings))
 
     @classmethod
     def from_url(cls, url: str) -> AsyncRedisDriver:
@@ -187,47 +202,11 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         return cls(settings_from(url))
 
     async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
-        loop = asyncio.get_running_loop()
-        here = self._loops.get(loop)
-        if here is None or not here.process.is_this():
-            for other in [each for each in self._loops if each.is_closed()]:
-                del self._loops[other]  # its connections know it, so it would never be let go
-            here = self._loops[loop] = _InLoop(self._settings)
+        here = self._loops.here()
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk, here.has_looked = await self._run(here, operation, look)
-        return await self._run(here, operation, begin())
-
-    async def _run(self, here: _InLoop, operation: str, steps: Steps[T]) -> T:
-        exchange = here.servers.exchange
-        work = driven(operation, steps, here.routes)
-        try:
-            request = work.send(None)
-            while True:
-                if type(request) is not Exchange:
-                    request = work.send(await self._beside(here, request))
-                    continue
-                try:
-                    replies = await exchange(request)
-                except (NotSent, Lost) as error:
-                    request = work.throw(error)
-                else:
-                    request = work.send(replies)
-        except StopIteration as stop:
-            done: T = stop.value
-            return done
-
-    async def _beside(self, here: _InLoop, request: Forget | Listen | News | Pause) -> Sequence[Message]:
-        match request:
-            case News():
-                return here.servers.ears.heard()
-            case Forget(address):
-                await here.servers.forget(address)
-            case Listen(address):
-                await here.servers.listen(address)
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
-        return ()
+            self.at_risk, here.has_looked = await here.run(operation, look)
+        return await here.run(operation, begin())
 
     async def advice(self) -> list[str]:
         """Look at the settings of the servers; return a sentence for each that should be changed, and how."""
@@ -235,6 +214,4 @@ class AsyncRedisDriver(AsyncSteppedDriver):
 
     async def close(self) -> None:
         """Close the connections of the running loop. Using the driver again opens new ones."""
-        here = self._loops.pop(asyncio.get_running_loop(), None)
-        if here is not None and here.process.is_this():
-            await here.servers.close()
+        self._loops.close()

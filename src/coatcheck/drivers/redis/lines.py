@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from coatcheck.drivers import _lifetimes
+from coatcheck.drivers._pool import Link
 from coatcheck.drivers.redis.requests import Address, command
 from coatcheck.drivers.redis.trouble import Lost, NotSent, refused, steps_back
 
@@ -40,19 +40,16 @@ def is_primary(reply: Any) -> bool:
     return dict(zip(reply[::2], reply[1::2], strict=False)).get(b"role") not in _REPLICA
 
 
-class Line:
+class Line(Link):
     """An open connection.
 
     Args:
         connection: redis-py's connection.
-        generation: The generation of the pool's connections that it belongs to.
         asks_role: Whether the server has to be a primary.
 
     Attributes:
         connection: redis-py's connection.
-        generation: As above.
         began: When the last exchange began, on the monotonic clock; or when it was opened.
-        answered: When the server last answered.
         steps_back: True once the server has said that others have to be asked.
     """
 
@@ -61,24 +58,19 @@ class Line:
         "_asks_role",
         "_expected",
         "_is_asking",
-        "_opened",
         "_reader",
         "_replies",
-        "answered",
         "began",
         "connection",
-        "generation",
         "steps_back",
     )
 
-    def __init__(self, connection: Any, generation: int, *, asks_role: bool) -> None:
+    def __init__(self, connection: Any, *, asks_role: bool) -> None:
+        super().__init__()
         self.connection: Final[Any] = connection
-        self.generation: Final = generation
         self.steps_back = False
         self._asks_role: Final = asks_role
-        self._opened: Final = time.monotonic()
-        self.began = self._opened
-        self.answered = self._opened
+        self.began = self.opened
         self._asked = -ROLE_AGE
         self._is_asking = False
         parser = connection._parser  # noqa: SLF001 (it has the table from what servers say to redis-py's errors)
@@ -86,10 +78,8 @@ class Line:
         self._replies: list[Any] = []
         self._expected = 0
 
-    @property
-    def is_worn(self) -> bool:
-        """True where it is too old to be used again."""
-        return _lifetimes.is_worn(self._opened, self.answered, time.monotonic())
+    def is_clean(self) -> bool:
+        return not (self._expected or self.steps_back)
 
     @property
     def is_partly_read(self) -> bool:
@@ -131,9 +121,9 @@ class Line:
 
     def end(self) -> list[Any]:
         """End an exchange; return the replies. A replica carried nothing out, whatever its replies were."""
-        self.answered = time.monotonic()
         replies = self._replies
         self._replies = []
+        self._expected = 0
         if self._is_asking and not is_primary(replies.pop(0)):
             self.steps_back = True
             return [ReadOnlyError("it says that it is a replica", status_code="READONLY")] * len(replies)

@@ -250,7 +250,7 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
 
     async def _attempt(self, attempt: Attempt, begin: Callable[[], Steps[T]]) -> T:
         pool = self._pools.here()
-        await pool.enter()
+        await pool.enter(attempt.deadline)
         try:
             attempt.entered()
             link = await pool.get(attempt.deadline)

@@ -56,12 +56,16 @@ class Exchange(ExchangeBase[Session]):
     def load(self) -> bool:
         """Look up the session now, instead of at its first use; return whether there is one.
 
+        Loading alone is no use of the session: it does not count as activity, and the response does not vary with it.
+
         Raises:
             DriverUnavailable: Storage failed.
             SessionUnavailable: It failed before.
         """
         state = opened(self.session)
+        used = state.used
         state.load()
+        state.used = used
         return state.record is not None
 
     def save(self, *, final: bool = False, readable: bool = False) -> Saved:

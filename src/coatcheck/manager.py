@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from coatcheck import lending, outcome, plan
 from coatcheck.codec import Codec
@@ -48,6 +48,8 @@ def _wrong_kind(storage: object, manager: str, how: str) -> ConfigurationError:
 
 class SessionManager(ManagerBase):
     """Opens, saves and revokes sessions: a `Policy`, a `Driver` and a `Codec`. Shared by all threads.
+
+    ``with SessionManager(url) as manager:`` closes it at the end.
 
     Args:
         storage: A URL such as ``"sqlite:///sessions.db"`` or ``"memory:"``, or a driver.
@@ -265,8 +267,14 @@ class SessionManager(ManagerBase):
         return ended
 
     def close(self) -> None:
-        """Give back the driver's connections."""
+        """Give back the driver's connections. The next use opens new ones."""
         self.driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class AsyncSessionManager(ManagerBase):
@@ -447,5 +455,11 @@ class AsyncSessionManager(ManagerBase):
         return ended
 
     async def close(self) -> None:
-        """Give back the driver's connections of the running event loop."""
+        """Give back the driver's connections of the running event loop. The next use opens new ones."""
         await self.driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()

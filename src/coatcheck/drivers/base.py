@@ -52,7 +52,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from coatcheck.errors import UnsupportedCapability
 from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
@@ -79,6 +79,8 @@ class Capability(StrEnum):
 
 class Driver(ABC):
     """A storage engine, seen from a synchronous program. Safe to share between threads.
+
+    ``with driver:`` closes it at the end.
 
     Attributes:
         name: The short name, as in the scheme of a URL.
@@ -162,6 +164,12 @@ class Driver(ABC):
     def close(self) -> None:
         """Close connections and handles. Closing twice is no error."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
         """Return whether a session can be stored now under a new digest, as far as is known without asking.
 
@@ -190,6 +198,8 @@ class Driver(ABC):
 
 class AsyncDriver(ABC):
     """A storage engine, seen from an asynchronous program. Safe to share between the tasks of any number of loops.
+
+    ``async with driver:`` closes it at the end.
 
     Every method is the one of `Driver` with the same name, and the same rules hold.
 
@@ -260,6 +270,12 @@ class AsyncDriver(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Close the connections of the running loop. Closing twice is no error."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
 
     def takes(self, digest: bytes, sid: str | None) -> bool:  # noqa: ARG002 (the engines of several servers need them)
         """See `Driver.takes`; nothing is waited for."""

@@ -152,6 +152,7 @@ class Manager(Saving):
         _ = self.driver.core  # which says so where the request is over
         try:
             found = exchange.load()
+            exchange.use()
         except DriverUnavailable:
             if self._exchange is None:
                 self._exchange = exchange

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from coatcheck.drivers import open_driver
+from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.errors import ConfigurationError
@@ -60,7 +61,7 @@ def test_sqlite_options(tmp_path: Path) -> None:
         ("sqlite:///s.db?timeout=1&timeout=2", "given twice"),
         ("sqlite:///s.db?synchronous=off", "normal, full"),
         ("sqlite:///s.db?prefix=a-b", "prefix"),
-        ("sqlite:///s.db?network_filesystem=yes", "allow or refuse"),
+        ("sqlite:///s.db?network_filesystem=yes", "one of allow, refuse"),
         ("sqlite:s.db", "sqlite:///relative.db"),
         ("sqlite://s.db", "sqlite:///relative.db"),
         ("sqlite:///", "names no file"),
@@ -74,6 +75,42 @@ def test_sqlite_options(tmp_path: Path) -> None:
 def test_urls_that_cannot_work(url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         open_driver(url)
+
+
+PLACES = {
+    "sqlite": "sqlite:///s.db",
+    "filesystem": "filesystem:///sessions",
+    "redis": "redis://host",
+    "memcached": "memcached://host",
+    "postgresql": "postgresql://u@host/d",
+    "mariadb": "mariadb://u@host/d",
+}
+
+
+@pytest.mark.parametrize("way", [open_driver, open_async_driver], ids=["sync", "async"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("timeuot=2", r"unknown option 'timeuot' for \w+( \w+)?: there are .*prefix.*timeout"),
+        ("timeout=1&timeout=2", "the option 'timeout' is given twice"),
+        ("timeout=soon", r"timeout must be a number of seconds, at least [\d.]+, not 'soon'"),
+        ("timeout=-1", r"timeout must be a number of seconds, at least [\d.]+, not '-1'"),
+        ("timeout=nan", r"timeout must be a number of seconds, at least [\d.]+, not 'nan'"),
+        ("timeout=", r"timeout must be a number of seconds, at least [\d.]+, not ''"),
+    ],
+)
+def test_a_wrong_option_is_told_alike_by_every_engine(
+    way: Callable[[str], object], place: str, options: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        way(f"{place}?{options}")
+
+
+def test_an_at_sign_in_the_path_of_a_file_is_no_login(tmp_path: Path) -> None:
+    driver = open_driver(f"sqlite:///{tmp_path}/a@b.db")
+    assert isinstance(driver, SQLiteDriver)
+    assert driver.path == f"{tmp_path}/a@b.db"
 
 
 def test_no_password_is_repeated() -> None:

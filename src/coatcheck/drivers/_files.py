@@ -1,4 +1,4 @@
-"""File systems, for the engines that keep files: which ones lose data, and how a place is missing."""
+"""What the engines that keep files share: their options, which file systems lose data, and how a place is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Mount", "PlaceError", "file_system_in", "file_system_of", "mount_of", "network_file_system"]
+from coatcheck.drivers._urls import Option, choice, seconds, switch, text
+
+__all__ = [
+    "FILE_OPTIONS",
+    "FILE_TIMEOUT",
+    "SYNCHRONOUS",
+    "Mount",
+    "PlaceError",
+    "file_system_in",
+    "file_system_of",
+    "mount_of",
+    "network_file_system",
+]
+
+FILE_TIMEOUT: Final = 5.0
+SYNCHRONOUS: Final = ("normal", "full")
+FILE_OPTIONS: Final[dict[str, Option]] = {
+    "network_filesystem": switch("allow", "refuse"),
+    "prefix": text(),
+    "synchronous": choice(*SYNCHRONOUS),
+    "timeout": seconds(FILE_TIMEOUT, least=0.0),
+}
+"""The options of a URL: those of the drivers' constructors."""
 
 _NETWORK: Final = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",

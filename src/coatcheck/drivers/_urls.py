@@ -6,13 +6,67 @@ No message here repeats a URL or a part of it that may be a password.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["Options", "Place", "parsed"]
+__all__ = ["Option", "Place", "choice", "parsed", "parsed_file", "seconds", "switch", "text", "whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that a URL may have.
+
+    Attributes:
+        default: Its value where the URL does not give it.
+        read: Returns the value that a text stands for, or raises ValueError.
+        wanted: What it has to be, for messages.
+    """
+
+    default: Any
+    read: Callable[[str], Any]
+    wanted: str = ""
+
+
+def text(default: str | None = "") -> Option:
+    """Return an option that is taken as it stands there."""
+    return Option(default, str)
+
+
+def seconds(default: float, *, least: float = 0.001) -> Option:
+    """Return an option that is a length of time, of at least *least*."""
+
+    def read(given: str) -> float:
+        value = float(given)
+        if not (math.isfinite(value) and value >= least):
+            raise ValueError
+        return value
+
+    return Option(default, read, f"a number of seconds, at least {least:g}")
+
+
+def whole(default: int, *, least: int = 0, most: int = 2**31) -> Option:
+    """Return an option that is a whole number from *least* to *most*."""
+
+    def read(given: str) -> int:
+        if not (given.isascii() and given.isdigit() and least <= int(given) <= most):
+            raise ValueError
+        return int(given)
+
+    return Option(default, read, f"a whole number from {least} to {most}")
+
+
+def choice(*choices: str) -> Option:
+    """Return an option that is one of *choices*, the first of them by default."""
+    return Option(choices[0], lambda given: choices[choices.index(given)], f"one of {', '.join(choices)}")
+
+
+def switch(on: str, off: str) -> Option:
+    """Return an option that is True where it is *on*, and False where it is *off*, the default."""
+    return Option(default=False, read=lambda given: (off, on).index(given) == 1, wanted=f"one of {on}, {off}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +79,7 @@ class Place:
         password: The password, or None. Shown nowhere.
         hosts: The hosts with their ports, as they are given; the port is None where there is none.
         path: What follows the hosts, decoded, without its leading slash.
-        options: What follows the question mark.
+        options: The values of all options that there are, by name.
     """
 
     scheme: str
@@ -33,88 +87,22 @@ class Place:
     password: str | None = field(repr=False)
     hosts: tuple[tuple[str, int | None], ...]
     path: str
-    options: Options
+    options: Mapping[str, Any]
 
 
-class Options:
-    """The options of a URL, each of them known and given once.
-
-    Args:
-        engine: The engine's name, for messages.
-        given: The options as text.
-    """
-
-    def __init__(self, engine: str, given: Mapping[str, str]) -> None:
-        self._engine = engine
-        self._given = dict(given)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._given
-
-    def text(self, name: str, default: str = "") -> str:
-        """Give an option as it stands there."""
-        return self._given.get(name, default)
-
-    def seconds(self, name: str, default: float, *, least: float = 0.001) -> float:
-        """Give an option that is a length of time.
-
-        Raises:
-            ConfigurationError: It is no number, not finite, or under *least*.
-        """
-        text = self._given.get(name)
-        if text is None:
-            return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value >= least):
-            raise ConfigurationError(f"{name} must be a number of seconds, at least {least:g}, not {text!r}")
-        return value
-
-    def whole(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
-        """Give an option that is a whole number.
-
-        Raises:
-            ConfigurationError: It is none, or out of range.
-        """
-        text = self._given.get(name)
-        if text is None:
-            return default
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ConfigurationError(f"{name} must be a whole number from {least} to {most}, not {text!r}")
-        return int(text)
-
-    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """Give an option that is one of *choices*.
-
-        Raises:
-            ConfigurationError: It is something else.
-        """
-        text = self._given.get(name, default)
-        if text not in choices:
-            raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {text!r}")
-        return text
-
-
-def parsed(url: str, engine: str, form: str, known: Sequence[str]) -> Place:
+def parsed(url: str, engine: str, form: str, options: Mapping[str, Option]) -> Place:
     """Take a storage URL apart.
 
     Args:
         url: The URL.
         engine: The engine's name, for messages.
         form: How a URL of this engine looks, for messages.
-        known: The options that the engine takes.
+        options: The options that the engine takes, by name.
 
     Raises:
-        ConfigurationError: It has another form, or an option that is unknown or given twice.
+        ConfigurationError: It has another form, or an option that is unknown, given twice or of a wrong value.
     """
-    scheme, separator, rest = url.partition("://")
-    # Not urlsplit: it knows one host, and its errors repeat what may be a password.
-    rest, _, query = rest.partition("?")
-    if not separator or "#" in rest or "#" in query:
-        raise ConfigurationError(f"a URL for {engine} is {form}")
-    authority, _, path = rest.partition("/")
+    scheme, authority, path, query = _parts(url, engine, form)
     if "@" in path or "@" in query:
         # What looks like a path or an option may be the second half of a password.
         raise ConfigurationError(
@@ -129,8 +117,29 @@ def parsed(url: str, engine: str, form: str, known: Sequence[str]) -> Place:
         password=unquote(password) if colon else None,
         hosts=tuple(_host(place, engine, form) for place in places.split(",") if place),
         path=unquote(path),
-        options=_options(query, engine, known),
+        options=_values(query, engine, options),
     )
+
+
+def parsed_file(url: str, engine: str, form: str, options: Mapping[str, Option]) -> tuple[str, dict[str, Any]]:
+    """Take a storage URL apart that names a file or folder; see `parsed`. Return its path, and the options."""
+    _, authority, path, query = _parts(url, engine, form)
+    if authority or not path:
+        raise ConfigurationError(
+            f"a URL for {engine} is {form}" + ("" if authority else ", and this one names no file")
+        )
+    return unquote(path), _values(query, engine, options)
+
+
+def _parts(url: str, engine: str, form: str) -> tuple[str, str, str, str]:
+    """Return the scheme, the authority, the path without its slash and the query."""
+    # Not urlsplit: it knows one host, and its errors repeat what may be a password.
+    scheme, separator, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    if not separator or "#" in rest or "#" in query:
+        raise ConfigurationError(f"a URL for {engine} is {form}")
+    authority, _, path = rest.partition("/")
+    return scheme, authority, path, query
 
 
 def _host(place: str, engine: str, form: str) -> tuple[str, int | None]:
@@ -145,12 +154,15 @@ def _host(place: str, engine: str, form: str) -> tuple[str, int | None]:
     return unquote(host), int(port) if port else None
 
 
-def _options(query: str, engine: str, known: Sequence[str]) -> Options:
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in known:
-            raise ConfigurationError(f"unknown option {name!r} for {engine}: there are {', '.join(sorted(known))}")
-        if name in options:
+def _values(query: str, engine: str, options: Mapping[str, Option]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, given in parse_qsl(query, keep_blank_values=True):
+        if name not in options:
+            raise ConfigurationError(f"unknown option {name!r} for {engine}: there are {', '.join(sorted(options))}")
+        if name in values:
             raise ConfigurationError(f"the option {name!r} is given twice")
-        options[name] = value
-    return Options(engine, options)
+        try:
+            values[name] = options[name].read(given)
+        except ValueError:
+            raise ConfigurationError(f"{name} must be {options[name].wanted}, not {given!r}") from None
+    return {name: values.get(name, option.default) for name, option in options.items()}

@@ -8,11 +8,11 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
-from coatcheck.drivers._files import PlaceError, file_system_of
+from coatcheck.drivers._files import FILE_OPTIONS, FILE_TIMEOUT, SYNCHRONOUS, PlaceError, file_system_of
 from coatcheck.drivers._threads import ThreadedDriver
-from coatcheck.drivers._urls import parsed
+from coatcheck.drivers._urls import parsed_file
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.filesystem.locks import Locks
 from coatcheck.drivers.filesystem.sessions import Sessions
@@ -27,10 +27,7 @@ T = TypeVar("T")
 
 NAME: Final = "filesystem"
 FORM: Final = "filesystem:///relative/folder or filesystem:////absolute/folder"
-DEFAULT_TIMEOUT: Final = 5.0
 
-_SYNCHRONOUS: Final = ("normal", "full")
-_OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
 _THREADS: Final = 8
 _ATTEMPTS: Final = 5  # to do something in a folder that somebody removes meanwhile
 _REMEDIES: Final = {
@@ -74,7 +71,7 @@ class FilesystemDriver(Driver):
         folder: str | os.PathLike[str],
         *,
         prefix: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = FILE_TIMEOUT,
         synchronous: str = "normal",
         network_filesystem: bool = False,
     ) -> None:
@@ -85,8 +82,8 @@ class FilesystemDriver(Driver):
             raise ConfigurationError(f"the prefix {prefix!r} may only have ASCII letters, digits and underscores")
         if not (math.isfinite(timeout) and timeout >= 0):
             raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
-        if synchronous not in _SYNCHRONOUS:
-            raise ConfigurationError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
+        if synchronous not in SYNCHRONOUS:
+            raise ConfigurationError(f"synchronous must be one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
         above, name = os.path.split(os.path.abspath(place))  # noqa: PTH100 (pathlib would look at the file system)
         if not name:
             raise ConfigurationError("the sessions need a folder of their own, and the root folder is none")
@@ -105,7 +102,8 @@ class FilesystemDriver(Driver):
         Raises:
             ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
         """
-        return cls(**_arguments_in(url))
+        folder, options = parsed_file(url, NAME, FORM, FILE_OPTIONS)
+        return cls(folder, **options)
 
     def load(self, digest: bytes, now: float) -> Record | Missing:
         return self._do("load", self._work.load, digest, now)
@@ -205,7 +203,7 @@ class AsyncFilesystemDriver(ThreadedDriver):
         folder: str | os.PathLike[str],
         *,
         prefix: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = FILE_TIMEOUT,
         synchronous: str = "normal",
         network_filesystem: bool = False,
     ) -> None:
@@ -225,18 +223,5 @@ class AsyncFilesystemDriver(ThreadedDriver):
         Raises:
             ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
         """
-        return cls(**_arguments_in(url))
-
-
-def _arguments_in(url: str) -> dict[str, Any]:
-    place = parsed(url, NAME, FORM, _OPTIONS)
-    if place.hosts or place.username is not None or not place.path:
-        raise ConfigurationError(f"a URL for the file system is {FORM}")
-    options = place.options
-    return {
-        "folder": place.path,
-        "prefix": options.text("prefix"),
-        "timeout": options.seconds("timeout", DEFAULT_TIMEOUT, least=0.0),
-        "synchronous": options.choice("synchronous", _SYNCHRONOUS, "normal"),
-        "network_filesystem": options.choice("network_filesystem", ("allow", "refuse"), "refuse") == "allow",
-    }
+        folder, options = parsed_file(url, NAME, FORM, FILE_OPTIONS)
+        return cls(folder, **options)

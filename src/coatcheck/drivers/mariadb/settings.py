@@ -8,18 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from coatcheck.drivers._urls import parsed
+from coatcheck.drivers._urls import choice, parsed, seconds, text, whole
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["Settings"]
 
 FORM: Final = "mariadb://user:password@host:3306/database, or mariadb://user:password@/database?socket=/path"
 
-_OPTIONS: Final = ("ca", "max_connections", "prefix", "socket", "timeout", "tls")
 _TLS: Final = ("off", "unverified", "verified")
 _PORT: Final = 3306
 _TIMEOUT: Final = 5.0
 _MAX_CONNECTIONS: Final = 10
+_OPTIONS: Final = {
+    "ca": text(),
+    "max_connections": whole(_MAX_CONNECTIONS, least=1),
+    "prefix": text(),
+    "socket": text(),
+    "timeout": seconds(_TIMEOUT),
+    "tls": choice(*_TLS),
+}
 
 # FOUND_ROWS: an UPDATE counts the rows that it found. Without it one that changes nothing looks as if the row was gone.
 _FOUND_ROWS: Final = 2
@@ -76,9 +83,7 @@ class Settings:
             ConfigurationError: It has another form, or an option that is unknown or out of range.
         """
         place = parsed(url, "MariaDB", FORM, _OPTIONS)
-        options = place.options
-        socket = options.text("socket")
-        if len(place.hosts) > 1 or (socket and place.hosts) or "/" in place.path:
+        if len(place.hosts) > 1 or (place.options["socket"] and place.hosts) or "/" in place.path:
             raise ConfigurationError(f"a URL for MariaDB names one server and one database: it is {FORM}")
         host, port = place.hosts[0] if place.hosts else ("localhost", None)
         return cls(
@@ -87,12 +92,7 @@ class Settings:
             database=place.path,
             host=host,
             port=port or _PORT,
-            socket=socket,
-            prefix=options.text("prefix"),
-            timeout=options.seconds("timeout", _TIMEOUT),
-            max_connections=options.whole("max_connections", _MAX_CONNECTIONS, least=1),
-            tls=options.choice("tls", _TLS, "off"),
-            ca=options.text("ca"),
+            **place.options,
         )
 
     @property

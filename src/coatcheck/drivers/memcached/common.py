@@ -9,7 +9,7 @@ from typing import Any, Final
 from coatcheck._pause import drawn
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._pool import PoolBusy
-from coatcheck.drivers._urls import parsed
+from coatcheck.drivers._urls import parsed, seconds, text
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.connect import LinkLost
 from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
@@ -46,7 +46,7 @@ MOST_CONNECTIONS: Final = 32
 FAILURES: Final = (OSError, LinkLost, Garbled, Refused, PoolBusy)
 """What an exchange with a server may end with."""
 
-_OPTIONS: Final = ("prefix", "timeout")
+_OPTIONS: Final = {"prefix": text(), "timeout": seconds(DEFAULT_TIMEOUT)}
 _MOST_TRIES: Final = 200
 _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.01
@@ -85,7 +85,7 @@ class Setup:
     __slots__ = ("_keys", "operations", "servers", "timeout")
 
     def __init__(self, servers: str, prefix: str, timeout: float) -> None:
-        place = parsed(f"memcached://{servers}", NAME, FORM, ())
+        place = parsed(f"memcached://{servers}", NAME, FORM, {})
         if place.path or place.username is not None or not place.hosts:
             raise ConfigurationError(f"a URL for memcached is {FORM}, without a password, a path or a database")
         if not (math.isfinite(timeout) and timeout > 0):
@@ -113,13 +113,12 @@ def arguments_in(url: str) -> tuple[str, dict[str, Any]]:
         ConfigurationError: The URL has another form, or an option that is unknown or bad.
     """
     place = parsed(url, NAME, FORM, _OPTIONS)
-    options = place.options
     if place.username is not None or place.password is not None:
         raise ConfigurationError(
             "memcached is spoken to without a password here: keep it on a network of its own, and the URL without one"
         )
     servers = url.partition("://")[2].partition("?")[0]
-    return servers, {"prefix": options.text("prefix"), "timeout": options.seconds("timeout", DEFAULT_TIMEOUT)}
+    return servers, dict(place.options)
 
 
 class Patience:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 import psycopg
 
 from coatcheck.drivers._lent import lent
-from coatcheck.drivers._urls import parsed
+from coatcheck.drivers._urls import Option, parsed, seconds, text, whole
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.drivers.postgresql.client import (
     AsyncBorrower,
@@ -30,8 +30,13 @@ TIMEOUT: Final = 5.0
 MAX_CONNECTIONS: Final = 20
 
 _FORM: Final = "postgresql://user:password@host:port/database, or postgresql:///database?host=/var/run/postgresql"
-_PASSED_ON: Final = ("sslmode", "sslrootcert", "target_session_attrs")
-_OPTIONS: Final = ("host", "max_connections", "prefix", "timeout", *_PASSED_ON)
+_PASSED_ON: Final = ("host", "sslmode", "sslrootcert", "target_session_attrs")
+_OPTIONS: Final[dict[str, Option]] = {
+    "max_connections": whole(MAX_CONNECTIONS, least=1),
+    "prefix": text(),
+    "timeout": seconds(TIMEOUT),
+    **dict.fromkeys(_PASSED_ON, text(None)),
+}
 
 
 class _Arguments:
@@ -59,21 +64,12 @@ class _Arguments:
 
 def _from_url(url: str) -> dict[str, Any]:
     place = parsed(url, "PostgreSQL", _FORM, _OPTIONS)
-    options = place.options
-    parameters: dict[str, Any] = {name: options.text(name) for name in _PASSED_ON if name in options}
+    given: dict[str, Any] = {"user": place.username, "password": place.password, "dbname": place.path}
+    given = {name: value for name, value in given.items() if value}
     if place.hosts:
-        parameters["host"] = ",".join(host for host, _ in place.hosts)
-        parameters["port"] = ",".join(str(port or "") for _, port in place.hosts)
-    if "host" in options:
-        parameters["host"] = options.text("host")
-    login = {"user": place.username, "password": place.password, "dbname": place.path}
-    parameters.update({name: part for name, part in login.items() if part})
-    return {
-        "prefix": options.text("prefix"),
-        "timeout": options.seconds("timeout", TIMEOUT),
-        "max_connections": options.whole("max_connections", MAX_CONNECTIONS, least=1),
-        **parameters,
-    }
+        given["host"] = ",".join(host for host, _ in place.hosts)
+        given["port"] = ",".join(str(port or "") for _, port in place.hosts)
+    return given | {name: value for name, value in place.options.items() if value is not None}
 
 
 class PostgreSQLDriver(SQLDriver[Connection]):

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from coatcheck.drivers._lifetimes import KEEPALIVE
-from coatcheck.drivers._urls import Options, Place, parsed
+from coatcheck.drivers._urls import Option, Place, parsed, seconds, text, whole
 from coatcheck.drivers.redis.ears import Ears
 from coatcheck.drivers.redis.keys import DEFAULT_PREFIX
 from coatcheck.drivers.redis.requests import Address
@@ -27,13 +27,29 @@ _asynchronous: Final[Any] = redis.asyncio.connection
 
 FORM: Final = "redis://[user:password@]host[:port][/db], or redis+unix, redis+sentinel, redis+cluster, rediss, valkey"
 
-_OPTIONS: Final = ("ca", "db", "durable", "max_connections", "prefix", "timeout")
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _MOST_CONNECTIONS: Final = 64
 _TIMEOUT: Final = 2.0
 _FOR_REPLICAS: Final = 0.8  # of the timeout: the rest is for the way
 _MOST_REPLICAS: Final = 16
+
+
+def _replicas(given: str) -> int:
+    word, _, number = given.partition(":")
+    if word != "replicas" or not number.isdigit() or not 1 <= int(number) <= _MOST_REPLICAS:
+        raise ValueError
+    return int(number)
+
+
+_OPTIONS: Final[dict[str, Option]] = {
+    "ca": text(None),
+    "db": text(None),
+    "durable": Option(0, _replicas, f"replicas:1, or another number up to {_MOST_REPLICAS}"),
+    "max_connections": whole(_MOST_CONNECTIONS, least=1),
+    "prefix": text(DEFAULT_PREFIX),
+    "timeout": seconds(_TIMEOUT),
+}
 _KEEPALIVE: Final[dict[str, Any]] = {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
 
 
@@ -121,7 +137,7 @@ def settings_from(url: str) -> Settings:
     options = place.options
     scheme, _, kind = place.scheme.partition("+")
     is_encrypted = scheme == "rediss"
-    ca = options.text("ca") or None
+    ca = options["ca"] or None
     if ca is not None and not is_encrypted:
         raise ConfigurationError("ca= is for connections with TLS: the scheme is rediss://")
     common: dict[str, Any] = {
@@ -130,16 +146,16 @@ def settings_from(url: str) -> Settings:
         "password": place.password,
         "is_encrypted": is_encrypted,
         "ca": ca,
-        "prefix": options.text("prefix", DEFAULT_PREFIX),
-        "timeout": options.seconds("timeout", _TIMEOUT),
-        "max_connections": options.whole("max_connections", _MOST_CONNECTIONS, least=1),
-        "replicas": _replicas(options),
+        "prefix": options["prefix"],
+        "timeout": options["timeout"],
+        "max_connections": options["max_connections"],
+        "replicas": options["durable"],
     }
     if kind == "unix":
         if place.hosts or not place.path:
             raise ConfigurationError("the URL of a Unix socket is redis+unix:///path/to/redis.sock?db=0")
-        return Settings(seeds=(Address("/" + place.path, 0),), db=_db(options.text("db")), **common)
-    if "db" in options:
+        return Settings(seeds=(Address("/" + place.path, 0),), db=_db(options["db"] or ""), **common)
+    if options["db"] is not None:
         raise ConfigurationError("db= is for Unix sockets: elsewhere the number comes after a slash: redis://host/1")
     if kind == "sentinel":
         service, _, db = place.path.partition("/")
@@ -165,12 +181,3 @@ def _db(text: str) -> int:
     if text and not (text.isascii() and text.isdigit()):
         raise ConfigurationError(f"the database in the URL for Redis must be a number, not {text!r}")
     return int(text or 0)
-
-
-def _replicas(options: Options) -> int:
-    if "durable" not in options:
-        return 0
-    word, _, number = options.text("durable").partition(":")
-    if word != "replicas" or not number.isdigit() or not 1 <= int(number) <= _MOST_REPLICAS:
-        raise ConfigurationError(f"durable must be replicas:1, or another number up to {_MOST_REPLICAS}")
-    return int(number)

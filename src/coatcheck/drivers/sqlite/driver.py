@@ -10,10 +10,11 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Concatenate, Final, ParamSpec, TypedDict, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
+from coatcheck.drivers._files import FILE_OPTIONS, FILE_TIMEOUT, SYNCHRONOUS
 from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers._rules import new_version
+from coatcheck.drivers._urls import parsed_file
 from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.sqlite.common import Common, despite_text, is_of_text
 from coatcheck.drivers.sqlite.connect import Connections
@@ -31,8 +32,7 @@ __all__ = ["SQLiteDriver"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SYNCHRONOUS: Final = ("normal", "full")
-_OPTIONS: Final = ("network_filesystem", "prefix", "synchronous", "timeout")
+_FORM: Final = "sqlite:///relative.db or sqlite:////absolute/path.db"
 
 
 class _Ways(TypedDict):
@@ -82,7 +82,7 @@ class SQLiteDriver(Common):
         path: str | os.PathLike[str],
         *,
         prefix: str = "",
-        timeout: float = 5.0,
+        timeout: float = FILE_TIMEOUT,
         synchronous: str = "normal",
         network_filesystem: bool = False,
     ) -> None:
@@ -94,8 +94,8 @@ class SQLiteDriver(Common):
             )
         if not (math.isfinite(timeout) and timeout >= 0):
             raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
-        if synchronous not in _SYNCHRONOUS:
-            raise ConfigurationError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
+        if synchronous not in SYNCHRONOUS:
+            raise ConfigurationError(f"synchronous must be one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
         self.path: Final = os.path.abspath(place)  # noqa: PTH100 (pathlib would look at the file system)
         self.timeout: Final = timeout
         self._work = Work(Statements(check_prefix(prefix)))
@@ -112,31 +112,8 @@ class SQLiteDriver(Common):
         Raises:
             ConfigurationError: The URL has no path, an unknown option, or one with a bad value.
         """
-        has_host = not url.partition(":")[2].startswith("///")
-        if has_host or (parts := urlsplit(url)).fragment:
-            raise ConfigurationError("a URL for SQLite is sqlite:///relative.db or sqlite:////absolute/path.db")
-        options: dict[str, str] = {}
-        for key, value in parse_qsl(parts.query, keep_blank_values=True):
-            if key not in _OPTIONS:
-                raise ConfigurationError(f"unknown option {key!r} for SQLite: there are {', '.join(_OPTIONS)}")
-            if key in options:
-                raise ConfigurationError(f"the option {key!r} is given twice")
-            options[key] = value
-        network = options.get("network_filesystem", "refuse")
-        if network not in ("allow", "refuse"):
-            raise ConfigurationError(f"network_filesystem must be allow or refuse, not {network!r}")
-        timeout = options.get("timeout", "5")
-        try:
-            seconds = float(timeout)
-        except ValueError:
-            raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}") from None
-        return cls(
-            unquote(parts.path[1:]),
-            prefix=options.get("prefix", ""),
-            timeout=seconds,
-            synchronous=options.get("synchronous", "normal"),
-            network_filesystem=network == "allow",
-        )
+        path, options = parsed_file(url, "SQLite", _FORM, FILE_OPTIONS)
+        return cls(path, **options)
 
     def hasty(self) -> SQLiteDriver:
         """Return a driver of the same database that waits for no lock, and opens no other file in its place."""

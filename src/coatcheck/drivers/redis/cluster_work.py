@@ -177,8 +177,8 @@ class ClusterWork(Work):
         found: list[tuple[str, SessionInfo | None, bytes]] = []
         for (_, _, group), told in zip(parts, replies, strict=True):
             for sid, each in zip(group, told, strict=True):
-                head = head_in(each[0]) if isinstance(each, list) else None
-                found.append((sid, None, b"") if head is None else (sid, head.info, each[1]))
+                head = head_in(*each[:2]) if isinstance(each, list) else None
+                found.append((sid, None, b"") if head is None else (sid, head.info, each[2]))
         return found
 
     # -- the sessions of a user

@@ -23,6 +23,7 @@ from coatcheck.record import (
 
 __all__ = [
     "IN_GRACE",
+    "NOTE",
     "REVOKED",
     "ROTATED",
     "Head",
@@ -43,6 +44,9 @@ IN_GRACE: Final = b"g"
 ROTATED: Final = b"r"
 REVOKED: Final = b"x"
 """What a mark says of its digest."""
+
+NOTE: Final = b"n"
+"""The field of a session's note."""
 
 _HAS_AUTH: Final = 1
 _HAS_USER: Final = 2
@@ -105,8 +109,8 @@ def packed(record: Record) -> bytes:
     return b"%b%c%b%b" % (start, len(sid), sid, (user or "").encode())
 
 
-def head_in(raw: Any) -> Head | None:
-    """Give the head of a session, or None where it makes no sense."""
+def head_in(raw: Any, note: bytes = b"") -> Head | None:
+    """Return the head of a session that has a *note*, or None where it makes no sense."""
     try:
         created, seen, deadline, idle, absolute, auth, rotated, ends, grace, flags, length = _HEAD.unpack_from(raw)
         start = _HEAD.size + length
@@ -123,6 +127,7 @@ def head_in(raw: Any) -> Head | None:
             absolute=absolute,
             user=raw[end:].decode() if flags & _HAS_USER else None,
             auth_time=auth if flags & _HAS_AUTH else None,
+            note=note,
         )
     except (struct.error, IndexError, ValueError, TypeError):
         return None
@@ -151,12 +156,15 @@ def record_in(fields: Sequence[bytes], digest: bytes, now: float) -> tuple[Recor
     values: dict[ValueKey, Value] = {}
     raw: bytes | None = None
     waiting: bytes | None = None
+    note = b""
     for at in range(0, len(fields), 2):
         field = fields[at]
         if field == b"h":
             raw = fields[at + 1]
         elif field == b"w":
             waiting = fields[at + 1]
+        elif field == NOTE:
+            note = fields[at + 1]
         else:
             value = _value_in(fields[at + 1])
             name = name_of(field)
@@ -177,6 +185,7 @@ def record_in(fields: Sequence[bytes], digest: bytes, now: float) -> tuple[Recor
         absolute=info.absolute,
         user=info.user,
         auth_time=info.auth_time,
+        note=note,
         digest=digest,
         values=values,
         rotated=head.rotated,

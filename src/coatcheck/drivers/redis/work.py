@@ -10,6 +10,7 @@ from coatcheck.drivers._steps import Operations, Steps
 from coatcheck.drivers.redis.keys import Keys, app_field, field_of
 from coatcheck.drivers.redis.records import (
     IN_GRACE,
+    NOTE,
     REVOKED,
     ROTATED,
     Head,
@@ -93,7 +94,7 @@ class Work(Operations):
         base, slot = self.keys.of_user(user)
         words = (self.keys.base, b"", repr(now), user)
         reply = yield run(self.scripts.sessions_of, base + b"u", slot, Effect.PREPARES, *words)
-        heads = (head_in(raw) for raw in reply)
+        heads = (head_in(*pair) for pair in reply)
         return sorted(
             (head.info for head in heads if head is not None and head.info.expires > now),
             key=lambda info: info.created,
@@ -141,6 +142,8 @@ class Work(Operations):
         base, slot = self.keys.of_digest(record.digest)
         text = version_text(version)
         words: list[bytes | str] = [base, record.digest, repr(now), packed(record), text]
+        if record.note:
+            words += (NOTE, record.note)
         for name, value in record.values.items():
             words += (field_of(name), written(text, value.data))
         return run(self.scripts.create, base + b"d:" + record.digest, slot, Effect.WRITES, *words)
@@ -271,34 +274,40 @@ def _behind(
 
 
 def _words(base: bytes, digest: bytes, delta: Delta, version: int, now: float) -> list[bytes | str | int]:
-    """Give a Delta as the arguments of a script; see scripts/_change.lua.
+    """Return a Delta as the arguments of a script; see scripts/_delta.lua.
 
     Raises:
         CounterOverflow: It puts a counter outside 64 signed bits.
     """
     text = version_text(version)
+    touch = "" if delta.touch is None else f"{'~' if delta.if_due else ''}{delta.touch!r}"
+    more = _more_words(delta)
+    words: list[bytes | str | int] = [base, digest, repr(now), text, touch]
+    words += (len(delta.puts), len(delta.increments), "more" if more else "")
+    for name, put in delta.puts.items():
+        words += (field_of(name), version_text(put.base), written(text, checked(name, put)))
+    for name, amount in delta.increments.items():
+        words += (field_of(name), str(max(-_FARTHEST, min(_FARTHEST, amount))))
+    return words + more
+
+
+def _more_words(delta: Delta) -> list[bytes | str | int]:
+    """Return what else a Delta has, beside puts and increments; nothing where it has nothing else."""
+    is_head_kept = delta.deadline is None and delta.auth_time is None and delta.user is None and delta.note is None
+    if is_head_kept and not (delta.clear_all or delta.drops or delta.clears):
+        return []
     words: list[bytes | str | int] = [
-        base,
-        digest,
-        repr(now),
-        text,
-        "" if delta.touch is None else f"{'~' if delta.if_due else ''}{delta.touch!r}",
         "" if delta.deadline is None else repr(delta.deadline),
         "" if delta.auth_time is None else repr(delta.auth_time),
         "" if delta.user is None else f"u{delta.user}",
+        b"" if delta.note is None else b"n%b" % delta.note,
         b"*" if delta.clear_all else b"",
-        len(delta.puts),
         len(delta.drops),
-        len(delta.increments),
         len(delta.clears),
         len(delta.spare),
     ]
-    for name, put in delta.puts.items():
-        words += (field_of(name), version_text(put.base), written(text, checked(name, put)))
     for name, base_version in delta.drops.items():
         words += (field_of(name), version_text(base_version))
-    for name, amount in delta.increments.items():
-        words += (field_of(name), str(max(-_FARTHEST, min(_FARTHEST, amount))))
     words += (app_field(app) for app in delta.clears)
     words += (field_of(name) for name in delta.spare)
     return words

@@ -37,14 +37,14 @@ class Scripts:
         folder = files(__name__)
         start = f"local INDEXED = {'true' if indexed else 'false'}\n"
 
-        def script(name: str, *shared: str) -> Script:
-            names = ("_constants", *(["_fast"] if name == "commit" else []), "_session", *shared, name)
+        def script(name: str, *shared: str, ahead: tuple[str, ...] = ()) -> Script:
+            names = ("_constants", *ahead, "_session", *shared, name)
             parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in names]
             return Script(name, start + "\n".join(parts))
 
         self.create: Final = script("create", "_users")
-        self.commit: Final = script("commit", "_users", "_change")
-        self.rotate: Final = script("rotate", "_users", "_change")
+        self.commit: Final = script("commit", "_users", "_change", ahead=("_delta", "_fast"))
+        self.rotate: Final = script("rotate", "_users", "_change", ahead=("_delta",))
         self.revoke: Final = script("revoke")
         self.load: Final = script("load")
         self.missing: Final = script("missing")

@@ -1,14 +1,13 @@
--- A Delta. ARGV from 4: version, touch, deadline, auth_time, user, everything, then how many there are of puts, drops,
--- increments, clears and spares, then these. An empty text is "no"; a user has a letter in front, and so has activity
--- that is recorded only if it is due.
-
-local version = ARGV[4]
-local PARTS = 15
-local puts, drops, adds = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local clears, spares = tonumber(ARGV[13]), tonumber(ARGV[14])
-local first_drop = PARTS + 3 * puts
-local first_add = first_drop + 2 * drops
-local first_clear = first_add + 2 * adds
+-- What more a Delta can have; see _delta.lua.
+local rest = first_add + 2 * adds
+local deadline, auth, user, note, everything = '', '', '', '', ''
+local drops, clears, spares = 0, 0, 0
+if ARGV[8] ~= '' then
+  deadline, auth, user, note, everything = unpack(ARGV, rest, rest + 4)
+  drops, clears, spares = tonumber(ARGV[rest + 5]), tonumber(ARGV[rest + 6]), tonumber(ARGV[rest + 7])
+end
+local first_drop = rest + 8
+local first_clear = first_drop + 2 * drops
 local first_spare = first_clear + clears
 
 -- Version, kind and content of a stored value, or nothing where it makes no sense.
@@ -60,10 +59,10 @@ local function spared()
 end
 
 local function is_cleared(field, spare)
-  if field == 'h' or field == 'w' or spare[field] then return false end
+  if field == 'h' or field == 'w' or field == 'n' or spare[field] then return false end
   local length = string.match(field, '^%d+:') -- of the app, whose values are all spared where its name stands alone
   if length and spare[string.sub(field, 1, #length + tonumber(string.sub(length, 1, -2)))] then return false end
-  if ARGV[9] ~= '' then return true end
+  if everything ~= '' then return true end
   for at = first_clear, first_clear + clears - 1 do
     if string.sub(field, 1, #ARGV[at]) == ARGV[at] then return true end
   end
@@ -74,7 +73,7 @@ end
 local function judged(key)
   local failed = {}
   for number = 1, puts do
-    local at = PARTS + 3 * (number - 1)
+    local at = FIRST_PUT + 3 * (number - 1)
     if ARGV[at + 1] ~= '' and ARGV[at + 1] ~= value_of(key, ARGV[at]) then failed[#failed + 1] = number end
   end
   for number = 1, drops do
@@ -99,19 +98,19 @@ end
 local function change_head(head)
   local before = head.user
   head.seen = math.max(head.seen, touch_after(head.seen, head.idle) or 0)
-  if ARGV[6] ~= '' then head.deadline = tonumber(ARGV[6]) end
-  if ARGV[7] ~= '' then head.auth = tonumber(ARGV[7]) end
-  if ARGV[8] ~= '' then head.user = string.sub(ARGV[8], 2) end
-  return head.user and (ARGV[7] ~= '' or ARGV[8] ~= ''), before
+  if deadline ~= '' then head.deadline = tonumber(deadline) end
+  if auth ~= '' then head.auth = tonumber(auth) end
+  if user ~= '' then head.user = string.sub(user, 2) end
+  return head.user and (auth ~= '' or user ~= ''), before
 end
 
 local function is_head_changed(head)
-  return touch_after(head.seen, head.idle) or ARGV[6] ~= '' or ARGV[7] ~= '' or ARGV[8] ~= ''
+  return touch_after(head.seen, head.idle) or deadline ~= '' or auth ~= '' or user ~= ''
 end
 
--- Write the values of a change that was judged.
+-- Write the values and the note of a change that was judged.
 local function apply(key, totals)
-  if clears > 0 or ARGV[9] ~= '' then
+  if clears > 0 or everything ~= '' then
     local spare = spared()
     for _, field in ipairs(redis.call('HKEYS', key)) do
       if is_cleared(field, spare) then redis.call('HDEL', key, field) end
@@ -119,12 +118,13 @@ local function apply(key, totals)
   end
   for number = 1, drops do redis.call('HDEL', key, ARGV[first_drop + 2 * (number - 1)]) end
   for number = 1, puts do
-    local at = PARTS + 3 * (number - 1)
+    local at = FIRST_PUT + 3 * (number - 1)
     redis.call('HSET', key, ARGV[at], ARGV[at + 2])
   end
   for number = 1, adds do
     redis.call('HSET', key, ARGV[first_add + 2 * (number - 1)], version .. 'i' .. totals[number])
   end
+  if note ~= '' then redis.call('HSET', key, 'n', string.sub(note, 2)) end
 end
 
 -- Why a log-in may not be written, or nil. In a cluster it was announced, unless a revocation took that back.

@@ -8,7 +8,7 @@
 --                      s:<sid>     the digest under which the session is filed now
 --                      {u:<user>}:u  the index: sids by the last moment at which they can be alive
 --                      {u:<user>}:f  the fence: when the user was last revoked, and the sid that was kept
--- Fields of a session: h  the head;  w  the mark of its creation, which waits to be confirmed;
+-- Fields of a session: h  the head;  n  the note;  w  the mark of its creation, which waits to be confirmed;
 --                      l  the mark of a log-in that is about to be written;  <n>:<app><key>  a value
 -- Field of a mark:     m  kind (g in grace, r rotated away, x revoked), when it ends, the sid
 
@@ -75,10 +75,10 @@ end
 local function by_sid(sid)
   local at = read('GET', sid_key(sid))
   if not at then return nil end
-  local got = read('HMGET', digest_key(at), 'h', 'w')
+  local got = read('HMGET', digest_key(at), 'h', 'w', 'n')
   local head = got and got[1] and parsed(got[1])
   if not head or head.sid ~= sid then return nil, at end
-  head.digest, head.waiting = at, got[2]
+  head.digest, head.waiting, head.note = at, got[2], got[3] or ''
   return head, at
 end
 

@@ -19,14 +19,14 @@ FLAG = "True or False"
 # For each field: values that cannot work, and what the message says besides the name of the field.
 BAD: dict[str, tuple[str, list[Any]]] = {
     "idle": (
-        "at least 1; for no limit say 'never'",
+        "at least 1; for no limit use 'never'",
         [0, 0.5, -1, NAN, INF, -INF, None, "", "Never", "forever", "3600", True, NEVER + 1, [3600], b"never", 1j],
     ),
     "absolute": (
-        "at least 1; for no limit say 'never'",
+        "at least 1; for no limit use 'never'",
         [0, 0.5, -1, NAN, INF, -INF, None, "", "NEVER", "3600", False, NEVER * 2, (3600,)],
     ),
-    "rotate_after": ("at least 1; for no limit say 'never'", [0, -5, NAN, INF, None, "", "always", True]),
+    "rotate_after": ("at least 1; for no limit use 'never'", [0, -5, NAN, INF, None, "", "always", True]),
     "grace": (f"{SECONDS} 0 and at most 3600", [-1, -0.1, 3601, NAN, INF, None, "30", "never", True]),
     "on_conflict": ("one of 'last', 'error'", ["", "first", "LAST", None, True, 0, "merge"]),
     "max_value_bytes": (f"{WHOLE} 1 and at most", [0, -1, 2**30 + 1, 1.5, 1024.0, NAN, None, "1024", True]),
@@ -125,7 +125,7 @@ def test_a_changed_copy_is_checked_again() -> None:
 
 @pytest.mark.parametrize("other", [{"same_site": "None"}, {"partitioned": True}])
 def test_attributes_that_need_secure_do_not_go_with_insecure_http(other: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"Policy\(insecure_http=True\) goes with neither"):
+    with pytest.raises(ConfigurationError, match=r"Policy\(insecure_http=True\) cannot be combined"):
         Policy(insecure_http=True, **other)
 
 
@@ -149,7 +149,7 @@ def test_no_limit_has_to_be_asked_for_by_name() -> None:
         assert getattr(Policy(**asked), name) == "never"
         for other in (None, 0, INF, -1, False):
             wrong: dict[str, Any] = {name: other}
-            with pytest.raises(ConfigurationError, match="for no limit say 'never'"):
+            with pytest.raises(ConfigurationError, match="for no limit use 'never'"):
                 Policy(**wrong)
 
 

@@ -1,6 +1,6 @@
-"""The forms in which values stand in stored bytes: the tag of every extension, its writer and its reader.
+"""The encodings of values in stored bytes: the tag of every extension, its writer and its reader.
 
-What the readers get may be anything, so each of them takes exactly what its writer makes and raises on the rest.
+The input of a reader may be anything, so each reader accepts exactly what its writer produces and raises on the rest.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = [
 FRACTION_BITS: Final = 1 << 14
 """Larger fractions are refused: reducing one to lowest terms takes time that grows with the square of its size."""
 
-# The tags of the stored format. One that was ever released keeps its meaning for good.
+# The tags of the stored format. A released tag never changes its meaning.
 INT, TUPLE, SET, FROZENSET, PAIRS, _BYTEARRAY, _DECIMAL, FRACTION, _COMPLEX = range(1, 10)
 _UUID, _DATETIME, _DATE, _TIME, _TIMEDELTA, _ZONE, RANGE, COUNTER = range(10, 18)
 REGISTERED: Final = 32
 
 COUNTS: Final = frozenset({int, float, Decimal, Fraction})
-"""The types of a Counter's counts: what two requests added to one can be added up."""
+"""The types of a Counter's counts: additions of two requests can be summed."""
 
 _DATETIME_HEAD: Final = struct.Struct(">HBBBBBI")
 _DATE_FORM: Final = struct.Struct(">HBB")
@@ -44,7 +44,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class RefusedError(Exception):
-    """A refusal on its way out of nested containers; each of them adds its step of the path."""
+    """A refusal on its way out of nested containers, each of which adds its step to the path."""
 
     def __init__(self, kind: type, why: str) -> None:
         super().__init__(why)
@@ -54,12 +54,12 @@ class RefusedError(Exception):
 
 
 def name_of(kind: type) -> str:
-    """Give the full name of a type, as messages and registrations have it."""
+    """Return the full name of a type, as used in messages and registrations."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_text(value: str) -> bool:
-    """Tell whether a str is Unicode text, without lone surrogates."""
+    """Check that a str is Unicode text, without lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -68,7 +68,7 @@ def is_text(value: str) -> bool:
 
 
 def ensure(held: object, what: str) -> None:
-    """Refuse stored bytes that no writer made."""
+    """Raise ValueError for stored bytes that no writer has produced."""
     if not held:
         raise ValueError(what)
 
@@ -77,7 +77,7 @@ def ensure(held: object, what: str) -> None:
 
 
 def write_int(value: int) -> bytes:
-    """Give the shortest big-endian bytes of an integer, sign included."""
+    """Return the shortest big-endian bytes of an integer, sign included."""
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
@@ -88,7 +88,7 @@ def _read_int(data: bytes) -> int:
 
 
 def _write_decimal(value: Decimal) -> bytes:
-    # The case of str() depends on the decimal context of the moment; the bytes must not.
+    # The case of str() depends on the current decimal context; the bytes must not.
     return str(value).upper().encode("ascii")
 
 
@@ -102,7 +102,7 @@ def _write_zone(zone: tzinfo) -> bytes:
     if zone is UTC:
         return b"U"
     if type(zone) is timezone:
-        # The only way to tell a name that was given from the one that timezone makes up.
+        # The only way to distinguish a given name from the one that timezone generates.
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
         stamp = _OFFSET_FORM.pack(offset // _MICROSECOND)
         return b"N" + stamp + name[0].encode() if name else b"O" + stamp
@@ -121,7 +121,7 @@ def _read_zone(data: bytes) -> tzinfo:
         return UTC
     if form == b"Z":
         key = rest.decode("ascii")
-        # Looked at before zoneinfo goes to the file system with it.
+        # Checked before zoneinfo uses it in the file system.
         ensure(_ZONE_KEY.fullmatch(key), "not the key of a zone")
         return ZoneInfo(key)
     ensure(form == b"N" or (form == b"O" and len(rest) == _OFFSET_FORM.size), "not a zone")
@@ -178,7 +178,7 @@ LEAVES: Final[dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], An
 }
 LEAF_READERS: Final = {tag: read for tag, _, read in LEAVES.values()} | {INT: _read_int}
 
-# --- extensions that hold other values: a list of them to the value ---
+# --- extensions that contain other values: from a list of them to the value ---
 
 
 def _read_set(members: list[Any]) -> set[Any]:

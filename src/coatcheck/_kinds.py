@@ -1,4 +1,4 @@
-"""Taking members of an application's enums, namedtuples and dataclasses apart, and putting them together again."""
+"""Encode and decode an application's enums, namedtuples and dataclasses by their parts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["functions_of", "is_namedtuple"]
 
 
 def is_namedtuple(kind: type) -> bool:
-    """Tell whether a type is a namedtuple."""
+    """Check whether a type is a namedtuple."""
     return issubclass(kind, tuple) and hasattr(kind, "_fields") and hasattr(kind, "_make")
 
 
 def _by_fields(stored: Any, names: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """The fields of an object, from what was stored; a field that is new since then gets its default."""
+    """Return the fields of an object from stored data. A field that was added since then gets its default."""
     ensure(type(stored) is dict and stored.keys() <= names.keys(), "fields that the class does not have")
     return {name: stored[name] if name in stored else default() for name, default in names.items()}
 
@@ -30,7 +30,7 @@ def _no_default() -> Any:
 
 
 def functions_of(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Tell how to take members of an enum, namedtuples and dataclasses apart and put them together again."""
+    """Return the functions that encode and decode instances of an enum, a namedtuple or a dataclass."""
     if issubclass(cls, Flag):
         return lambda member: member.value, cls
     if issubclass(cls, Enum):
@@ -47,10 +47,12 @@ def functions_of(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
         try:
             object.__new__(cls)
         except TypeError as error:
-            raise ConfigurationError(f"{name_of(cls)} is more than its fields: give encode and decode") from error
+            raise ConfigurationError(
+                f"{name_of(cls)} has more state than its fields: pass encode and decode"
+            ) from error
         names = {field.name: _default(field) for field in fields(cls)}
         return partial(_take_apart, names), partial(_put_together, cls, names)
-    raise ConfigurationError(f"{name_of(cls)} is no enum, namedtuple or dataclass: give encode and decode")
+    raise ConfigurationError(f"{name_of(cls)} is not an enum, namedtuple or dataclass: pass encode and decode")
 
 
 def _default(field: Field[Any]) -> Callable[[], Any]:
@@ -61,14 +63,14 @@ def _default(field: Field[Any]) -> Callable[[], Any]:
 
 def _take_apart(names: Mapping[str, object], value: Any) -> dict[str, Any]:
     for name in getattr(value, "__dict__", {}).keys() - names.keys():
-        # What a cached property holds can be computed again; anything else would be lost without a word.
+        # A cached property can be computed again. Any other attribute would be lost silently.
         if not isinstance(getattr(type(value), name, None), cached_property):
             raise TypeError(f"the attribute {name} is not a field")
     return {name: getattr(value, name) for name in names}
 
 
 def _put_together(cls: type, names: Mapping[str, Callable[[], Any]], stored: Any) -> Any:
-    # Past __init__, which may demand, change or compute things: the fields are what they were when it was stored.
+    # Bypasses __init__, which may require, change or compute things: the fields keep their stored values.
     value: Any = object.__new__(cls)
     for name, part in _by_fields(stored, names).items():
         object.__setattr__(value, name, part)

@@ -1,9 +1,9 @@
-"""The command line: `coatcheck init URL` makes what storage needs, `coatcheck check URL` looks whether it serves.
+"""The command line: `coatcheck init URL` creates the tables or folders, `coatcheck check URL` tests the storage.
 
-The URL may stand in the environment variable COATCHECK_URL instead, where other users of the machine do not see it.
+The environment variable COATCHECK_URL can hold the URL instead, so that other users of the machine do not see it.
 
-Exit status: 0, all is well; 1, the storage cannot be used; 2, the command was not understood; 3, it can be used, and
-something about it should be mended.
+Exit status: 0, everything is fine; 1, the storage cannot be used; 2, the command line is invalid; 3, the storage can be
+used, but something should be changed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ except ModuleNotFoundError as error:
 __all__ = ["app"]
 
 CANNOT_BE_USED: Final = 1
-SHOULD_BE_MENDED: Final = 3
+SHOULD_BE_CHANGED: Final = 3
 _SCOPE: Final = "scope: "
 
-# Without rich's boxes, which are folded also where a program reads them.
+# Without rich's boxes, which wrap lines even when a program reads them.
 app: Final = typer.Typer(
     help="Set up and check the storage of web sessions.",
     no_args_is_help=True,
@@ -73,18 +73,18 @@ def main(
 
 @app.command()
 def init(url: Url) -> None:
-    """Create what the storage needs: tables, folders, a version. What is there already stays as it is."""
+    """Create what the storage needs: tables, folders, a schema version. Existing data is kept."""
     with _Storage(url) as driver:
         was_there = driver.is_set_up()
         driver.setup()
-        typer.echo(f"{driver.name}: {'everything was there already' if was_there else 'ready'}")
+        typer.echo(f"{driver.name}: {'already set up' if was_there else 'ready'}")
 
 
 @app.command()
 def check(url: Url, *, as_json: AsJson = False) -> None:
-    """Reach the storage, try it out with a session of its own, and say what it promises and what should be mended.
+    """Test the storage with a session of its own, and report what it promises and what should be changed.
 
-    Exit status: 0, all is well; 1, it cannot be used; 3, it can be used, and something should be mended.
+    Exit status: 0, everything is fine; 1, it cannot be used; 3, it can be used, but something should be changed.
     """
     report = _JsonReport() if as_json else _TextReport()
     with _Storage(url, report) as driver:
@@ -94,28 +94,28 @@ def check(url: Url, *, as_json: AsJson = False) -> None:
         if not is_set_up and (remedy := _remedy(driver)) is not None:
             raise CoatcheckError(f"{driver.name}: {remedy}")
         report.reached(driver, taken)
-        advice = driver.advice()  # told first: it may say why the trial fails
+        advice = driver.advice()  # reported first: it may explain why the trial fails
         report.advised(advice)
         _try_out(driver)
         report.tried(driver)
     if advice:
-        raise typer.Exit(SHOULD_BE_MENDED)
+        raise typer.Exit(SHOULD_BE_CHANGED)
 
 
 def _remedy(driver: Driver) -> str | None:
-    """Return what to do about storage that is not set up; None where it needs no setting up."""
+    """Return what to do about storage that is not set up, or None if it needs no setup."""
     if Capability.SCOPE_SHARED not in driver.capabilities:
         return (
-            "nothing is stored there yet: check the path. The first program that uses the storage makes it, if"
-            " its folder is there, and so does `coatcheck init` with the same URL"
+            "nothing is stored there yet: check the path. The first program that uses the storage creates it, if"
+            " its folder exists, and so does `coatcheck init` with the same URL"
         )
     if Capability.BORROWED_CONNECTION in driver.capabilities:
-        return "the session tables are missing: make them once with `coatcheck init` and the same URL"
+        return "the session tables are missing: create them once with `coatcheck init` and the same URL"
     return None
 
 
 class _TextReport:
-    """Findings for people: with colours and a table on a terminal, plain lines elsewhere."""
+    """Findings for people: with colours and a table on a terminal, and as plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._out: Final = Console(soft_wrap=True)
@@ -125,10 +125,10 @@ class _TextReport:
 
     def advised(self, advice: list[str]) -> None:
         for sentence in advice:
-            self._out.print(Text.assemble(("to mend:", "yellow"), f" {sentence}"))
+            self._out.print(Text.assemble(("advice:", "yellow"), f" {sentence}"))
 
     def tried(self, driver: Driver) -> None:
-        self._out.print("a session was written, read, changed and ended")
+        self._out.print("a session was created, read, changed and ended")
         promises = [("sessions are shared by", _scope(driver))]
         kept = [capability for capability in Capability if not capability.startswith(_SCOPE)]
         promises += [(str(capability), "yes" if capability in driver.capabilities else "no") for capability in kept]
@@ -142,21 +142,21 @@ class _TextReport:
         self._out.print(table, soft_wrap=False)
 
     def gave_up(self, why: str) -> None:
-        # Text: it may have brackets in it
+        # as Text, because it may contain brackets
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("coatcheck:", "red"), f" {why}"))
 
 
 class _JsonReport:
-    """Findings for programs: one object on standard output, whatever the end."""
+    """Findings for programs: one object on standard output, also after an error."""
 
     def __init__(self) -> None:
-        self._found: Final[dict[str, Any]] = {"error": None, "to_mend": [], "promises": None}
+        self._found: Final[dict[str, Any]] = {"error": None, "advice": [], "promises": None}
 
     def reached(self, driver: Driver, seconds: float) -> None:
         self._found.update(driver=driver.name, reached_in_ms=round(seconds * 1000, 1))
 
     def advised(self, advice: list[str]) -> None:
-        self._found["to_mend"] = advice
+        self._found["advice"] = advice
 
     def tried(self, driver: Driver) -> None:
         promises = {capability.name.lower(): capability in driver.capabilities for capability in Capability}
@@ -175,7 +175,7 @@ _Report = _TextReport | _JsonReport
 
 
 class _Storage:
-    """A driver for the length of a command; what it raises ends the command with one line."""
+    """A driver for the duration of a command. An error of the driver ends the command with one line."""
 
     def __init__(self, url: str, report: _Report | None = None) -> None:
         self._url = url
@@ -196,17 +196,17 @@ class _Storage:
             self._give_up(error)
 
     def _give_up(self, error: CoatcheckError) -> NoReturn:
-        # The name of the operation that failed says nothing to those who run a command.
+        # The name of the failed operation means nothing to those who run a command.
         why = f"{error.driver}: {error.why}" if isinstance(error, DriverUnavailable) else str(error)
         self._report.gave_up(why)
         raise typer.Exit(CANNOT_BE_USED) from error
 
 
 def _try_out(driver: Driver) -> None:
-    """Write, read, change and end a session of our own.
+    """Create, read, change and end a session.
 
     Raises:
-        CoatcheckError: The storage failed, or did not give back what was written.
+        CoatcheckError: The storage failed, or did not return what was written.
     """
     now, token = time.time(), Token.new()
     name = ("", "trial")
@@ -223,9 +223,9 @@ def _try_out(driver: Driver) -> None:
     answers = [driver.create(record, now), driver.commit(token.digest, Delta(puts={name: Put(7)}), now)]
     found = driver.load(token.digest, now)
     ended = driver.revoke(token.digest, now)
-    is_right = isinstance(found, Record) and found.values[name].data == 7  # noqa: PLR2004 (as written above)
+    is_right = isinstance(found, Record) and found.values[name].data == 7  # noqa: PLR2004 (the value that was written above)
     if not (is_right and ended and all(isinstance(answer, Committed) for answer in answers)):
-        raise CoatcheckError("it answers, and did not give back what was written a moment before")
+        raise CoatcheckError("the storage responds, but did not return what was just written to it")
 
 
 def _scope(driver: Driver) -> str:

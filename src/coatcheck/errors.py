@@ -3,13 +3,13 @@
     CoatcheckError
     ├── ConfigurationError          a policy, URL or option that cannot work
     │   ├── MissingExtra            an engine or framework that is not installed
-    │   └── UnsupportedCapability   something that this engine cannot give
+    │   └── UnsupportedCapability   something that this engine does not offer
     ├── DriverUnavailable           the storage engine failed or could not be reached
     ├── SessionUnavailable          this request's session could not be loaded
     ├── SessionNotLoaded            a value was read before an asynchronous load
     ├── UnstorableValue             a key or a value that storage cannot hold (a TypeError too)
     │   └── ValueTooLarge           a value over the limit of the policy
-    ├── CounterError                an increment that cannot be done
+    ├── CounterError                an increment that is impossible
     │   ├── NotACounter             the key holds something other than an integer
     │   └── CounterOverflow         the result does not fit 64 signed bits
     ├── StaleValue                  a change of an object that a merge took out of the session
@@ -43,11 +43,11 @@ def _place(app: str, key: str) -> str:
 
 
 class CoatcheckError(Exception):
-    """The root of every error that coatcheck raises on purpose."""
+    """The base class of every error that coatcheck raises on purpose."""
 
 
 class ConfigurationError(CoatcheckError, ValueError):
-    """A policy, a URL or an option cannot work; the message names it and the remedy."""
+    """A policy, a URL or an option cannot work. The message names it and the remedy."""
 
 
 class MissingExtra(ConfigurationError):
@@ -77,18 +77,18 @@ class UnsupportedCapability(ConfigurationError):
 
 
 class DriverUnavailable(CoatcheckError):
-    """The storage engine failed or could not be reached: never the same as "no such session".
+    """The storage engine failed or could not be reached. This never means "no session".
 
     Attributes:
         driver: The name of the driver.
         operation: The operation of the contract that failed, such as ``"commit"``.
-        why: What happened, without the names of driver and operation.
-        outcome_unknown: True where a write may have been done although no reply came.
-            Such a write is never sent again.
+        why: The cause, without the names of driver and operation.
+        outcome_unknown: True if a write may have been executed although no reply came. Such a write is never sent
+            again.
     """
 
     def __init__(self, driver: str, operation: str, why: str, *, outcome_unknown: bool = False) -> None:
-        tail = "; it is not known whether the write was done" if outcome_unknown else ""
+        tail = "; it is unknown whether the write was executed" if outcome_unknown else ""
         super().__init__(f"session storage ({driver}) failed in {operation}: {why}{tail}")
         self.why = why
         self.driver = driver
@@ -97,35 +97,35 @@ class DriverUnavailable(CoatcheckError):
 
 
 class SessionUnavailable(CoatcheckError):
-    """This request's session could not be loaded, or saved, so it can be neither read nor written.
+    """The session of this request could not be loaded or saved, so it can be neither read nor written.
 
-    Its cause says what happened.
+    The cause of the error (``__cause__``) has the details.
 
     Args:
-        was_saved: True where a save failed, so that what is stored may be either.
+        was_saved: True if a save failed, so that storage may have the state before it or after it.
     """
 
     def __init__(self, *, was_saved: bool = False) -> None:
         super().__init__(
-            "a save of this session failed or was cancelled, and it may have been written: open it anew"
+            "a save of this session failed or was cancelled, and may have been stored: open the session again"
             if was_saved
             else "the session could not be loaded: its storage is unavailable"
         )
 
 
 class SessionNotLoaded(CoatcheckError):
-    """A value was read from a session that has to be loaded with ``await session.load()`` first."""
+    """A value was read before the session was loaded with ``await session.load()``."""
 
     def __init__(self) -> None:
-        super().__init__("the session is not loaded yet: await session.load() before reading from it")
+        super().__init__("the session is not loaded: await session.load() before reading from it")
 
 
 class UnstorableValue(CoatcheckError, TypeError):
-    """A key or value cannot be stored so that exactly the same comes back.
+    """A key or value cannot be stored and returned unchanged.
 
     Attributes:
         app: The store, "" for the default one.
-        key: The key (its ``repr`` where it is not a string).
+        key: The key, or its ``repr`` if it is not a string.
         type_name: The full name of the type that was refused.
     """
 
@@ -145,14 +145,14 @@ class ValueTooLarge(UnstorableValue):
     """
 
     def __init__(self, app: str, key: str, type_name: str, size: int, limit: int) -> None:
-        why = f"{size} bytes encoded, over the limit of {limit}; raise Policy(max_value_bytes=...) or store less"
+        why = f"its encoding has {size} bytes, the limit is {limit}: raise Policy(max_value_bytes=...) or store less"
         super().__init__(app, key, type_name, why)
         self.size = size
         self.limit = limit
 
 
 class CounterError(CoatcheckError):
-    """An increment cannot be done; nothing of its request's change was written.
+    """An increment is impossible. None of the changes of its request were written.
 
     Attributes:
         app: The store, "" for the default one.
@@ -168,9 +168,9 @@ class CounterError(CoatcheckError):
 
 
 class NotACounter(CounterError):
-    """The key holds something other than a 64-bit integer."""
+    """The value of the key is not a 64-bit integer."""
 
-    _why = "does not hold a 64-bit integer, so it cannot be incremented"
+    _why = "is not a 64-bit integer, so it cannot be incremented"
 
 
 class CounterOverflow(CounterError):
@@ -180,10 +180,10 @@ class CounterOverflow(CounterError):
 
 
 class StaleValue(CoatcheckError):
-    """The request changed an object in place that its session no longer holds, so that the change would be lost.
+    """The request changed an object that is no longer part of its session, so the change would be lost.
 
-    An earlier save of the request merged its change with another request's, and that one had removed or replaced the
-    object. Nothing was written. Take the object from the session again, or assign the value.
+    An earlier save of this request merged its changes with those of another request, which had removed or replaced the
+    object. Nothing was written. Read the object from the session again, or assign the value.
 
     Attributes:
         app: The store, "" for the default one.
@@ -192,17 +192,17 @@ class StaleValue(CoatcheckError):
 
     def __init__(self, app: str, key: str) -> None:
         super().__init__(
-            f"{_place(app, key)}: a part of this value was changed in place after a save in which another request's"
-            " change had removed or replaced it: take it from the session again after a save, or assign the value"
+            f"{_place(app, key)}: an in-place change was made to a part of this value that another request had removed"
+            " or replaced, as the previous save found: read it from the session again after a save, or assign the value"
         )
         self.app = app
         self.key = key
 
 
 class ConflictError(CoatcheckError):
-    """Two requests changed the same keys, their changes do not merge, and the policy says ``"error"``.
+    """Two requests changed the same keys, the changes do not merge, and ``on_conflict`` is ``"error"``.
 
-    Nothing of this request's change was written.
+    None of the changes of this request were written.
 
     Attributes:
         keys: The (store, key) pairs in conflict.
@@ -210,5 +210,5 @@ class ConflictError(CoatcheckError):
 
     def __init__(self, keys: tuple[tuple[str, str], ...]) -> None:
         named = ", ".join(sorted(_place(app, key) for app, key in keys))
-        super().__init__(f"another request changed the same values meanwhile: {named}")
+        super().__init__(f"another request changed the same values in the meantime: {named}")
         self.keys = keys

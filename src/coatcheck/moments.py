@@ -1,4 +1,4 @@
-"""A moment as an application says it, in seconds since the epoch."""
+"""Moments in the forms that an application may pass, in seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["moment_of"]
 
 
 def moment_of(given: object, clock: Callable[[], float]) -> float:
-    """Return the moment that is meant, from 0 to `NEVER`.
+    """Return the moment *given* in seconds since the epoch, from 0 to `NEVER`.
 
     Args:
         given: Seconds since the epoch, a datetime with its time zone, or a timedelta from now.
         clock: Returns the present moment.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: *given* is something else.
     """
     if isinstance(given, timedelta):
         moment = clock() + given.total_seconds()

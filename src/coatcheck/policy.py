@@ -1,4 +1,4 @@
-"""The settings of an application's sessions: lifetimes, limits and cookie attributes, checked when they are made."""
+"""The settings of an application's sessions: lifetimes, limits and cookie attributes, checked when they are created."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coatcheck.record import NEVER
 __all__ = ["Policy", "is_domain", "is_path"]
 
 Length = float | Literal["never"]
-"""A length of time in seconds, or "never" for no such limit, which has to be asked for by name."""
+"""A duration in seconds, or "never" for no such limit, which must be requested explicitly."""
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -28,9 +28,9 @@ _DOMAIN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long sessions live, what they may hold and what their cookie looks like. Immutable.
+    """The lifetimes of sessions, the limits of their values and the attributes of their cookie. Immutable.
 
-    The lifetimes are stored in a session when it is made, and rule there: a change of policy is for new sessions.
+    The lifetimes are stored in a session when it is created. A changed policy applies to new sessions only.
 
     Attributes:
         idle: Seconds without use after which a session ends (ASVS 7.3.1), at most *absolute*. Default 7 days.
@@ -39,26 +39,26 @@ class Policy:
         rotate_after: Seconds after which a session in use gets a new token. Default "never"; a log-in always rotates.
         grace: Seconds for which the old token of such a periodic rotation still works once its successor has been
             used. Default 30.
-        on_conflict: What happens when two requests changed one key and the changes do not merge: "last", the later
-            one wins and an event tells of it, or "error", `ConflictError`.
+        on_conflict: The result when two requests changed one key and the changes do not merge: with "last" the later
+            one wins and an event reports it, with "error" the later save raises `ConflictError`.
         max_value_bytes: The largest encoded value, in bytes. Default 1 MiB.
-        cookie_name: The cookie's name without prefix. The prefix ``__Host-`` (``__Secure-`` with a path or domain) is
-            put before it wherever the cookie is Secure (ASVS 3.3.3). Default "sid", which names no product.
+        cookie_name: The cookie's name without prefix. A Secure cookie gets the prefix ``__Host-`` (``__Secure-`` with a
+            path or domain; ASVS 3.3.3). Default "sid", which names no product.
         path: The cookie's Path. Default "/".
         domain: The cookie's Domain, or None for the host alone.
-        same_site: The cookie's SameSite: "Lax" (default), "Strict", or "None", which browsers take only with Secure.
-        partitioned: True sends Partitioned (CHIPS), for a site framed by others.
-        persistent: True sends Max-Age, so that the cookie outlives the browser's window and ends with the session;
-            never over 400 days (RFC 6265bis). Default False.
-        insecure_http: True lets the cookie go without Secure over plain http, with one warning in the log. For
-            development: over http from this machine some browsers and most HTTP libraries keep no Secure cookie.
-        behind_tls_proxy: True if a proxy in front speaks TLS and every client comes through it: each request
+        same_site: The cookie's SameSite: "Lax" (default), "Strict", or "None", which browsers accept only with Secure.
+        partitioned: True sends Partitioned (CHIPS), for a site that is framed by other sites.
+        persistent: True sends Max-Age, so that the cookie survives the browser session and ends with the session;
+            at most 400 days (RFC 6265bis). Default False.
+        insecure_http: True sends the cookie without Secure over plain http, with one warning in the log. For
+            development: over http, some browsers and most HTTP libraries do not keep a Secure cookie.
+        behind_tls_proxy: True if a proxy in front terminates TLS and every client comes through it. Each request
             then counts as https.
-        sweep_every: One commit in so many is followed by a sweep of expired sessions; 0 leaves sweeping to you.
-        sweep_limit: The most sessions that one sweep removes.
+        sweep_every: A sweep of expired sessions follows one commit in this many; 0 leaves sweeping to you.
+        sweep_limit: The largest number of sessions that one sweep removes.
 
     Raises:
-        ConfigurationError: A value cannot work; the message names it and the remedy.
+        ConfigurationError: A value cannot work. The message names it and the remedy.
     """
 
     idle: Length = _IDLE
@@ -92,8 +92,8 @@ class Policy:
                 raise ConfigurationError(f"Policy({field.name}=...) must be True or False")
         if self.idle not in (_IDLE, "never") and self.absolute_seconds < self.idle_seconds < NEVER:
             raise ConfigurationError(
-                "Policy(idle=..., absolute=...): idle is longer than absolute and would never count: make absolute"
-                " longer, or leave idle out"
+                "Policy(idle=..., absolute=...): idle is longer than absolute and would have no effect: increase"
+                " absolute, or omit idle"
             )
         self._check_cookie()
 
@@ -103,15 +103,19 @@ class Policy:
                 "Policy(cookie_name=...) must be 1 to 64 letters, digits or any of !#$%&'*+-.^_`|~"
             )
         if self.cookie_name.lower().startswith(("__host-", "__secure-", "__http-")):
-            raise ConfigurationError("Policy(cookie_name=...) goes without a prefix: __Host- or __Secure- is added")
+            raise ConfigurationError(
+                "Policy(cookie_name=...) must not have a prefix: __Host- or __Secure- is added automatically"
+            )
         if not isinstance(self.path, str) or not is_path(self.path):
-            raise ConfigurationError("Policy(path=...) must start with '/' and hold no space, ';' or control character")
+            raise ConfigurationError(
+                "Policy(path=...) must start with '/' and contain no space, ';' or control character"
+            )
         if self.domain is not None and (not isinstance(self.domain, str) or not is_domain(self.domain)):
             raise ConfigurationError("Policy(domain=...) must be a host name such as 'example.org', or None")
         if self.insecure_http and (self.same_site == "None" or self.partitioned):
             raise ConfigurationError(
-                "Policy(insecure_http=True) goes with neither same_site='None' nor partitioned=True:"
-                " browsers take both only with Secure"
+                "Policy(insecure_http=True) cannot be combined with same_site='None' or partitioned=True:"
+                " browsers accept these only with Secure"
             )
 
     @classmethod
@@ -126,12 +130,12 @@ class Policy:
 
     @property
     def idle_seconds(self) -> float:
-        """`idle` as a number, `NEVER` for no limit."""
+        """`idle` as a number; `NEVER` means no limit."""
         return NEVER if self.idle == "never" else float(self.idle)
 
     @property
     def absolute_seconds(self) -> float:
-        """`absolute` as a number, `NEVER` for no limit."""
+        """`absolute` as a number; `NEVER` means no limit."""
         return NEVER if self.absolute == "never" else float(self.absolute)
 
 
@@ -147,7 +151,7 @@ def is_domain(text: str) -> bool:
 
 def _check_length(name: str, value: object) -> None:
     if value != "never":
-        _check_number(name, value, least=1.0, most=NEVER, hint="; for no limit say 'never'")
+        _check_number(name, value, least=1.0, most=NEVER, hint="; for no limit use 'never'")
 
 
 def _check_number(name: str, value: object, *, least: float, most: float, whole: bool = False, hint: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The secret in the client's cookie, and its digest: the only form of it that storage, logs and indexes see."""
+"""The secret in the client's cookie, and its digest, the only form of it in storage, logs and indexes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
 
 
 class Token:
-    """A token of 192 random bits and its digest. Its repr and str show nothing of either.
+    """A token of 192 random bits and its digest. Its repr and str show neither.
 
     Attributes:
         secret: The 32 base64url characters that go into the cookie and nowhere else.
@@ -30,7 +30,7 @@ class Token:
 
     @classmethod
     def new(cls) -> Token:
-        """Draw a token from the system's random number generator (ASVS 7.2.3); if that fails, so does this."""
+        """Draw a token from the system's random number generator (ASVS 7.2.3). Its failures are errors."""
         return cls(secrets.token_urlsafe(_BYTES))
 
     @classmethod
@@ -44,14 +44,14 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
-        """Give the token that *text* spells, or None where the shape is wrong: what a client sends is user input."""
+        """Return the token with the spelling *text*, or None if the form is wrong: clients can send anything."""
         return None if _WELL_FORMED.fullmatch(text) is None else cls(text)
 
     def __repr__(self) -> str:
         return "Token(...)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a token is neither pickled nor copied: it would outlive its request in some queue or dump")
+        raise TypeError("a token is neither pickled nor copied: a copy could outlive its request in a queue or a dump")
 
 
 def new_sid(digest: bytes, bits: int) -> str:
@@ -59,7 +59,7 @@ def new_sid(digest: bytes, bits: int) -> str:
 
     Args:
         digest: The digest of the session's token.
-        bits: How many leading bits to take from it, so that the engine finds both on one machine.
+        bits: How many leading bits to take from it, so that the engine stores both on one node.
     """
     drawn = secrets.randbits(128 - bits)
     return f"{int.from_bytes(digest, 'big') >> (256 - bits) << (128 - bits) | drawn:032x}"

@@ -38,7 +38,7 @@ def test_init_makes_what_is_missing_and_drops_nothing(tmp_path: Path) -> None:
     driver = SQLiteDriver(tmp_path / "s.db")
     assert driver.is_set_up()
     driver.close()
-    assert run("init", url).stdout == "sqlite: everything was there already\n"
+    assert run("init", url).stdout == "sqlite: already set up\n"
 
 
 def test_check_tries_the_storage_out_and_says_what_it_promises(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_check_tries_the_storage_out_and_says_what_it_promises(tmp_path: Path) -
     result = run("check", url)
     assert result.exit_code == 0, result.output
     assert "sqlite: reached in" in said(result)
-    assert "a session was written, read, changed and ended" in said(result)
+    assert "a session was created, read, changed and ended" in said(result)
     assert "sessions are shared by: the processes of one host\n" in result.stdout
     assert "acknowledged writes and revocations survive a failover: no\n" in result.stdout
     with sqlite3.connect(tmp_path / "s.db") as connection:
@@ -61,7 +61,7 @@ def test_check_of_storage_that_nobody_has_made_yet(scheme: str, tmp_path: Path) 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"coatcheck: {scheme}: nothing is stored there yet: check the path. The first program that uses the storage"
-        " makes it, if its folder is there, and so does `coatcheck init` with the same URL\n"
+        " creates it, if its folder exists, and so does `coatcheck init` with the same URL\n"
     )
     assert not (tmp_path / "s").exists()
 
@@ -85,7 +85,7 @@ def test_findings_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     result = run("check", "--json", url)
     assert (result.exit_code, result.stderr) == (3, "")
     found = json.loads(result.stdout)
-    assert (found["driver"], found["error"], found["to_mend"]) == ("sqlite", None, ["mend this"])
+    assert (found["driver"], found["error"], found["advice"]) == ("sqlite", None, ["mend this"])
     assert found["promises"]["durable"] is True
     assert [found["promises"][f"scope_{scope}"] for scope in ("process", "host", "shared")] == [False, True, False]
     assert found["reached_in_ms"] > 0
@@ -111,7 +111,7 @@ def test_what_should_be_mended_is_said_and_is_a_status_of_its_own(monkeypatch: p
     monkeypatch.setattr(MemoryDriver, "advice", lambda _: ["it forgets [/everything]: use sqlite:///sessions.db"])
     result = run("check", "memory:")
     assert result.exit_code == 3
-    assert "to mend: it forgets [/everything]: use sqlite:///sessions.db" in said(result)
+    assert "advice: it forgets [/everything]: use sqlite:///sessions.db" in said(result)
 
 
 @pytest.mark.parametrize("command", ["init", "check"])

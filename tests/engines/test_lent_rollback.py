@@ -275,7 +275,7 @@ def test_another_request_changes_the_same_meanwhile(shop: Shop, end: str) -> Non
     other = shop.open()
     other["cart"].append("shoe")
     shop.manager.save(other)
-    with pytest.raises(SessionUnavailable, match="open it anew"):
+    with pytest.raises(SessionUnavailable, match="open the session again"):
         shop.save(session)
     shop.connection.rollback()
     assert shop.stored()["cart"] == (["coat", "hat", "shoe"] if end == "commit" else ["coat", "shoe"])
@@ -287,7 +287,7 @@ def test_a_count_without_a_look_is_not_guessed_at(shop: Shop) -> None:
     session.increment("n")
     shop.save(session)
     shop.connection.rollback()
-    with pytest.raises(SessionUnavailable, match="open it anew"):
+    with pytest.raises(SessionUnavailable, match="open the session again"):
         shop.save(session)
     shop.connection.rollback()
     assert shop.stored() == START
@@ -304,7 +304,7 @@ def test_a_clear_without_a_look_is_not_guessed_at(shop: Shop) -> None:
         other = shop.open()
         other["colour"] = "red"
         shop.manager.save(other)
-        with pytest.raises(SessionUnavailable, match="open it anew"):
+        with pytest.raises(SessionUnavailable, match="open the session again"):
             shop.save(session)
         shop.connection.rollback()
         assert shop.stored() == {"colour": "red"} | (START if end == "rollback" else {})

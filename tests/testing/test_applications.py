@@ -65,7 +65,7 @@ def test_a_user_who_was_revoked_at_that_moment_cannot_be_signed_in(storage: Driv
     elsewhere = threading.Thread(target=manager.revoke_user, args=("ada",))
     elsewhere.start()
     elsewhere.join()
-    with pytest.raises(RuntimeError, match=r"'ada' was revoked at this moment .*: advance the clock, "):
+    with pytest.raises(RuntimeError, match=r"'ada' was revoked at the current moment .*: advance the clock, "):
         signed_in(manager, "ada")
     clock.advance(1)
     assert signed_in(manager, "ada").name == "__Host-sid"
@@ -147,7 +147,7 @@ def test_an_asynchronous_manager_signs_a_client_in() -> None:
         assert plain.name == "sid"
         assert (await manager.open([plain.header], Channel.PLAIN).load()).user == "ada"
         await asyncio.create_task(manager.revoke_user("eve"))
-        with pytest.raises(RuntimeError, match="'eve' was revoked at this moment"):
+        with pytest.raises(RuntimeError, match="'eve' was revoked at the current moment"):
             await signed_in(manager, "eve")
 
     asyncio.run(program())

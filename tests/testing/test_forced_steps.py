@@ -381,7 +381,7 @@ def test_an_action_runs_once_at_its_step_and_may_use_the_driver_itself(storage: 
 
 def test_a_step_that_cannot_be_is_refused() -> None:
     forced = Interleaving(MemoryDriver())
-    with pytest.raises(ValueError, match="'comit' is no operation of a driver: commit"):
+    with pytest.raises(ValueError, match="'comit' is not an operation of a driver: commit"):
         forced.before("comit", list)
     with pytest.raises(ValueError, match="counted from 1"):
         forced.after(None, list, call=0)

@@ -1,4 +1,4 @@
-"""The conformance kit: every rule of the contract of a driver, as tests that any driver has to pass.
+"""The conformance kit: every rule of the contract as a test that a driver must pass. Also helpers for applications.
 
     from coatcheck.testing import DriverContract
 
@@ -12,11 +12,11 @@
         def reopen(self, driver):  # optional: another handle on the same storage
             return MyDriver(driver.folder)
 
-Each test is named after its rule in `coatcheck.drivers.base` and takes nothing but `driver`, on empty storage.
-`DriverContract` needs pytest and Hypothesis, which come with ``pip install 'coatcheck[testing]'``; nothing else does.
+Each test is named after its rule in `coatcheck.drivers.base`. Its only argument is `driver`, on empty storage.
+`DriverContract` needs pytest and Hypothesis (``pip install 'coatcheck[testing]'``). The other names do not need them.
 
 For the tests of programs that use sessions: `Clock`, a clock that tests move; `signed_in`, a client that is logged in;
-`FaultyDriver` and `AsyncFaultyDriver`, storage that fails; `Interleaving`, another request at a chosen step of a first.
+`FaultyDriver` and `AsyncFaultyDriver`, storage that fails; `Interleaving`, a second request at a chosen step.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ _KIT = (
 
 
 def __getattr__(name: str) -> Any:
-    """Load the kit when it is asked for: who uses the helpers alone needs no pytest."""
+    """Load the kit on first use, so that the helpers work without pytest."""
     if name != "DriverContract":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         import pytest  # noqa: PLC0415 (see above)
     except ImportError as error:
         raise MissingExtra("coatcheck.testing.DriverContract", "testing") from error
-    pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _KIT))  # so that assertions explain themselves
-    from coatcheck.testing.contract import DriverContract  # noqa: PLC0415 (likewise)
+    pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _KIT))  # failing assertions show their values
+    from coatcheck.testing.contract import DriverContract  # noqa: PLC0415 (as above)
 
     globals()[name] = DriverContract
     return DriverContract

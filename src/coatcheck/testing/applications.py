@@ -18,7 +18,7 @@ class SessionCookie:
 
     Attributes:
         name: The cookie's name.
-        value: Its value, which is the token: whoever has it has the session.
+        value: Its value, which is the token: it grants access to the session.
     """
 
     __slots__ = ("name", "value")
@@ -28,7 +28,7 @@ class SessionCookie:
         self.value = value
 
     def __iter__(self) -> Iterator[str]:
-        """Give name and value, as in ``client.set_cookie(*cookie)``."""
+        """Iterate over name and value, as in ``client.set_cookie(*cookie)``."""
         return iter((self.name, self.value))
 
     def __repr__(self) -> str:
@@ -53,18 +53,18 @@ def signed_in(
 def signed_in(
     manager: SessionManager | AsyncSessionManager, user: str, /, *, secure: bool = True, **values: Any
 ) -> SessionCookie | Coroutine[Any, Any, SessionCookie]:
-    """Log *user* in, without any form or password, and return the cookie for a test client.
+    """Log *user* in without a form or password, and return the cookie for a test client.
 
     Args:
-        manager: The application's manager, as in ``middleware.manager``. For an `AsyncSessionManager` the result is to
-            be awaited: ``cookie = await signed_in(manager, "ada")``.
-        user: The user, as `Session.login` takes it.
-        secure: False where the test client speaks plain http. With ``Policy(insecure_http=True)``, without which most
-            test clients send no cookie over http, the cookie then has no prefix.
-        values: What the session holds.
+        manager: The application's manager, as in ``middleware.manager``. For an `AsyncSessionManager` await the result:
+            ``cookie = await signed_in(manager, "ada")``.
+        user: The user, as for `Session.login`.
+        secure: False if the test client uses plain http. Together with ``Policy(insecure_http=True)``, which most test
+            clients need for a cookie over http, the cookie then has no prefix.
+        values: The values of the session.
 
     Raises:
-        RuntimeError: The user was revoked at this moment of the manager's clock or a later one.
+        RuntimeError: The user was revoked at the current moment of the manager's clock or later.
     """
     session = manager.open([], Channel.SECURE if secure else Channel.PLAIN)
     session.login(user)
@@ -81,7 +81,7 @@ async def _saved(manager: AsyncSessionManager, session: Session, user: str) -> S
 def _cookie(saved: Saved, user: str) -> SessionCookie:
     if saved.set_cookie is None:
         raise RuntimeError(
-            f"{user!r} was revoked at this moment of the manager's clock or a later one: advance the clock, or empty"
+            f"{user!r} was revoked at the current moment of the manager's clock or later: advance the clock, or empty"
             " the storage before each test"
         )
     name, _, value = saved.set_cookie.partition(";")[0].partition("=")

@@ -1,4 +1,4 @@
-"""An asynchronous driver with a synchronous face, for the conformance kit and for tests of one's own."""
+"""A synchronous interface to an asynchronous driver, for the conformance kit and other tests."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ T = TypeVar("T")
 
 
 class Blocking(WrappedDriver):
-    """Runs every operation of an asynchronous driver to its end, on an event loop in a thread of its own.
+    """Runs every operation of an asynchronous driver to its end, on an event loop in a separate thread.
 
-    Operations that threads ask for at the same time are tasks of the one loop: so the kit's races are put to it too.
+    Concurrent calls from several threads become tasks of this loop, so the kit's races test the driver too.
 
     Args:
-        driver: The asynchronous driver, whose name and capabilities this one takes over.
+        driver: The asynchronous driver. This driver has the same name and capabilities.
 
     Attributes:
-        driver: The same.
+        driver: The asynchronous driver.
     """
 
     def __init__(self, driver: AsyncDriver) -> None:
-        super().__init__(cast("Driver", driver))  # every call of its methods gives a coroutine, for `pass_on` to run
+        super().__init__(cast("Driver", driver))  # every call of its methods returns a coroutine, which `pass_on` runs
         self.driver = driver
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="coatcheck-blocking", daemon=True)
         self._thread.start()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the loop to its end."""
+        """Run *work* on the loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def pass_on(self, operation: str, call: Callable[[], T]) -> T:  # noqa: ARG002 (all of them alike)
+    def pass_on(self, operation: str, call: Callable[[], T]) -> T:  # noqa: ARG002 (the same for all operations)
         return self.wait_for(cast("Coroutine[Any, Any, T]", call()))
 
     def advice(self) -> list[str]:
         return self.wait_for(self.driver.advice())
 
     def close(self) -> None:
-        """Close the driver, and end the loop and its thread."""
+        """Close the driver, and stop the loop and its thread."""
         if self._loop.is_closed():
             return
         self.wait_for(self.driver.close())
@@ -54,9 +54,9 @@ class Blocking(WrappedDriver):
         self._loop.close()
 
     def borrow(self, connection: object) -> Driver:
-        """Give nothing: a driver on a lent connection is an asynchronous one, and belongs to the loop of its lender.
+        """Raise NotImplementedError: a driver on a lent connection belongs to the event loop of its lender.
 
         Raises:
-            NotImplementedError: Always; make one with `wait_for`.
+            NotImplementedError: Always. Use `wait_for` to create one on the loop.
         """
-        raise NotImplementedError("borrow from the asynchronous driver, on its loop")
+        raise NotImplementedError("borrow() is not available here: call it on the asynchronous driver, in its loop")

@@ -1,4 +1,4 @@
-"""Storage that is slow, that fails, or that does what it was asked and never says so."""
+"""Storage that is slow, that fails, or that loses its replies."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 @dataclass
 class _Fault:
-    """What goes wrong with some calls.
+    """A fault of some calls.
 
     Attributes:
-        operations: With which operations.
-        skip: How many of their calls are spared first.
-        times: How many then suffer; None for all.
+        operations: The operations that it affects.
+        skip: How many of their calls are not affected at first.
+        times: How many of the following calls are affected; None for all.
         delay: Seconds to wait before the call.
-        fails: Whether it fails before anything is done.
-        loses_reply: Whether it is done, and its answer lost.
+        fails: Whether the call fails before it does anything.
+        loses_reply: Whether the call is executed and its answer lost.
     """
 
     operations: frozenset[str]
@@ -40,7 +40,7 @@ class _Fault:
     loses_reply: bool = False
 
     def hits(self, operation: str) -> bool:
-        """Count a call; tell whether it suffers."""
+        """Count a call, and return whether it is affected."""
         if operation not in self.operations or self.times == 0:
             return False
         if self.skip:
@@ -52,10 +52,10 @@ class _Fault:
 
 
 class _Faults:
-    """What goes wrong with which operations of a driver, and what was asked of it.
+    """The faults of a driver's operations, and a record of its calls.
 
     Attributes:
-        calls: The operations asked for so far, in order, whatever became of them.
+        calls: The operations called so far, in order, with any result.
     """
 
     name: str
@@ -65,29 +65,29 @@ class _Faults:
         self._faults: list[_Fault] = []
 
     def fail(self, *operations: str, skip: int = 0, times: int | None = None) -> None:
-        """Let calls fail before anything is done.
+        """Make calls fail before they do anything.
 
         Args:
             operations: The names of the operations, such as ``"commit"``.
-            skip: How many of their calls are spared first.
-            times: How many calls fail after that; default all of them.
+            skip: How many of their calls succeed first.
+            times: How many calls fail after that. Default: all of them.
         """
         self._faults.append(_Fault(_known(operations), skip, times, fails=True))
 
     def lose_reply(self, *operations: str, skip: int = 0, times: int | None = None) -> None:
-        """Let calls be done, and their answers be lost. The arguments are those of `fail`."""
+        """Execute calls, but lose their answers. The arguments are those of `fail`."""
         self._faults.append(_Fault(_known(operations), skip, times, loses_reply=True))
 
     def delay(self, *operations: str, seconds: float, skip: int = 0, times: int | None = None) -> None:
-        """Let calls wait for *seconds* before they are done. The other arguments are those of `fail`."""
+        """Delay calls by *seconds*. The other arguments are those of `fail`."""
         self._faults.append(_Fault(_known(operations), skip, times, delay=seconds))
 
     def heal(self) -> None:
-        """Let nothing go wrong from now on."""
+        """Remove all faults."""
         self._faults.clear()
 
     def _meet(self, operation: str) -> tuple[float, _Fault | None]:
-        """Count a call; return the seconds that it waits and what then goes wrong with it."""
+        """Count a call, and return its delay in seconds and its fault, or None."""
         self.calls.append(operation)
         hits = [fault for fault in self._faults if fault.hits(operation)]
         failure = next((fault for fault in hits if fault.fails or fault.loses_reply), None)
@@ -102,23 +102,24 @@ class _Faults:
 
 
 class FaultyDriver(_Faults, WrappedDriver):
-    """Passes operations on to another driver, and lets some of them go wrong.
+    """Passes operations on to another driver, and makes some of them fail.
 
         driver = FaultyDriver(MemoryDriver())
         driver.fail("load")                        # from now on every load fails
-        driver.lose_reply("commit", times=1)       # the next commit is done, and nobody hears of it
+        driver.lose_reply("commit", times=1)       # the next commit is executed, but its reply is lost
         driver.delay("commit", "rotate", seconds=0.2)
         driver.heal()
 
-    What fails raises `DriverUnavailable`, as a driver of a broken engine does: with ``outcome_unknown`` where a write
-    was done and its reply is lost. Of several faults for one call, delays add up and the first failure counts.
+    A failing call raises `DriverUnavailable`, as the driver of a broken engine does. ``outcome_unknown`` is set if a
+    write was executed and its reply is lost. If several faults affect one call, delays add up and the first failure
+    counts.
 
     Args:
         driver: The driver that does the work.
-        sleep: Waits; the `Clock.advance` of a test's clock lets the time go by without waiting.
+        sleep: Waits for a number of seconds. `Clock.advance` advances a test's clock instead of waiting.
 
     Attributes:
-        calls: The operations asked for so far, in order, whatever became of them.
+        calls: The operations called so far, in order, with any result.
     """
 
     def __init__(self, driver: Driver, *, sleep: Callable[[float], object] = time.sleep) -> None:
@@ -138,25 +139,25 @@ class FaultyDriver(_Faults, WrappedDriver):
 
 
 class AsyncFaultyDriver(_Faults, AsyncFace):
-    """`FaultyDriver` for an `AsyncDriver`, as an `AsyncSessionManager` takes it.
+    """`FaultyDriver` for an `AsyncDriver`, for use with an `AsyncSessionManager`.
 
     Args:
         driver: The driver that does the work.
-        sleep: Waits, or returns what is to be awaited; default `asyncio.sleep`.
+        sleep: Waits for a number of seconds, or returns an awaitable. Default: `asyncio.sleep`.
 
     Attributes:
-        calls: The operations asked for so far, in order, whatever became of them.
+        calls: The operations called so far, in order, with any result.
     """
 
     def __init__(self, driver: AsyncDriver, *, sleep: Callable[[float], object] = asyncio.sleep) -> None:
         super().__init__()
-        self.driver = cast("Driver", driver)  # every call of its methods gives a coroutine, for `_do` to await
+        self.driver = cast("Driver", driver)  # every call of its methods returns a coroutine, which `_do` awaits
         vars(self).update(name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits)
         self._sleep = sleep
 
     @property
     def at_risk(self) -> str | None:  # type: ignore[override]  # it is only read
-        """What the other driver has found out."""
+        """The risk that the wrapped driver has detected."""
         return self.driver.at_risk
 
     def takes(self, digest: bytes, sid: str | None) -> bool:
@@ -180,9 +181,9 @@ def _known(operations: Iterable[str]) -> frozenset[str]:
     """Check the names of operations.
 
     Raises:
-        ValueError: There is none of such a name, or no name at all.
+        ValueError: A name is not that of an operation, or there is no name.
     """
     names = frozenset(operations)
     if not names or not names <= OPERATIONS:
-        raise ValueError(f"name one or more operations of a driver: {', '.join(sorted(OPERATIONS))}")
+        raise ValueError(f"pass the names of one or more driver operations: {', '.join(sorted(OPERATIONS))}")
     return names

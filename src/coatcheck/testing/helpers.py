@@ -1,4 +1,4 @@
-"""What the rooms of the conformance kit share: a clock, records, and answers that have to be of one kind."""
+"""Shared parts of the conformance kit: a clock, records, and checks of answers."""
 
 # ruff: noqa: S101 (asserts are what tests are made of)
 
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 START: Final = 1_800_000_000.0
-"""The moment at which the tests begin: far from the engine's own clock, which no rule looks at."""
+"""The moment at which the tests begin: far from the engine's own clock, which no rule uses."""
 
 
 class Clock:
-    """A clock that moves when it is told to.
+    """A clock that only moves when the test advances it.
 
     Attributes:
         now: The present moment, in seconds since the epoch.
@@ -48,13 +48,13 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> float:
-        """Let *seconds* go by; give the new moment."""
+        """Advance the clock by *seconds* and return the new moment."""
         self.now += seconds
         return self.now
 
 
 class Rules:
-    """What a class of rules works on.
+    """The base class of the rules.
 
     Attributes:
         concurrent: Whether threads can share the driver.
@@ -63,12 +63,12 @@ class Rules:
     concurrent: ClassVar[bool] = True
 
     def reopen(self, driver: Driver) -> Driver:
-        """Give another handle on the storage of *driver*; the same driver where there is no other."""
+        """Return another handle on the storage of *driver*, or the same driver if there cannot be another one."""
         return driver
 
 
 def has_user_index(driver: Driver) -> bool:
-    """Tell whether the driver knows the sessions of a user. One that does not has to say so when it is asked."""
+    """Check whether the driver can list a user's sessions. If not, it must raise `UnsupportedCapability`."""
     if Capability.USER_INDEX in driver.capabilities:
         return True
     for ask in (driver.revoke_user, driver.sessions_of):
@@ -76,32 +76,32 @@ def has_user_index(driver: Driver) -> bool:
             ask("nobody", START)
         except UnsupportedCapability:
             continue
-        raise AssertionError(f"without USER_INDEX, {ask.__name__} has to raise UnsupportedCapability")
+        raise AssertionError(f"without USER_INDEX, {ask.__name__} must raise UnsupportedCapability")
     return False
 
 
 def digest() -> bytes:
-    """Give a digest that nobody used yet."""
+    """Return an unused digest."""
     return secrets.token_bytes(32)
 
 
 def sid() -> str:
-    """Give a session id that nobody used yet."""
+    """Return an unused session id."""
     return secrets.token_hex(16)
 
 
 def sid_for(digest: bytes) -> str:
-    """Give a session id that nobody used yet, with the leading bits of *digest*, as `rotation_bits` may ask for."""
+    """Return an unused session id with the leading bits of *digest*, which `rotation_bits` may require."""
     return digest.hex()[:4] + sid()[4:]
 
 
 def user() -> str:
-    """Give a user whom nobody used yet."""
+    """Return an unused user."""
     return f"user-{secrets.token_hex(4)}"
 
 
 def successor(driver: Driver, old: bytes) -> bytes:
-    """Give a new digest that *old* may be rotated to: it keeps the bits that the driver asks for."""
+    """Return a new digest that *old* can be rotated to: it keeps the bits that the driver requires."""
     kept = driver.rotation_bits
     new = int.from_bytes(digest(), "big") % (1 << (256 - kept))
     top = int.from_bytes(old, "big") >> (256 - kept) << (256 - kept)
@@ -120,7 +120,7 @@ def make_record(  # noqa: PLR0913 (a record has that many parts)
     auth_time: float | None = None,
     values: Mapping[ValueKey, bytes | int] | None = None,
 ) -> Record:
-    """Make a new session's record, with ten minutes of idle time and ten hours in all."""
+    """Return a record of a new session, with ten minutes of idle time and ten hours in all."""
     if digest_ is None:
         digest_ = digest() if sid_ is None else bytes.fromhex(sid_[:4]) + digest()[2:]
     return Record(
@@ -149,7 +149,7 @@ def started(  # noqa: PLR0913 (a record has that many parts)
     auth_time: float | None = None,
     values: Mapping[ValueKey, bytes | int] | None = None,
 ) -> Record:
-    """Create a session and give it as it loads."""
+    """Create a session, and return it as loaded from the driver."""
     record = make_record(
         now, deadline=deadline, idle=idle, absolute=absolute, user=user, auth_time=auth_time, values=values
     )
@@ -158,24 +158,24 @@ def started(  # noqa: PLR0913 (a record has that many parts)
 
 
 def loaded(driver: Driver, digest: bytes, now: float) -> Record:
-    """Load a session that has to be there."""
+    """Load a session, and check that it exists."""
     found = driver.load(digest, now)
     assert isinstance(found, Record), f"expected a session, got {found}"
     return found
 
 
 def committed(answer: Answer) -> Committed:
-    """Give *answer*, which has to be that the write was done."""
+    """Return *answer*, and check that the write was committed."""
     assert isinstance(answer, Committed), f"expected Committed, got {answer}"
     return answer
 
 
 def reason(found: Record | Missing) -> Reason:
-    """Give the reason for which nothing was found."""
+    """Return the reason why there is no session."""
     assert isinstance(found, Missing), f"expected no session, got {found}"
     return found.reason
 
 
 def puts(values: Mapping[ValueKey, bytes | int], base: int | None = None) -> Delta:
-    """Give a change that writes *values*, all based on the version *base*."""
+    """Return a change that writes *values*, all based on the version *base*."""
     return Delta(puts={name: Put(data, base) for name, data in values.items()})

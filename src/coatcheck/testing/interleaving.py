@@ -1,4 +1,4 @@
-"""Two requests at once, without threads and without luck: another one runs at a chosen step of the first."""
+"""Deterministic races without threads: another request runs at a chosen step of the first one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _Moment = Literal["before", "after"]
 
 
 class Interleaving(WrappedDriver):
-    """Passes operations on to another driver, and does something else before or after some of them.
+    """Passes operations on to another driver, and runs actions before or after some of them.
 
         driver = Interleaving(MemoryDriver())
         driver.before("commit", lambda: manager.revoke_user("ada"))      # the next commit comes too late
         driver.after("load", another_request, call=2)                    # after the second load from now on
 
-    What is done there may use the same driver: its own operations go straight through, are not counted and start
-    nothing. Each action runs once. For one thread.
+    An action may use the same driver: its operations are passed on directly, are not counted and trigger no action.
+    Each action runs once. Use it in one thread.
 
     Args:
         driver: The driver that does the work.
 
     Attributes:
-        calls: The operations asked for so far, in order, without those of the actions.
+        calls: The operations called so far, in order, without those of the actions.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -40,21 +40,21 @@ class Interleaving(WrappedDriver):
 
     @property
     def pending(self) -> int:
-        """How many actions did not run yet: a test that forces an interleaving wants 0 in the end."""
+        """The number of actions that have not run yet. It should be 0 at the end of a test."""
         return len(self._waiting)
 
     def before(self, operation: str | None, action: Callable[[], object], *, call: int = 1) -> None:
-        """Do *action* just before an operation.
+        """Run *action* just before an operation.
 
         Args:
             operation: Its name, such as ``"commit"``; None for any.
-            action: What to do.
-            call: Before which of its calls, counted from now; 1 is the next.
+            action: The function to call.
+            call: Before which of its calls, counted from now; 1 is the next one.
         """
         self._waiting.append(_Action("before", operation, action, call))
 
     def after(self, operation: str | None, action: Callable[[], object], *, call: int = 1) -> None:
-        """Do *action* just after an operation, before its answer arrives. The arguments are those of `before`."""
+        """Run *action* just after an operation, before its answer is returned. The arguments are those of `before`."""
         self._waiting.append(_Action("after", operation, action, call))
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
@@ -79,15 +79,15 @@ class Interleaving(WrappedDriver):
 
 
 class _Action:
-    """Something to do at a step.
+    """An action at a step.
 
     Raises:
-        ValueError: The step cannot be.
+        ValueError: There is no such step.
     """
 
     def __init__(self, moment: _Moment, operation: str | None, run: Callable[[], object], call: int) -> None:
         if operation is not None and operation not in OPERATIONS:
-            raise ValueError(f"{operation!r} is no operation of a driver: {', '.join(sorted(OPERATIONS))}")
+            raise ValueError(f"{operation!r} is not an operation of a driver: {', '.join(sorted(OPERATIONS))}")
         if call < 1:
             raise ValueError("calls are counted from 1, which is the next")
         self.moment: _Moment = moment
@@ -96,7 +96,7 @@ class _Action:
         self._left = call
 
     def is_due(self, operation: str) -> bool:
-        """Count a call; tell whether it is the one."""
+        """Count a call, and return whether the action is due."""
         if self._operation not in (None, operation):
             return False
         self._left -= 1

@@ -1,4 +1,4 @@
-"""A driver around another driver: where tests get between a session and its storage."""
+"""A driver that wraps another driver, so that tests can act between a session and its storage."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ WRITES: Final = frozenset({"create", "commit", "rotate", "revoke", "revoke_user"
 """The operations that change what is stored."""
 
 OPERATIONS: Final = WRITES | {"load", "sessions_of", "missing", "is_set_up"}
-"""The operations that ask storage for something."""
+"""All operations that use the storage."""
 
 
 class WrappedDriver(Driver):
     """Passes every operation on to another driver. A subclass overrides `pass_on`.
 
     Args:
-        driver: The other driver, whose name and capabilities this one takes over.
+        driver: The wrapped driver. This driver has the same name and capabilities.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        # of the class elsewhere; here each object takes over what its own driver declares
+        # class attributes in other drivers; here each object has those of its own wrapped driver
         vars(self).update(name=driver.name, capabilities=driver.capabilities, rotation_bits=driver.rotation_bits)
 
     @property
     def at_risk(self) -> str | None:  # type: ignore[override]  # it is only read
-        """What the other driver has found out."""
+        """The risk that the wrapped driver has detected."""
         return self._driver.at_risk
 
     def pass_on(self, operation: str, call: Callable[[], T]) -> T:
-        """Do an operation.
+        """Execute an operation.
 
         Args:
             operation: Its name, such as ``"commit"``.
-            call: Does it, and gives the other driver's answer.
+            call: Executes it, and returns the answer of the wrapped driver.
         """
         raise NotImplementedError(operation)
 
@@ -92,11 +92,11 @@ class WrappedDriver(Driver):
         return self._driver.advice()
 
     def close(self) -> None:
-        """Close the other driver."""
+        """Close the wrapped driver."""
         self._driver.close()
 
     def borrow(self, connection: object) -> Driver:
-        """Give the other driver on *connection*, wrapped like this one: faults, steps and counts are shared."""
+        """Return the wrapped driver on *connection*, wrapped like this one. Both share faults, steps and counts."""
         lent = copy.copy(self)
         lent._driver = self._driver.borrow(connection)  # noqa: SLF001 (a copy of this one)
         return lent

@@ -27,7 +27,7 @@ _OURS: Final = frozenset(
 
 
 def _foreign(here: Path, path: list[str]) -> str | None:
-    """Name another package called ``web`` (web.py installs one), where it is in the way of this one."""
+    """Return the name of another package called ``web`` (web.py installs one), if it conflicts with this one."""
     strangers = sorted(entry.name for entry in here.iterdir() if entry.name.partition(".")[0] not in _OURS)
     if strangers:
         return f"{here} also holds {', '.join(strangers[:3])}"
@@ -48,7 +48,7 @@ if (_found := _foreign(Path(__file__).parent, sys.path)) is not None:
 
 
 def __getattr__(name: str) -> Any:
-    """Make what CGI scripts use when they use it."""
+    """Create what CGI scripts use on first use."""
     if name not in _FOR_SCRIPTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from web import _script  # noqa: PLC0415 -- see above

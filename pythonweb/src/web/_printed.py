@@ -1,4 +1,4 @@
-"""What a CGI script has printed, up to the end of its headers: nothing else tells that they are out."""
+"""What a CGI script has printed, up to the end of its headers. Nothing else shows that they were sent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What CGI scripts take from `web` itself: the header line, the request's fields, an answer where the script fails.
+"""What CGI scripts use of `web` itself: the header line, the request's fields, an error page.
 
-Imports what it needs where it needs it, so that a script that takes one thing does not load the others.
+Imports are local, so that a script that uses one function does not load what the others need.
 """
 
 # ruff: noqa: PLC0415 -- see above
@@ -46,14 +46,14 @@ def encode(text: object) -> str:
 
 
 def header(type: str = "text/html") -> str:
-    """Return the line of a CGI script's answer that says what it is, once: ``print(web.header())`` ends the headers.
+    """Return the Content-Type line of a CGI script's response, once: ``print(web.header())`` ends the headers.
 
     Args:
         type: The content type. The charset of standard output is named after a text type that names none.
 
     Returns:
-        ``Content-Type: ...`` and a line break, to which `print` adds the empty line. An empty text where the headers
-        are out, or this function was called before.
+        ``Content-Type: ...`` and a line break, to which `print` adds the empty line. An empty string if the headers
+        were sent, or if this function was called before.
 
     Raises:
         ValueError: *type* cannot stand in a header.
@@ -75,7 +75,7 @@ _fields: FieldStorage | None = None
 def fields() -> FieldStorage:
     """Return the fields of the request that a CGI script answers, read from its environment and its standard input.
 
-    A form that is malformed or too large is answered with 400 or 413 and a line that says why, and the script ends.
+    A form that is malformed or too large is answered with 400 or 413 and a line with the reason, and the script ends.
 
     Raises:
         RuntimeError: This process is no CGI script that answers a request.
@@ -101,14 +101,14 @@ def fields() -> FieldStorage:
 
 
 class Answer:
-    """What a CGI script answers where it fails.
+    """The response of a CGI script that fails.
 
     Args:
         output: See `web.error.info`.
         format: See there.
         context: See there.
-        debug: Who sees the report: True everybody, False nobody, None a browser on this machine. Others see a
-            reference.
+        debug: Who sees the report: True for all clients, False for none, None for a browser on this machine.
+            Others see a reference.
     """
 
     def __init__(self, output: str, format: str, context: int, debug: bool | None) -> None:  # noqa: FBT001 -- contract
@@ -152,7 +152,7 @@ def _charset() -> str:
 
 
 def _answer(status: str, type: str, text: str, *, plain: bool) -> None:
-    """Print an answer, with the headers that the script has not printed where they are not out yet."""
+    """Print a response, with the headers that the script has not printed, unless they were sent already."""
     so_far = printed()
     lines = []
     if not so_far.closed:

@@ -26,7 +26,7 @@ _VERSION = 1
 
 
 class EnvironmentNameError(ValueError):
-    """The name of an environment cannot be used; the message says which names can."""
+    """The name of an environment cannot be used. The message lists valid characters."""
 
 
 def checkName(name: object) -> str:
@@ -50,7 +50,7 @@ def checkName(name: object) -> str:
 
 
 def driver(storage: str, name: str = "", **params: Any) -> Driver:
-    """Give what sets an environment up in a storage.
+    """Return the driver that sets up an environment in a storage.
 
     Args:
         storage: The storage: ``'database'``, or the name of another one, such as ``'redis'``.
@@ -108,7 +108,7 @@ class Driver:
         """Make what is missing, for the sessions too, and drop nothing.
 
         Returns:
-            What went wrong, each as one sentence; empty where the environment is complete.
+            What went wrong, each as one sentence; empty if the environment is complete.
         """
         return [] if self.sessions is None else self.sessions.createSessionEnvironment()
 
@@ -134,8 +134,8 @@ class _Failed(Exception):
 class DatabaseDriver(Driver):
     """Sets an environment up in a database: the tables of its sessions, and ``{name}_environment`` with a version.
 
-    What is made here is durable with the next commit of the cursor's connection. (SQLite, where no transaction is
-    open, and MySQL make it durable at once. With MySQL no transaction may be open.)
+    The changes become durable with the next commit of the cursor's connection. SQLite, if no transaction is open, and
+    MySQL make them durable at once. With MySQL no transaction may be open.
 
     Attributes:
         cursor: The cursor that it works with.
@@ -156,7 +156,7 @@ class DatabaseDriver(Driver):
             return self._is_complete()
 
     def createEnvironment(self) -> list[str]:
-        """Make the tables that are missing, and write the version where none is written."""
+        """Create the tables that are missing, and write the version if there is none."""
         try:
             with self._looking():
                 complete = self._is_complete()
@@ -186,7 +186,7 @@ class DatabaseDriver(Driver):
         ):
             try:
                 errors += self._in_savepoint(remove)
-            except Exception as error:  # noqa: BLE001 -- the same
+            except Exception as error:  # noqa: BLE001 -- as above
                 errors.append(f"{what} could not be dropped: {error}")
         return [] if ignoreErrors else errors
 
@@ -227,14 +227,14 @@ class DatabaseDriver(Driver):
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
-        """End the transaction that a look at a server's tables opens, where none was open before."""
+        """End the transaction that a query of a server's tables opens, if none was open before."""
         connection = self.cursor.connection
         was_open = connection.inTransaction
         try:
             yield
         finally:
             if not was_open:
-                with contextlib.suppress(Exception):  # a connection that cannot even do that is told by its next use
+                with contextlib.suppress(Exception):  # the next use of a broken connection reports it
                     connection.baseConnection.rollback()  # past the hooks: nothing of theirs is in it
 
     def _in_savepoint(self, work: Callable[[], T]) -> T:

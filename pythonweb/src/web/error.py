@@ -25,7 +25,7 @@ __all__ = ["checkReport", "cookieSecrets", "enable", "handle", "info"]
 _OUTPUTS = ("debug", "traceback", "code")
 _FORMATS = ("html", "text")
 _HIDDEN = "[hidden]"
-# A shorter secret is hidden only where it stands as a word: replacing each "1" makes a report useless.
+# A shorter secret is hidden only if it is a whole word: replacing each "1" would make a report useless.
 _SHORT = 4
 # Characters of all secrets together, and of a message for each secret, that are worth looking through: what a client
 # sends must not buy much time. Beyond them a message is hidden as a whole.
@@ -34,7 +34,7 @@ _MOST_WORK = 20_000_000
 _TOO_MUCH = f"{_HIDDEN}: what must not be shown of this request is too long to be looked for in the message"
 # Stands for what is hidden until all is: a private character, so that no secret is found in it.
 _MARK = "\U0010fffd"
-# A report of a recursion that ran away keeps so many of its first and of its last frames.
+# A report of an endless recursion keeps this many of its first and of its last frames.
 _FRAMES = 25
 _CHAIN = 20
 
@@ -58,7 +58,7 @@ class _Frame:
 
 @dataclass
 class _Part:
-    """One exception of a chain; *relation* says how it led to the next one."""
+    """One exception of a chain; *relation* describes how it led to the next one."""
 
     message: str
     frames: list[_Frame]
@@ -77,14 +77,14 @@ def info(
     """Report an exception.
 
     Args:
-        output: ``'debug'`` gives the traceback with the source around each line and the types of the variables
+        output: ``'debug'`` is the traceback with the source around each line and the types of the variables
             there; ``'traceback'`` what Python itself prints; ``'code'`` the source around the line that failed.
         format: ``'html'``, everything in it escaped (``'debug'`` is a whole page, the others are a ``<pre>``), or
             ``'text'``.
-        error: The exception, or a tuple as `sys.exc_info` gives it; without it, the exception being handled.
+        error: The exception, or a tuple as returned by `sys.exc_info`. Default: the exception being handled.
         context: How many lines of source to show around each line of the traceback.
         redact: Texts that the report must not hold. The values of the cookies in the environment of the process,
-            where a CGI script finds them, are never in it. Where they are too long or too many to be looked for, the
+            where a CGI script finds them, are never in it. If they are too long or too many to search for, the
             messages of the exceptions are left out.
 
     Returns:
@@ -128,16 +128,16 @@ def enable(
 ) -> None:
     """Answer with a page for what a CGI script raises, from now on.
 
-    The page has the headers that the script has not printed yet, status 500 among them. Where the headers are out, it
+    The page has the headers that the script has not printed yet, status 500 among them. If the headers are out, it
     follows what was printed. The log (`logging.getLogger('web.error')`) has the traceback in any case, on standard
-    error where logging is not set up. A script that answers no request, as on a terminal, fails as without this call.
+    error if logging is not set up. A script that answers no request, as on a terminal, fails as without this call.
 
     Args:
         output: What the page shows, see `info`.
-        format: See `info`; text where the script said that it answers with something other than HTML.
+        format: See `info`; text if the script has declared a type other than HTML.
         context: See `info`.
-        debug: Who sees the report: True everybody, False nobody, None a browser on this machine, as far as the request
-            shows that (see `web.wsgi.error.Error`). Others see a reference, which is in the log too.
+        debug: Who sees the report: True for all clients, False for none, None for a browser on this machine, as far
+            as the request proves that (see `web.wsgi.error.Error`). Others see a reference, which is in the log too.
 
     Raises:
         ValueError: An argument has no meaning.
@@ -153,7 +153,7 @@ def handle(
     *,
     debug: bool | None = None,
 ) -> None:
-    """Answer with a page for an error that a CGI script has caught; where there is none, do as `enable` does.
+    """Answer with a page for an error that a CGI script has caught; if there is none, do as `enable` does.
 
     Args:
         error: The error; without it, the one that is being handled.
@@ -177,7 +177,7 @@ def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, 
     """List the texts of a Cookie header that a report must not hold: its values, in each of their spellings.
 
     Args:
-        header: The value of the header, None where the request has none.
+        header: The value of the header, or None if the request has none.
 
     Returns:
         The texts, for the *redact* of `info`; of a header that is longer than any browser's, the header alone, which
@@ -196,7 +196,7 @@ def cookieSecrets(header: str | None) -> list[str]:  # noqa: N802 -- camelCase, 
 
 
 def _redacted(text: str, secrets: Sequence[str]) -> str | None:
-    """Give *text* without the secrets, None where that takes too long."""
+    """Return *text* without the secrets, or None if that takes too long."""
     if sum(map(len, secrets)) > _MOST or len(text) * len(secrets) > _MOST_WORK:
         return None
     # No pattern of them all: to compile one takes long, and `re` keeps hundreds.
@@ -206,7 +206,7 @@ def _redacted(text: str, secrets: Sequence[str]) -> str | None:
 
 
 def _without(text: str, secrets: set[str]) -> str:
-    """Put the mark for every stretch of *text* that secrets cover, so that where two overlap no part of one is left."""
+    """Replace every part of *text* that secrets cover by the mark, so that no part of overlapping ones is left."""
     if not secrets:
         return text
     covered = bytearray(len(text))
@@ -230,7 +230,7 @@ def _without(text: str, secrets: set[str]) -> str:
 
 
 def _without_words(text: str, words: set[str]) -> str:
-    """Put the mark for each of some short texts, where no letter or digit is beside it."""
+    """Replace each of some short texts by the mark, if there is no letter or digit next to it."""
     if not words:
         return text
     made: list[str] = []
@@ -361,7 +361,7 @@ def _code(part: _Part, *, markup: bool) -> str:
 
 
 def _marked(frame: _Frame) -> str:
-    """Give the source around a line as HTML, that line set off."""
+    """Return the source around a line as HTML, that line set off."""
     lines = (f"<b>{html.escape(text)}</b>" if here else f"{html.escape(text)}\n" for here, text in _listing(frame))
     return f"<pre>{''.join(lines)}</pre>\n"
 

@@ -58,7 +58,7 @@ def connect(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
     host: str = "",
     port: int | None = None,
     socket: str = "",
-    autoCreate: object = False,  # noqa: FBT002 -- the same
+    autoCreate: object = False,  # noqa: FBT002 -- as above
     **params: Any,
 ) -> Connection:
     """Connect to a database.
@@ -72,7 +72,7 @@ def connect(  # noqa: PLR0913, PLR0917 -- the signature is the contract's
         host: The server's host name or address.
         port: The server's port.
         socket: The server's Unix socket, instead of host and port: for PostgreSQL the folder it is in.
-        autoCreate: Whether to make the file where it is missing; any true value, such as 1. It is readable and
+        autoCreate: Whether to create the file if it is missing; any true value, such as 1. It is readable and
             writable by its owner alone. A server's database is made with the server's own tools.
         **params: Passed to the adapter's own ``connect``. For SQLite: ``timeout`` (seconds to wait for a lock, 5
             unless given), ``detect_types`` and ``cached_statements``.

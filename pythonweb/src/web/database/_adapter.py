@@ -1,4 +1,4 @@
-"""What a database has to say of itself: how to connect to it, its placeholders, and what a pool has to know."""
+"""The properties of a database: how to connect to it, its placeholders, and what a pool needs to know."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Adapter(ABC):
         name: The adapter's name, as it was given.
         database: The database; for a file its whole path.
         quote: The character that quotes the name of a table or column.
-        table_query: A statement with one placeholder, which gives a row where a table of that name exists.
-        no_savepoint: What the package raises where a savepoint is not there.
+        table_query: A statement with one placeholder, which returns a row if a table of that name exists.
+        no_savepoint: The error that the package raises if a savepoint does not exist.
     """
 
     quote = '"'

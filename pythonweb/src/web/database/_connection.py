@@ -74,7 +74,7 @@ class Connection:
 
     @property
     def identity(self) -> object:
-        """What tells this connection's database from others: equal for two connections to the same one."""
+        """The identity of this connection's database: equal for two connections to the same one."""
         return self._adapter.identity(self.baseConnection)
 
     def mark(self) -> object:
@@ -82,15 +82,15 @@ class Connection:
         return self._adapter.mark(self.baseConnection)
 
     def holds(self, mark: object) -> bool:
-        """Tell whether the transaction that was marked is still open and can be committed; it takes the mark away.
+        """Return whether the transaction that was marked is still open and can be committed; it takes the mark away.
 
-        A database undoes a transaction by itself where its disk is full, and an application may say ROLLBACK in SQL:
+        A database undoes a transaction if its disk is full, and an application may execute ROLLBACK in SQL:
         another one may be open since.
         """
         return self.inTransaction and self._adapter.holds(self.baseConnection, mark)
 
     def cursor(self) -> Cursor:
-        """Give a new cursor.
+        """Return a new cursor.
 
         Raises:
             ConnectionClosed: This connection is closed.
@@ -100,7 +100,7 @@ class Connection:
         return cursor
 
     def hasTable(self, name: str) -> bool:
-        """Tell whether there is a table of that name where a statement would look for it first.
+        """Return whether there is a table of that name in the place where a statement would find it first.
 
         Args:
             name: The name, without a schema. SQLite takes no notice of case.
@@ -120,7 +120,7 @@ class Connection:
     def commit(self) -> None:
         """Make the open transaction durable, with what the hooks add to it.
 
-        Where a hook's `before_commit` or the database refuses, the transaction may still be open: roll it back, or
+        If a hook's `before_commit` or the database refuses, the transaction may still be open: roll it back, or
         repair it and commit again.
 
         Raises:
@@ -139,7 +139,7 @@ class Connection:
         finally:
             self._committing = False
         with contextlib.ExitStack() as stack:
-            # All of them are told, also where one fails.
+            # Every hook is called, even if one fails.
             for hook in reversed(hooks):
                 stack.callback(hook.after_commit, self)
 
@@ -160,7 +160,7 @@ class Connection:
             self.detach().close()
 
     def detach(self) -> Any:
-        """Give up the DB-API connection without closing it, as a pool does when a request has ended.
+        """Return the DB-API connection without closing it, as a pool does when a request has ended.
 
         Its cursors are closed, its hooks are dropped, and this object counts as closed from here on.
 
@@ -213,7 +213,7 @@ class Cursor:
         """Run a statement.
 
         Args:
-            sql: The statement, with ``?`` where a value goes. (With a server, ``??`` is a question mark of the
+            sql: The statement, with ``?`` for each value. (With a server, ``??`` is a question mark of the
                 statement's own.)
             parameters: The values, in order.
 
@@ -240,16 +240,16 @@ class Cursor:
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        """Give the next row, None after the last one."""
+        """Return the next row, None after the last one."""
         row: tuple[Any, ...] | None = self._open().fetchone()
         return row
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        """Give the next rows, `arraysize` of them unless *size* is given; fewer at the end."""
+        """Return the next rows, `arraysize` of them unless *size* is given; fewer at the end."""
         return list(self._open().fetchmany(self.arraysize if size is None else size))
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Give all rows that are left."""
+        """Return all rows that are left."""
         return list(self._open().fetchall())
 
     def close(self) -> None:
@@ -266,23 +266,23 @@ class Cursor:
 
     @property
     def description(self) -> Sequence[Any] | None:
-        """The columns of the result, each a sequence that begins with its name; None where there is no result."""
+        """The columns of the result, each a sequence that begins with its name; None if there is no result."""
         columns: Sequence[Any] | None = self._open().description
         return columns
 
     @property
     def rowcount(self) -> int:
-        """How many rows the last statement changed or found; -1 where that is not known."""
+        """How many rows the last statement changed or found; -1 if that is not known."""
         return int(self._open().rowcount)
 
     @property
     def lastrowid(self) -> Any:
-        """The ID of the row inserted last, None where the adapter has none (PostgreSQL: use ``RETURNING``)."""
+        """The ID of the row inserted last, or None if the adapter has none (PostgreSQL: use ``RETURNING``)."""
         return getattr(self._open(), "lastrowid", None)
 
     @property
     def arraysize(self) -> int:
-        """How many rows `fetchmany` gives."""
+        """The default number of rows that `fetchmany` returns."""
         return int(self._open().arraysize)
 
     @arraysize.setter
@@ -299,14 +299,14 @@ class Cursor:
         return row
 
     def _open(self) -> Any:
-        _ = self.connection.baseConnection  # says how the connection ended, where it did
+        _ = self.connection.baseConnection  # reports how the connection ended, if it did
         if self._closed:
             raise ConnectionClosed("this cursor is closed: take a new one from connection.cursor()")
         return self.baseCursor
 
 
 def _values(parameters: Any) -> tuple[Any, ...]:
-    # A string is a sequence of characters; nobody who passes one means that.
+    # A string is a sequence of characters, but is never meant as one here.
     if isinstance(parameters, str | bytes) or not isinstance(parameters, Iterable):
         raise TypeError(
             f"the values of a statement are a {type(parameters).__name__}: put them into a list, as in [value]"

@@ -1,4 +1,4 @@
-"""Which file a path leads to, told apart from one that was removed, also where it got the same number.
+"""Which file a path leads to, as opposed to a removed file, even if both have the same inode number.
 
 A file system gives the number of a removed file to the next one. So the file that was seen last at each path is held:
 not open for reading or writing, which would cost the process its locks when it is closed, but so that its number is
@@ -14,7 +14,7 @@ from itertools import count
 __all__ = ["FileID", "file_at"]
 
 FileID = tuple[int, int, int]
-"""Device, inode, and a number that this process gives to each file once."""
+"""Device, inode, and a number that this process assigns to each file once."""
 
 _serial = count(1)
 _lock = threading.Lock()
@@ -22,7 +22,7 @@ _held: dict[str, tuple[int, FileID]] = {}  # by path: the handle, and what it is
 
 
 def file_at(path: str) -> FileID | None:
-    """Say which file *path* leads to, None where there is none. No two files of a process have the same answer."""
+    """Return the identity of the file at *path*, or None. No two files of a process have the same one."""
     try:
         found = os.stat(path)  # noqa: PTH116 -- called for each request
     except OSError:
@@ -51,7 +51,7 @@ def _hold(path: str) -> FileID | None:
         return file
 
 
-# A child goes on with the handles and the numbers of its parent; a lock that another thread held stays behind.
+# A child continues with the handles and numbers of its parent, but not with a lock that another thread held.
 def _renew_lock() -> None:
     global _lock  # noqa: PLW0603 -- replaced as a whole, in a process with one thread
     _lock = threading.Lock()

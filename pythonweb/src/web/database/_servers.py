@@ -57,7 +57,7 @@ class Server(Adapter):
         except TypeError as error:
             raise ParameterError(f"adapter {self.name!r}: {self._scrubbed(error)}") from None
         except RuntimeError as error:
-            # What PyMySQL says where the server wants a kind of login that it can do with another package alone.
+            # PyMySQL's message if the server requires an authentication that needs another package.
             found = re.search(r"'(\w+)' package is required", str(error))
             if found is None:
                 raise

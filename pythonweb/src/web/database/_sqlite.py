@@ -89,7 +89,7 @@ class SQLite(Adapter):
         return known if known is not None else next(iter(base.execute("PRAGMA database_list")))[2]
 
     def usable(self, base: Any, idle: float) -> bool:  # noqa: ARG002 -- a file does not grow old
-        # Where one of the files was removed or replaced, the connection goes on with one that nobody else sees.
+        # If one of the files was removed or replaced, the connection would use one that no other process sees.
         return bool(base.identity == self._identity() and base.beside == self._beside())
 
     def reset(self, base: Any) -> None:
@@ -110,7 +110,7 @@ class SQLite(Adapter):
         deadline = time.monotonic() + self._timeout
         while base.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
             try:
-                # Where WAL cannot be had it answers with another mode, which works too unless nothing can be written.
+                # If WAL is not possible, SQLite uses another mode, which works too unless nothing can be written.
                 if base.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                     (version,) = base.execute("PRAGMA user_version").fetchone()
                     base.execute(f"PRAGMA user_version = {version:d}")

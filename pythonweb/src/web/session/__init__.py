@@ -164,7 +164,7 @@ def start(
     setupSessionEnvironment: object = False,
     **params: Any,
 ) -> Store:
-    """Start or go on with a session in a CGI script, and give the values of an application.
+    """Start or continue a session in a CGI script, and return the values of an application.
 
     Args:
         app: The name of the application.

@@ -128,7 +128,7 @@ class Cookies(ABC):
         self._request = Exchange(self._core, self._incoming)  # never loaded: what came, how cookies look
         self._by_hand: Callable[[], str | None] | None = None  # the cookie that the application asked for
         self._given: set[str] = set()  # cookies given to the application whose lifetime is the session's
-        self._prints = True  # False where the script said that it sends the cookie itself
+        self._prints = True  # False if the script sends the cookie itself
         if not self._wsgi:
             printed()  # which looks for the end of the headers from now on
 
@@ -222,7 +222,7 @@ class Cookies(ABC):
         return name.lower() == "set-cookie" and value.partition("=")[0].strip() == self._request.cookie_name
 
     def cookieSessionID(self, environ: Mapping[str, Any] | None = None, noSessionID: str = "") -> str:
-        """Return the session ID in the request's cookie, unchecked, or *noSessionID* where there is none.
+        """Return the session ID in the request's cookie, unchecked, or *noSessionID* if there is none.
 
         Args:
             environ: The request's environment; default the manager's own.

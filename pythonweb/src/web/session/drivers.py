@@ -1,4 +1,4 @@
-"""Where the sessions of an environment are stored."""
+"""The storage of an environment's sessions."""
 
 # ruff: noqa: N802, N803 -- the names are those of the 2005 reference
 
@@ -44,7 +44,7 @@ class Driver:
 
     Attributes:
         environment: The environment's name.
-        connection: The `web.database` connection that it works on, inside the application's transaction; None where
+        connection: The `web.database` connection that it works on, inside the application's transaction; None if
             the sessions have storage of their own.
     """
 
@@ -77,7 +77,7 @@ class Driver:
         MariaDB and MySQL cannot do that: there, no transaction may be open.
 
         Returns:
-            What went wrong, in words; empty where all is well.
+            What went wrong, in words; empty if all is well.
         """
         try:
             self.core.setup()
@@ -92,7 +92,7 @@ class Driver:
             ignoreErrors: True makes nothing of what was not there.
 
         Returns:
-            What went wrong, in words; empty where all is well.
+            What went wrong, in words; empty if all is well.
         """
         try:
             if not ignoreErrors and not self.core.is_set_up():

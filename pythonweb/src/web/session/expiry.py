@@ -27,7 +27,7 @@ commit: a change that was worked out from an end that is no longer the stored on
 class EndTime(float):
     """The moment at which a session ends, in seconds since the epoch: a float that remembers whose end it is.
 
-    A number added to it, or subtracted from it, gives the end of the same session moved by so many seconds. Everything
+    A number added to it, or subtracted from it, is the end of the same session, moved by that many seconds. Everything
     else that is calculated with it is an ordinary float.
 
     Attributes:
@@ -84,7 +84,7 @@ class Ending:
         return EndTime(moment, self._line, self._moved)
 
     def set(self, moment: float) -> None:
-        """Move the end, where *moment* is this session's end and some seconds; otherwise set it to *moment*."""
+        """Move the end if *moment* is this session's end plus some seconds; otherwise set it to *moment*."""
         if isinstance(moment, EndTime) and moment.line is self._line:
             seconds = moment.moved - self._moved
             self._moved = moment.moved
@@ -100,7 +100,7 @@ class Ending:
             self._start = _deadline_of(exchange)
         self._pending.append(function)
         exchange.deadline = bounded(function(_deadline_of(exchange)))
-        if exchange.info is not None:  # otherwise it is not stored yet, and nobody else can change its end
+        if exchange.info is not None:  # otherwise it is not stored yet, and no other request can change its end
             self._record = exchange.info
             app, key = MARK
             coatcheck.Store(exchange.session, app).update_with(key, self._counted, 0)
@@ -119,7 +119,7 @@ class Ending:
         return end
 
     def lasts(self) -> None:
-        """Record that the changes so far are stored for good."""
+        """Record that the changes so far are stored permanently."""
         self._pending.clear()
 
     def undone(self) -> None:
@@ -155,7 +155,7 @@ def set_deadline(driver: coatcheck.Driver, digest: bytes, moment: float, now: fl
     """Set the end of a session to *moment*, also of one that has expired and is still there.
 
     Returns:
-        False where there is no such session.
+        False if there is no such session.
     """
     delta = Delta(deadline=moment, increments={MARK: 1})
     answer = driver.commit(digest, delta, now)

@@ -16,7 +16,7 @@ __all__ = ["on_connection"]
 
 T = TypeVar("T")
 
-# The drivers whose statements are used. Where they lead to does not matter: nothing is ever opened there.
+# The drivers whose statements are used. Where their URLs lead does not matter: nothing is ever opened there.
 _LENDERS: Final = {
     "mysql": "mariadb://nobody@localhost/nowhere",
     "postgresql": "postgresql://localhost/nowhere",
@@ -62,7 +62,7 @@ class _Tidy(Driver):
         try:
             return call()
         finally:
-            with contextlib.suppress(Exception):  # a connection that cannot even do that is told by its next use
+            with contextlib.suppress(Exception):  # the next use of a broken connection reports it
                 self._connection.baseConnection.rollback()  # past the hooks: nothing of theirs is in it
 
     def load(self, digest: bytes, now: float) -> Record | Missing:

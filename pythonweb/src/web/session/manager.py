@@ -39,7 +39,7 @@ class Manager(Saving):
         sent_headers: Those already printed.
         used: True once this request asked for a session, so that the response depends on the cookie.
         closedHeaders: True once the response's headers are out, so that no cookie can be sent any more.
-        autocommit: True commits the connection after each change, where nobody else holds it.
+        autocommit: True commits the connection after each change, if nothing else uses it.
     """
 
     def __init__(  # noqa: PLR0913 (the parameters of `web.session.manager`)
@@ -138,10 +138,10 @@ class Manager(Saving):
             sessionID: Its identifier; without one, the one in the request's cookie.
 
         Returns:
-            True where it exists and is valid; otherwise `error` says why not.
+            True if it exists and is valid; otherwise `error` has the reason.
 
         Raises:
-            DriverUnavailable: Storage failed, which says nothing about the session.
+            DriverUnavailable: Storage failed. The session may exist.
         """
         exchange = self._open("" if sessionID is not None and not isinstance(sessionID, str) else sessionID)
         own = self._own(exchange.sent)
@@ -149,7 +149,7 @@ class Manager(Saving):
         if own is not None and own.info is None and not own.ended:
             self._error = None
             return True  # it was made in this request and is not stored yet
-        _ = self.driver.core  # which says so where the request is over
+        _ = self.driver.core  # which raises an error if the request is over
         try:
             found = exchange.load()
             exchange.use()
@@ -177,7 +177,7 @@ class Manager(Saving):
         return own if own is not None and any(_is_one(own.token, token) for token in tokens) else None
 
     def _was_ended(self, token: Token) -> bool:
-        """Return whether this request destroyed a session, also where that is still to be written."""
+        """Return whether this request destroyed a session, even if that is still to be written."""
         return any(_is_one(each, token) for exchange in self._exchanges() for each in exchange.ending)
 
     def create(self, sendCookieHeaders: bool = True, expire: float | None = None) -> str:
@@ -196,7 +196,7 @@ class Manager(Saving):
         answers = self._wsgi or (sendCookieHeaders and "REQUEST_METHOD" in self._environ)
         if answers and self.closedHeaders:
             raise SessionError("create: the response has started, so its cookie cannot be sent: create it before")
-        _ = self.driver.core  # which says so where the request is over
+        _ = self.driver.core  # which raises an error if the request is over
         return self._create(Exchange(self._core, self._incoming, token=""), sends=sendCookieHeaders)
 
     def _create(self, exchange: Exchange, *, sends: bool) -> str:
@@ -229,7 +229,7 @@ class Manager(Saving):
     def destroy(
         self, sessionID: str | None = None, sendCookieHeaders: bool = True, ignoreWarning: bool = False
     ) -> None:
-        """End a session in every application that shares it, and delete the cookie where it is this request's own.
+        """End a session in every application that shares it, and delete the cookie if it is that of this request.
 
         Args:
             sessionID: Default: the session of this request.
@@ -286,7 +286,7 @@ class Manager(Saving):
 
         `expireTime` and a number of seconds is a move: ``setExpire(expireTime + 5)`` in several requests at once makes
         the session longer by five seconds for each of them. Any other moment stands as it is, until the next change. A
-        session that has expired and is still in storage lives on. The cookie's lifetime follows by itself.
+        session that has expired and is still in storage lives on. The cookie's lifetime follows automatically.
 
         Args:
             expireTime: The moment.

@@ -19,7 +19,7 @@ from web.session.expiry import Ending, just_before
 __all__ = ["Saving", "Task"]
 
 Task = Callable[[coatcheck.Driver, float], Any]
-"""Something done to another session, which has to be done again where the transaction it was in did not last."""
+"""A change of another session, which must be repeated if its transaction was rolled back."""
 
 _SWEEP: Final = 100
 _log: Final = logging.getLogger("web.session")
@@ -29,7 +29,7 @@ class Saving(Cookies):
     """What a `Manager` does to make its changes last.
 
     Attributes:
-        autocommit: True commits the connection after each change, where nobody else holds it.
+        autocommit: True commits the connection after each change, if nothing else uses it.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Saving(Cookies):
             self._mark = connection.mark()
 
     def _changed(self) -> None:
-        """Save at once where nobody else will: in a CGI script, on storage or a connection of its own."""
+        """Save at once if nothing else will: in a CGI script, with storage or a connection of its own."""
         if self._wsgi or (self._exchange is not None and self._exchange.ended):
-            return  # of a session that somebody ended nothing is kept, and a save would take its values from the script
+            return  # nothing is kept of a session that was ended, and a save would take its values from the script
         if self.driver.connection is None:
             self.save()
         elif self.autocommit:
@@ -138,7 +138,7 @@ class Saving(Cookies):
             self.driver.core.revoke(digest, self._core.clock() + REPLY_TIME)
 
     def _when_alive(self, exchange: Exchange) -> float | None:
-        """Return a moment at which a session that expired meanwhile was alive, where `setExpire` gave it a new end.
+        """Return a moment at which a session that has expired meanwhile was alive, if `setExpire` gave it a new end.
 
         As of that moment the new end is saved: the application asked for it, and the 2005 interface grants it.
         """
@@ -199,7 +199,7 @@ class Saving(Cookies):
         self._done.clear()
 
     def _recover(self, connection: Any) -> None:
-        """Find out whether a transaction that nobody told the end of is over, and with it what was written in it."""
+        """Find out whether a transaction has ended without notice, and its changes with it."""
         if not self._flushed:
             return
         if connection.holds(self._mark):
@@ -211,7 +211,7 @@ class Saving(Cookies):
         """Save what no commit covered, for the middleware.
 
         Args:
-            finished: True where nothing of the application runs any more. Before, an open transaction is the
+            finished: True if nothing of the application runs any more. Before, an open transaction is the
                 application's, and the changes wait for its commit or for the end.
         """
         connection = self.driver.connection
@@ -223,7 +223,7 @@ class Saving(Cookies):
         if connection.inTransaction:
             if not finished:
                 return Saved(self._promised() or self._saved.set_cookie, vary=True)
-            connection.rollback()  # the application is through and did not commit its rows: they are not ours to save
+            connection.rollback()  # the application has finished without a commit of its rows
         try:
             connection.commit()  # with the changes, by before_commit
         except CoatcheckError:
@@ -250,5 +250,5 @@ class Saving(Cookies):
                 base.commit()
             except Exception:  # noqa: BLE001 (each database has errors of its own)
                 _log.warning("could not sweep expired sessions", exc_info=True)
-                with contextlib.suppress(Exception):  # where that fails too, the pool sees it
+                with contextlib.suppress(Exception):  # if that fails too, the pool notices it
                     base.rollback()

@@ -28,7 +28,7 @@ class Store(MutableMapping[str, Any]):
 
     @property
     def app(self) -> str:
-        """The name of the application. Assign another one to go on with the values of that application.
+        """The name of the application. Assign another one to continue with the values of that application.
 
         Raises:
             SessionError: The name is not 1 to 255 characters of ``a-zA-Z0-9-_.``.
@@ -46,10 +46,10 @@ class Store(MutableMapping[str, Any]):
         return f"<Store {self.app!r}>"
 
     def _values(self) -> coatcheck.Store:
-        return self.manager._exchange_of("store").session.store(self.app)  # noqa: SLF001 (likewise)
+        return self.manager._exchange_of("store").session.store(self.app)  # noqa: SLF001 (as above)
 
     def _changed(self) -> None:
-        self.manager._changed()  # noqa: SLF001 (likewise)
+        self.manager._changed()  # noqa: SLF001 (as above)
 
     def set(self, key: str, value: Any) -> None:
         """Assign *value* to *key*."""

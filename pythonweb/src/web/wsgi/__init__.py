@@ -1,6 +1,6 @@
 """The WSGI applications and middleware of the Python Web Modules.
 
-``from web.wsgi import *`` gives the modules ``base``, ``cgi``, ``database``, ``environment``, ``error`` and ``session``
+``from web.wsgi import *`` imports the modules ``base``, ``cgi``, ``database``, ``environment``, ``error``, ``session``
 and the functions `runCGI` and `currentURL`. A module is imported at its first use, so a program that takes one of
 them does not load the others.
 """
@@ -43,7 +43,7 @@ def runCGI(application: WSGIApplication) -> None:
     """Answer one request with a WSGI application, as a CGI script.
 
     The request is read from the process's environment variables and standard input, the response is written to
-    standard output. The application is told that it runs once, in one thread, beside other processes.
+    standard output. The environment says that it runs once, in one thread, with other processes.
 
     Args:
         application: The WSGI application, with all of its middleware around it.
@@ -52,7 +52,7 @@ def runCGI(application: WSGIApplication) -> None:
 
 
 def currentURL(environ: WSGIEnvironment) -> str:
-    """Give the URL of a request, with its query string, fit to be used in a page or a header.
+    """Return the URL of a request, with its query string, fit to be used in a page or a header.
 
     Every character that is not allowed in a URL is percent-encoded. A Host header that is no host name is not used:
     the server's own name and port take its place.

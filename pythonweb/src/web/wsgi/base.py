@@ -32,10 +32,10 @@ _MARKUP = ("text/html", "text/xml", "application/xhtml+xml", "application/xml")
 
 
 def encode(text: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Encode a body by the charset that its Content-type names, UTF-8 where it names none.
+    """Encode a body by the charset that its Content-type names, by default UTF-8.
 
     A character that the charset does not have becomes a character reference (``&#8364;``) in HTML and XML. Anywhere
-    else it is an error: replacing it would lose it without a word.
+    else it is an error: replacing it would lose it silently.
 
     Args:
         text: The body.
@@ -70,8 +70,8 @@ class ClosingBody:
     """A response body that does something once, when the response has ended.
 
     Args:
-        body: The body; its ``close()``, where it has one, is called first.
-        release: Functions called after that, in this order, each of them even where one before it failed.
+        body: The body; its ``close()``, if there is one, is called first.
+        release: Functions called after that, in this order, each of them even if a previous one failed.
     """
 
     def __init__(self, body: Iterable[bytes], *release: Callable[[], object]) -> None:
@@ -192,7 +192,7 @@ class BaseMiddleware:
     For one request they run on one copy of the instance, in this order: `setup`, `environ`, then the application, then
     `response` (which calls `status`, `headers` and `exc_info`) when the application starts its response, then
     `transform`. An application that starts a second response because of an error passes through `response` again.
-    Where middleware is stacked, `environ` runs outermost first, and headers and body innermost first.
+    If middleware is stacked, `environ` runs outermost first, and headers and body innermost first.
 
     Args:
         application: The WSGI application, or other middleware, that this one surrounds.
@@ -219,7 +219,7 @@ class BaseMiddleware:
         return headers
 
     def exc_info(self, exc_info: ExcInfo | None) -> ExcInfo | None:
-        """Change the error that the response reports, None where it reports none."""
+        """Change the error that the response reports, or None if it reports none."""
         return exc_info
 
     def response(
@@ -231,7 +231,7 @@ class BaseMiddleware:
     def transform(self, output: Iterable[bytes]) -> Iterable[bytes]:
         """Change the body of the response.
 
-        Where a subclass overrides this, a Content-Length that the application set is left out, because it would be
+        If a subclass overrides this, a Content-Length that the application set is left out, because it would be
         wrong; what the application sends by ``write()`` is part of *output*.
 
         Args:
@@ -386,7 +386,7 @@ def _checked_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
 
 
 def _name_charset(headers: Headers) -> None:
-    """Say in Content-type that the body is UTF-8, where it is text that says nothing."""
+    """Add the charset UTF-8 to the Content-type of a text without a charset."""
     for position, (name, value) in enumerate(headers):
         if name.lower() == "content-type":
             if value.lower().lstrip().startswith("text/") and not _CHARSET.search(value):

@@ -1,6 +1,6 @@
 """Form fields: ``environ['web.cgi']``, with the interface of the ``cgi.FieldStorage`` that Python had until 3.12.
 
-The body is read before the application is called, where its Content-Type is that of a form; any other body (JSON, a
+The body is read before the application is called if its Content-Type is that of a form. Any other body (JSON, a
 file) is left unread in ``wsgi.input``. Fields of the form come first, fields of the query string after them.
 """
 
@@ -57,7 +57,7 @@ class Field:
         name: The name of the field.
         filename: The client's name of an uploaded file, None for any other field. Never use it as a path.
         file: The uploaded file, open for binary reading until the response has ended; None for any other field.
-        type: The media type that the client gave, in lower case; None where it gave none.
+        type: The media type that the client gave, in lower case; None if it gave none.
         headers: The headers of this part of a multipart form, looked up without regard to case; else empty.
     """
 
@@ -79,7 +79,7 @@ class Field:
 
     @property
     def value(self) -> str | bytes:
-        """Give the text of the field, or all bytes of the upload; where reading goes on in `file` does not move."""
+        """Return the text of the field, or all bytes of the upload. The position of `file` does not change."""
         if self.file is None:
             return self._value
         position = self.file.tell()
@@ -132,27 +132,27 @@ class FieldStorage:
         return found[0] if len(found) == 1 else Repeated(found)
 
     def has_key(self, key: str) -> bool:
-        """Tell whether a field has that name."""
+        """Return whether a field has that name."""
         return key in self
 
     def keys(self) -> list[str]:
-        """Give the names of all fields, each once, in order."""
+        """Return the names of all fields, each once, in order."""
         return [*dict.fromkeys(field.name for field in self.list)]
 
     def getvalue(self, key: str, default: Any = None) -> Any:
-        """Give the value of a field, the list of values where it is repeated, *default* where it is missing."""
+        """Return the value of a field, the list of values if it is repeated, or *default* if it is missing."""
         values = self.getlist(key)
         if not values:
             return default
         return values[0] if len(values) == 1 else values
 
     def getfirst(self, key: str, default: Any = None) -> Any:
-        """Give the value of the first field of that name, *default* where there is none."""
+        """Return the value of the first field of that name, or *default* if there is none."""
         found = self._named(key)
         return found[0].value if found else default
 
     def getlist(self, key: str) -> list[str | bytes]:
-        """Give the values of all fields of that name; empty where there is none."""
+        """Return the values of all fields of that name; empty if there is none."""
         return [field.value for field in self._named(key)]
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class FieldStorage:
 class CGI(BaseMiddleware):
     """Middleware that adds ``environ['web.cgi']``, a `FieldStorage`.
 
-    A malformed form is answered with 400, one that is too large with 413, each with one line that says why; the
+    A malformed form is answered with 400, one that is too large with 413, each with one line that has the reason; the
     application is not called. A form's body is not left to be read again, but that of an urlencoded form is replayed.
 
     Args:
@@ -245,7 +245,7 @@ class CGI(BaseMiddleware):
 
 
 class _Reader:
-    """Reads the fields of one request into a list, which holds the open files too where reading fails."""
+    """Reads the fields of one request into a list, which has the open files even if reading fails."""
 
     def __init__(self, limits: CGI, environ: dict[str, Any], fields: list[Field]) -> None:
         self.limits = limits
@@ -264,7 +264,7 @@ class _Reader:
                 body = b"".join(self._blocks())
                 self.fields += self._pairs(body, charset, "the form", _TOO_LARGE)
                 self._replace_input(body)
-        # WSGI gives the query string as Latin-1, whatever its bytes are.
+        # WSGI decodes the query string as Latin-1, whatever its bytes are.
         query = (self.environ.get("QUERY_STRING") or "").encode("latin-1", "replace")
         self.fields += self._pairs(query, "utf-8", "the query string", _BAD)
 
@@ -280,7 +280,7 @@ class _Reader:
             yield Field(name, value)
 
     def _blocks(self) -> Iterator[bytes]:
-        """Give the body in blocks, never more of it than the limit and never past its end."""
+        """Return the body in blocks, never more of it than the limit and never past its end."""
         stream: IO[bytes] = self.environ["wsgi.input"]
         length = self._length()
         left = self.limits.maxBody + 1 if length is None else length
@@ -296,7 +296,7 @@ class _Reader:
             raise FormError(f"the body ended {left} bytes before its Content-Length")
 
     def _length(self) -> int | None:
-        """Give the length of the body, None where the server marks its end instead."""
+        """Return the length of the body, or None if the server marks its end instead."""
         stated = self.environ.get("CONTENT_LENGTH") or ""
         if stated:
             # isdigit() alone takes digits of other scripts, and int() a length of any number of them.
@@ -378,7 +378,7 @@ class _Part:
 
 
 def _charset(name: str | None) -> str:
-    """Give a charset that a client may ask for, UTF-8 where it asks for none."""
+    """Return a charset that a client may request, by default UTF-8."""
     name = name or "utf-8"
     try:
         "".encode(name)  # raises LookupError for a codec that is no charset, too, such as zip

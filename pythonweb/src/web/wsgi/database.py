@@ -37,10 +37,10 @@ class Database(BaseMiddleware):
         host: The server's host name or address.
         port: The server's port.
         socket: The server's Unix socket, instead of host and port.
-        autoCreate: Whether to make the file where it is missing.
-        poolSize: The most connections that are kept open while no request uses them. More are made where more
-            requests are answered at once, and closed after them. Each process has a pool of its own, also after a
-            fork.
+        autoCreate: Whether to create the file if it is missing.
+        poolSize: The most connections that are kept open while no request uses them. More are opened if more
+            requests are answered at the same time, and closed after them. Each process has a pool of its own, also
+            after a fork.
         type: An older spelling of *adapter*.
         **params: Passed to the adapter's own ``connect``.
 
@@ -61,7 +61,7 @@ class Database(BaseMiddleware):
         host: str = "",
         port: int | None = None,
         socket: str = "",
-        autoCreate: object = False,  # noqa: FBT002 -- the same
+        autoCreate: object = False,  # noqa: FBT002 -- as above
         *,
         poolSize: int = 5,
         type: str | None = None,  # noqa: A002 -- the parameter's name in the 2005 reference
@@ -158,14 +158,14 @@ class _Pool:
             _discard(base)
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back, undo what was not committed, and keep it where it still works."""
+        """Take a connection back, undo what was not committed, and keep it if it still works."""
         if connection.closed:
             return  # the application closed it
         base = connection.detach()
         try:
             base.rollback()
             self._adapter.reset(base)
-        except Exception:  # noqa: BLE001 -- a connection that cannot even do that is broken, whatever it says
+        except Exception:  # noqa: BLE001 -- a connection that cannot do that is broken, whatever it reports
             _discard(base)
             return
         idle = self._own()
@@ -182,11 +182,11 @@ class _Pool:
     def _usable(self, base: Any, idle: float) -> bool:
         try:
             return self._adapter.usable(base, idle)
-        except Exception:  # noqa: BLE001 -- the same
+        except Exception:  # noqa: BLE001 -- as above
             return False
 
     def _own(self) -> _Idle:
-        """Give this process's idle connections; after a fork, begin with none."""
+        """Return this process's idle connections; after a fork, begin with none."""
         idle = self._idle
         if idle.pid != os.getpid():
             # Two threads may both get here: one list is lost then, and nothing is in it yet.

@@ -12,7 +12,7 @@ __all__ = ["Environment"]
 
 
 class Environment(BaseMiddleware):
-    """Middleware that says to which environment the application belongs.
+    """Middleware that sets the environment to which the application belongs.
 
     Applications of one environment share users and sessions; its name begins the names of tables and keys, and names
     the session cookie. Beside the two keys of its module, it adds ``environ['web.environment.params']``, a dict of
@@ -27,7 +27,7 @@ class Environment(BaseMiddleware):
 
     Raises:
         EnvironmentNameError: The name cannot be used.
-        ValueError: *storage* is missing, or *type* says something else.
+        ValueError: *storage* is missing, or *type* is different.
     """
 
     def __init__(

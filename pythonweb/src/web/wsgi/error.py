@@ -43,19 +43,19 @@ _PLAIN = """<!doctype html>
 
 @lru_cache(maxsize=1)
 def warn_of_debug() -> None:
-    """Say once in a process what clients get to see."""
+    """Log once per process what clients see."""
     _log.warning("debug=True shows tracebacks, with source, to every client: leave it out where strangers can come")
 
 
 class Error(BaseMiddleware):
-    """Middleware that answers with a page where the application raises an error, also while its body is read.
+    """Middleware that answers with an error page if the application raises an error, also while its body is read.
 
-    The page shows the traceback where *debug* says so; otherwise it shows a reference, which is in the log
+    The page shows the traceback as *debug* allows. Otherwise it shows a reference, which is in the log
     (`logging.getLogger('web.error')`) beside the traceback. Neither of them holds the values of variables or of
     cookies. Middleware inside this one may add texts that must not appear there to the list
     ``environ['web.error.secrets']``.
 
-    Where the client has part of the response already, no page can follow: the error is logged and raised again, so
+    If the client has part of the response already, no page can follow: the error is logged and raised again, so
     that the server breaks the connection off and the client does not take the part for the whole.
 
     Args:
@@ -63,9 +63,9 @@ class Error(BaseMiddleware):
         debug: True shows the traceback to every client, with one warning in the log; False to none. None shows it to a
             browser on this machine: its address and the host that it asks for are loopback, it says that it is a
             browser (Sec-Fetch-Site) and that the connection is its own (Connection: keep-alive, which no proxy may pass
-            on, RFC 9110 7.6.1), and nothing tells of a proxy or of a page elsewhere. A proxy on this machine that
-            breaks that rule, asks for a loopback host and adds no header cannot be told from one: set False where
-            strangers can come.
+            on, RFC 9110 7.6.1), and nothing shows a proxy or a page of another site. A proxy on this machine that
+            breaks that rule, asks for a loopback host and adds no header cannot be distinguished from one: set False if
+            others can reach the server.
 
     Attributes:
         request: The WSGI environment of the request; there while `error` runs.
@@ -102,7 +102,7 @@ class Error(BaseMiddleware):
         return "500 Internal Server Error", headers, [body]
 
     def showsTraceback(self) -> bool:  # noqa: N802 -- camelCase, as all names here
-        """Tell whether this request's client may see the traceback."""
+        """Return whether this request's client may see the traceback."""
         if self.debug is None:
             return _is_local(self.request)
         if self.debug:
@@ -133,7 +133,7 @@ class Error(BaseMiddleware):
         )
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Pass one request on, and answer for the application where it fails."""
+        """Pass one request on, and answer for the application if it fails."""
         call = copy.copy(self)
         call.request = environ
         environ.setdefault("web.error.secrets", [])
@@ -205,7 +205,7 @@ class _Guard:
     def _answer(self, error: Exception) -> None:
         """Put the error page in the place of the response.
 
-        Called while the error is handled. Where part of the response was sent, the server's start_response raises
+        Called while the error is handled. If part of the response was sent, the server's start_response raises
         the error again, as WSGI asks of it.
         """
         self._failed = True
@@ -269,15 +269,15 @@ def _is_local(environ: dict[str, Any]) -> bool:
     """Return whether the client is a browser on this machine, as far as a request shows."""
     if any(key.startswith(_OF_PROXIES) for key in environ):
         return False
-    # nginx asks in HTTP/1.0 where it is not told otherwise, and no browser does.
+    # nginx uses HTTP/1.0 by default, and no browser does.
     if environ.get("SERVER_PROTOCOL", "") in ("", "HTTP/0.9", "HTTP/1.0"):
         return False
-    # Of one hop alone (RFC 9110 7.6.1), so it tells of a browser that has this connection to itself.
+    # Valid for one hop only (RFC 9110 7.6.1), so it proves a browser with a direct connection.
     if "keep-alive" not in environ.get("HTTP_CONNECTION", "").lower():
         return False
     if environ.get("HTTP_SEC_FETCH_SITE") not in ("none", "same-origin", "same-site"):
         return False
-    # A browser that came through a proxy tells the page that it came from.
+    # A browser that came through a proxy sends the page that it came from.
     pages = (environ.get("HTTP_ORIGIN"), environ.get("HTTP_REFERER"))
     if not all(_is_loopback_name(_host_of(page)) for page in pages if page):
         return False

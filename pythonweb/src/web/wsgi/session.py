@@ -26,7 +26,7 @@ class Session:
 
     Needs the Environment middleware above it, and for database storage the Database middleware too. The changes of a
     request become durable with the application's ``connection.commit()``, together with its rows; what no commit
-    covered is saved at the end of a successful request, and nothing where the request fails.
+    covered is saved at the end of a successful request, and nothing if the request fails.
 
     Args:
         application: The application.
@@ -54,7 +54,7 @@ class Session:
             )
         self._settings: Final = _settings(**params)
         self._ready: set[tuple[str, object]] = set()
-        trial = Manager(Driver("trial", MemoryDriver()), **self._settings)  # says what is wrong, at once
+        trial = Manager(Driver("trial", MemoryDriver()), **self._settings)  # raises configuration errors at once
         if app is not None:
             trial.store(app)
 
@@ -70,7 +70,7 @@ class Session:
         response = _Response(_Exchange(manager), start_response, partial(self._forget, chosen))
         try:
             return respond(self.application, environ, response)
-        except CoatcheckError:  # what storage says where its tables are missing
+        except CoatcheckError:  # raised if the tables of the storage are missing
             self._forget(chosen)
             raise
 
@@ -99,7 +99,7 @@ class Session:
             self._ready.add(place)
 
     def _forget(self, chosen: Driver) -> None:
-        """Look for the session environment again at the next request: somebody may have removed it."""
+        """Check the session environment again at the next request, because it may have been removed."""
         self._ready.discard(_place(chosen))
 
 

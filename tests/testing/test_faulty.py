@@ -157,9 +157,9 @@ def test_chosen_calls_suffer_and_the_others_do_not(*, asynchronous: bool) -> Non
 
 def test_an_operation_that_is_not_there_is_refused() -> None:
     for names in ((), ("comit",)):
-        with pytest.raises(ValueError, match="operations of a driver: commit, create"):
+        with pytest.raises(ValueError, match="driver operations: commit, create"):
             FaultyDriver(MemoryDriver()).fail(*names)
-        with pytest.raises(ValueError, match="operations of a driver: commit, create"):
+        with pytest.raises(ValueError, match="driver operations: commit, create"):
             AsyncFaultyDriver(AsyncMemoryDriver()).lose_reply(*names)
 
 

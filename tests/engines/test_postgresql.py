@@ -121,7 +121,7 @@ def test_statements_are_prepared_where_no_pool_is_in_between(engine: Engine) -> 
             return getattr(client, name)
 
         def run(self, connection: Any, *more: Any) -> Any:
-            prepared.append(len(connection._prepared._names))
+            prepared.append(len(connection.exchange._names))
             return client.run(connection, *more)
 
     inside(driver)._client = Watch()

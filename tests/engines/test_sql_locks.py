@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 class Brake:
     """Holds a driver just before the first statement of a certain kind, until it is let go.
 
+    What is sent in one message is done one after the other: here what comes before the statement is sent before it.
+
     Args:
         driver: The driver.
         text: How the statement begins.
@@ -45,12 +47,16 @@ class Brake:
         self._run: Final = client.run
         client.run = self._braked
 
-    def _braked(self, connection: object, statement: Statement, deadline: float) -> Reply:
-        if statement.text.startswith(self._text) and not self._reached.is_set():
+    def _braked(self, connection: object, statements: Sequence[Statement], deadline: float) -> list[Reply]:
+        found = [place for place, each in enumerate(statements) if each.text.startswith(self._text)]
+        replies: list[Reply] = []
+        if found and not self._reached.is_set():
+            if before := statements[: found[0]]:
+                replies += self._run(connection, before, deadline)
             self._reached.set()
             assert self._go.wait(PATIENCE)
-        reply: Reply = self._run(connection, statement, deadline)
-        return reply
+        replies += self._run(connection, statements[len(replies) :], deadline)
+        return replies
 
     def wait(self) -> None:
         assert self._reached.wait(PATIENCE), "the statement never came"

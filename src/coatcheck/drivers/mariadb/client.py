@@ -13,7 +13,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import aiomysql  # type: ignore[import-untyped]
@@ -27,14 +27,17 @@ from coatcheck.drivers.mariadb.dialect import LOST, number_of
 from coatcheck.drivers.mariadb.modes import GRAIN, limited, made_ours, patience_for
 from coatcheck.drivers.mariadb.settings import Settings
 from coatcheck.drivers.mariadb.wire import (
+    BETWEEN,
     check_length,
     check_version,
+    in_one_packet,
     is_refusal,
     nothing_for,
     rendered,
     reply_of,
+    text_of,
 )
-from coatcheck.drivers.sql.statement import Reply, Statement
+from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 
 if TYPE_CHECKING:
     _PyMySQLConnection = PyMySQLConnection[Cursor]
@@ -49,8 +52,13 @@ IN_TRANSACTION: Final = 1
 _LEAST: Final = 0.001
 _TLS: Final = 2048  # the server's flag for TLS
 # The client libraries' numbers of errors
+_CUT_SHORT: Final = 2013
 _NO_TLS: Final = 2026
 _NO_LOGIN: Final = 2059
+
+
+_Packet = tuple[Sequence[Statement], str]
+"""Statements that are sent together, and their text."""
 
 
 class _Exchange:
@@ -185,12 +193,28 @@ class _Manners:
     def close(self, connection: Connection | AsyncConnection, /) -> None:
         connection.discard()
 
-    def limit(self, connection: Connection | AsyncConnection, deadline: float, /) -> Statement | None:
-        patience = patience_for(self._most_patience, deadline)
-        if patience == connection.patience:
-            return None
-        connection.patience = patience
-        return limited(patience)
+    def _packets(
+        self, connection: Connection | AsyncConnection, statements: Sequence[Statement], deadline: float
+    ) -> Generator[_Packet, list[Reply], list[Reply]]:
+        """Send *statements* in as few packets as the server takes: yield each, be sent its replies, return all.
+
+        Each begins with how long the server may wait for a lock, if that has changed.
+        """
+        texts = list(map(rendered, statements))
+        replies: list[Reply] = []
+        while (done := len(replies)) < len(statements):
+            end = done + in_one_packet(statements[done:], texts[done:], connection.most)
+            packet, text = statements[done:end], BETWEEN.join(texts[done:end])
+            patience = patience_for(self._most_patience, deadline)
+            if patience == connection.patience:
+                replies += yield packet, text
+            else:
+                limit = limited(patience)
+                replies += (yield (limit, *packet), f"{limit.text}{BETWEEN}{text}")[1:]
+                connection.patience = patience
+            if statements[len(replies) - 1].wants is Wants.ID and replies[-1] is None:
+                break
+        return replies
 
     def patience(self, connection: Connection | AsyncConnection, /, *, is_inside: bool) -> float:  # noqa: ARG002 (it is the same)
         return connection.patience + GRAIN
@@ -225,27 +249,37 @@ class PyMySQLClient(_Manners):
             if not settings.socket:
                 keep_alive(connection.endpoint)
             patience = patience_for(settings.patience, deadline)
-            steps = made_ours(patience)
-            connection.most = drive(steps, lambda each: self.run(connection, each, deadline))
+            connection.most = drive(
+                made_ours(patience), lambda packet: self._ask(connection, packet, text_of(packet), deadline)
+            )
             connection.patience = patience
         except BaseException:
             connection.discard()
             raise
         return connection
 
-    def run(self, connection: Connection, statement: Statement, deadline: float, /) -> Reply:
-        text = rendered(statement)
+    def run(self, connection: Connection, statements: Sequence[Statement], deadline: float, /) -> list[Reply]:
+        packets = self._packets(connection, statements, deadline)
+        return drive(packets, lambda packet: self._ask(connection, *packet, deadline))
+
+    def _ask(self, connection: Connection, packet: Sequence[Statement], text: str, deadline: float) -> list[Reply]:
+        """Send one packet; return the replies to its statements, up to the first insertion that was refused."""
         check_length(text, connection.most)
         connection.limit(deadline)
+        replies: list[Reply] = []
         try:
             with connection.exchange(), connection.cursor(Cursor) as cursor:
                 cursor.execute(text)
-                rows = cursor.fetchall() if cursor.description else ()
+                for statement in packet:
+                    if replies and not cursor.nextset():
+                        raise OperationalError(_CUT_SHORT, "an answer is missing")
+                    replies.append(reply_of(statement, cursor, cursor.fetchall() if cursor.description else ()))
         except Error as error:
-            if not is_refusal(statement, error):
+            refused = packet[len(replies)]
+            if not is_refusal(refused, error):
                 raise
-            return nothing_for(statement)
-        return reply_of(statement, cursor, rows)
+            replies.append(nothing_for(refused))
+        return replies
 
 
 class QuietCursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no types
@@ -321,28 +355,44 @@ class AioMySQLClient(_Manners):
             if not settings.socket:
                 keep_alive(connection.endpoint)
             patience = patience_for(settings.patience, deadline)
-            steps = made_ours(patience)
-            connection.most = await drive_async(steps, lambda each: self.run(connection, each, deadline))
+            connection.most = await drive_async(
+                made_ours(patience), lambda packet: self._ask(connection, packet, text_of(packet), deadline)
+            )
             connection.patience = patience
         except BaseException:
             connection.discard()
             raise
         return connection
 
-    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float, /) -> Reply:
-        text = rendered(statement)
+    async def run(
+        self, connection: AsyncConnection, statements: Sequence[Statement], deadline: float, /
+    ) -> list[Reply]:
+        packets = self._packets(connection, statements, deadline)
+        return await drive_async(packets, lambda packet: self._ask(connection, *packet, deadline))
+
+    async def _ask(
+        self, connection: AsyncConnection, packet: Sequence[Statement], text: str, deadline: float
+    ) -> list[Reply]:
+        """See `PyMySQLClient`."""
         check_length(text, connection.most)
         _left_until(deadline)
+        replies: list[Reply] = []
         try:
             with connection.exchange():
                 async with connection.cursor(QuietCursor) as cursor:
                     await cursor.execute(text)
-                    rows = await cursor.fetchall() if cursor.description else ()
+                    for statement in packet:
+                        if replies and not await cursor.nextset():
+                            raise OperationalError(_CUT_SHORT, "an answer is missing")
+                        replies.append(
+                            reply_of(statement, cursor, await cursor.fetchall() if cursor.description else ())
+                        )
         except Error as error:
-            if not is_refusal(statement, error):
+            refused = packet[len(replies)]
+            if not is_refusal(refused, error):
                 raise
-            return nothing_for(statement)
-        return reply_of(statement, cursor, rows)
+            replies.append(nothing_for(refused))
+        return replies
 
 
 def _left_until(deadline: float) -> float:

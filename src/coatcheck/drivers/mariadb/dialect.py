@@ -7,6 +7,7 @@ different names, whatever collation the server, the database or the application'
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import ClassVar, Final, cast
 
 from pymysql.err import Error as PyMySQLError
@@ -207,6 +208,7 @@ class MariaDBDialect(Dialect):
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
         self._fast: Final = Fast(self.named)
+        self._put_new: Final = cache(self._put_new_text)
 
     def quoted(self, name: str) -> str:
         return f"`{name}`"
@@ -218,6 +220,15 @@ class MariaDBDialect(Dialect):
     def upsert(self, into: str, key: str, *updates: str) -> str:  # noqa: ARG002 (any unique key counts)
         done = ", ".join(_NEW.sub(r"VALUES(\1)", _OLD.sub("", update)) for update in updates)
         return f"INSERT INTO {into} ON DUPLICATE KEY UPDATE {done}"
+
+    def put_new(self, digest: bytes, count: int, values: tuple[object, ...]) -> Statement:  # noqa: ARG002 (see below)
+        # an insertion that was refused ends the message, so that this is the id of the session
+        return Statement(self._put_new(count), values)
+
+    def _put_new_text(self, count: int) -> str:
+        rows = ", ".join(["(LAST_INSERT_ID(), %s, %s, %s, %s, %s)"] * count)
+        into = "INSERT INTO coatcheck_value (session, app, name, version, data, number)"
+        return self.named(f"{into} VALUES {rows}")
 
     @property
     def migrations(self) -> tuple[Migration, ...]:

@@ -7,7 +7,7 @@ after that. So nothing is left as it is found, and the server is asked once whet
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final, cast
 
 from coatcheck.drivers.mariadb.dialect import Unsuited
@@ -59,7 +59,7 @@ def _locks(patience: int) -> str:
     return f"innodb_lock_wait_timeout = {patience}, lock_wait_timeout = {patience}"
 
 
-def made_ours(patience: int) -> Generator[Statement, Reply, int]:
+def made_ours(patience: int) -> Generator[Sequence[Statement], list[Reply], int]:
     """Make a new connection ours; return the server's max_allowed_packet, which does not change while it is open.
 
     Args:
@@ -69,9 +69,8 @@ def made_ours(patience: int) -> Generator[Statement, Reply, int]:
         Unsuited: The server keeps to something else.
     """
     given = ", ".join(f"{name} = {value}" for name, value in _SET.items())
-    yield Statement(f"SET {given}, {_locks(patience)}")
-    yield _LEVEL
-    rows = cast("list[Row]", (yield _ASKED))
+    replies = yield Statement(f"SET {given}, {_locks(patience)}"), _LEVEL, _ASKED
+    rows = cast("list[Row]", replies[-1])
     found = {str(name).lower(): str(value) for name, value in rows}
     for name, value in found.items():
         if _NEEDED.get(name, value) != value:

@@ -30,6 +30,7 @@ _OPTIONS: Final = {
 
 # FOUND_ROWS: an UPDATE counts the rows that it found. Without it one that changes nothing looks as if the row was gone.
 _FOUND_ROWS: Final = 2
+_MULTI_STATEMENTS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ class Settings:
             "user": self.user,
             "charset": "utf8mb4",
             "autocommit": None,  # which the server is told by statement, and not asked to believe
-            "client_flag": _FOUND_ROWS,
+            "client_flag": _FOUND_ROWS | _MULTI_STATEMENTS,
             "program_name": "coatcheck",
         }
 

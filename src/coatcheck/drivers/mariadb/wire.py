@@ -8,7 +8,7 @@ hexadecimal literal is the same in every mode and character set.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -17,15 +17,18 @@ from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
 __all__ = [
+    "BETWEEN",
     "MOST",
     "SHORT",
     "check_length",
     "check_version",
+    "in_one_packet",
     "is_refusal",
     "most_in",
     "nothing_for",
     "rendered",
     "reply_of",
+    "text_of",
 ]
 
 MOST: Final = Statement("SELECT @@max_allowed_packet", (), Wants.ROWS)
@@ -34,13 +37,36 @@ MOST: Final = Statement("SELECT @@max_allowed_packet", (), Wants.ROWS)
 SHORT: Final = 1 << 14
 """A statement of as many bytes is taken to be short enough for every server."""
 
+BETWEEN: Final = "; "
+_SPARE: Final = 256  # bytes for a limit that goes first
 _VARBINARY: Final = 253  # the type by which the server announces a column of ours that holds text
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 
 
 def rendered(statement: Statement) -> str:
-    """Give the text of *statement* with its parameters in it."""
+    """Return the text of *statement* with its parameters in it, as literals that are numbers."""
     return statement.text % tuple(map(_literal, statement.parameters))
+
+
+def text_of(packet: Iterable[Statement]) -> str:
+    """Return the text of statements that are sent together."""
+    return BETWEEN.join(map(rendered, packet))
+
+
+def in_one_packet(statements: Sequence[Statement], texts: Sequence[str], most: float) -> int:
+    """Return how many of *statements* go in one packet; see `coatcheck.drivers.sql.statement.Statement.waits`.
+
+    Args:
+        statements: What is to be sent.
+        texts: What `rendered` made of them.
+        most: The server's max_allowed_packet.
+    """
+    length = 0
+    for place, statement in enumerate(statements):
+        length += len(texts[place]) + len(BETWEEN)
+        if place and (length + _SPARE >= most or (statement.waits and place > statements[0].begins)):
+            return place
+    return len(statements)
 
 
 def _literal(value: object) -> str:

@@ -11,17 +11,20 @@ import math
 import select
 import time
 from asyncio import CancelledError
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import waiting
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from coatcheck.drivers._lifetimes import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL
+from coatcheck.drivers.postgresql.exchange import ADAPTERS, Exchange, Waiting
 from coatcheck.drivers.postgresql.fast import PATIENCE, with_limit
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
 from coatcheck.errors import ConfigurationError
@@ -32,8 +35,14 @@ T = TypeVar("T")
 
 _INTERVAL: Final = 0.1  # seconds between two looks at the clock
 _SHORTEST: Final = 2  # seconds: psycopg waits no shorter for a connection
-_OFTEN: Final = 5
-"""How often a statement is sent before it is prepared."""
+
+_LIMITS: Final = (
+    "SELECT set_config('lock_timeout', '0', TRUE), set_config('statement_timeout', %s, TRUE),"
+    " set_config('idle_in_transaction_session_timeout', %s, TRUE)"
+)
+"""For a transaction. A client that vanishes does not keep its locks, and one that gave up leaves nothing running."""
+
+_LIMIT: Final = "SELECT set_config('statement_timeout', %s, TRUE)"
 
 # A pool in between, such as PgBouncer in transaction mode, gives each transaction another connection. There statements
 # must not be prepared, and nothing must be set that would stay for the next client. It can be told by the number of the
@@ -45,8 +54,6 @@ _WHO: Final = """
               ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),
               ('default_transaction_deferrable', 'off')) AS ours (name, value)
         WHERE pg_backend_pid() = %s AND current_setting(name, TRUE) IS NOT NULL)"""
-
-_ADAPTERS: Final = AdaptersMap(psycopg.adapters)  # as they are now: what an application registers later is not for us
 
 Parameters = Mapping[str, Any]
 
@@ -75,7 +82,7 @@ class Settings:
             "keepalives_interval": KEEPALIVE_INTERVAL,
             "keepalives_count": KEEPALIVE_COUNT,
             "autocommit": True,
-            "prepare_threshold": None,  # until it is known who is at the other end
+            "prepare_threshold": None,
         }
 
     def limits(self, deadline: float) -> tuple[float, float]:
@@ -112,18 +119,18 @@ def _bounded(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, 
         work.close()
 
 
-class _Cursor(psycopg.Cursor[Any]):
+class _LentCursor(psycopg.Cursor[Any]):
     """A cursor that nothing on its connection, and nothing an application registers, changes."""
 
     @property
     def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
+        return ADAPTERS
 
 
-class _AsyncCursor(psycopg.AsyncCursor[Any]):
+class _AsyncLentCursor(psycopg.AsyncCursor[Any]):
     @property
     def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
+        return ADAPTERS
 
 
 class _Hasty(psycopg.BaseConnection[Any]):
@@ -137,17 +144,30 @@ class _Hasty(psycopg.BaseConnection[Any]):
         return (yield from _bounded(super()._connect_gen(*arguments, **more), until))
 
 
-class Connection(_Hasty, psycopg.Connection[Any]):
-    """A connection that waits until its `deadline`.
+class _Ours:
+    """What is known of a connection of our own.
 
     Attributes:
-        is_direct: True where the server itself is at the other end.
+        pgconn: libpq's connection.
+        is_direct: True if the server itself is at the other end.
         patience: The seconds that the server may take for a statement of the transaction that is open.
-        deadline: When to give up, by the monotonic clock.
+        bound: The seconds that the server may wait for a lock, from the beginning of a transaction.
     """
 
+    pgconn: PGconn
     is_direct = False
     patience = 0.0
+    bound = 0.0
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """What sends statements on it."""
+        return Exchange(self.pgconn)
+
+
+class Connection(_Hasty, _Ours, psycopg.Connection[Any]):
+    """A connection that waits until its `deadline`, by the monotonic clock."""
+
     deadline = math.inf
 
     def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
@@ -156,11 +176,8 @@ class Connection(_Hasty, psycopg.Connection[Any]):
         return waiting.wait(_bounded(gen, self.deadline), self.pgconn.socket, interval=interval)
 
 
-class AsyncConnection(_Hasty, psycopg.AsyncConnection[Any]):
+class AsyncConnection(_Hasty, _Ours, psycopg.AsyncConnection[Any]):
     """A connection that is closed when the task that waits on it is cancelled; see `Connection`."""
-
-    is_direct = False
-    patience = 0.0
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Wait for an answer."""
@@ -182,21 +199,11 @@ class _Manners:
         limit = _milliseconds(self._settings.patience)
         return Statement(_WHO, (limit, limit, connection.pgconn.backend_pid), Wants.ROWS)
 
-    def _meet(self, connection: Connection | AsyncConnection, reply: Reply) -> None:
+    def _meet(self, connection: Connection | AsyncConnection, replies: Sequence[Reply]) -> None:
         """Have statements prepared if the server itself answered, which saves it most of its work."""
-        if isinstance(reply, list) and reply[0][0] == connection.pgconn.backend_pid:
-            connection.is_direct, connection.prepare_threshold = True, _OFTEN
-
-    def limit(self, connection: Connection | AsyncConnection, deadline: float) -> Statement | None:
-        """See `coatcheck.drivers.sql.client.Client`. Outside a transaction a statement has its own limit."""
-        if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
-            connection.patience = self._settings.patience  # which a transaction begins with
-            return None
-        left = deadline - time.monotonic()
-        if left > connection.patience:
-            return None
-        connection.patience = left * PATIENCE
-        return Statement(f"SET LOCAL statement_timeout = {_milliseconds(connection.patience)}")
+        (rows,) = replies
+        if isinstance(rows, list) and rows[0][0] == connection.pgconn.backend_pid:
+            connection.is_direct = connection.exchange.prepares = True
 
     def patience(self, connection: Connection | AsyncConnection, *, is_inside: bool) -> float:
         """See `coatcheck.drivers.sql.client.Client`."""
@@ -204,12 +211,30 @@ class _Manners:
             return connection.patience
         return self._settings.patience if connection.is_direct else math.inf
 
-    def _text(self, statement: Statement, deadline: float) -> str:
-        """Return the text of a statement, with the limit in it brought down to what is left."""
+    def _asked(
+        self, connection: Connection | AsyncConnection, statements: Sequence[Statement], deadline: float
+    ) -> Waiting:
+        """Have *statements* done, with limits by which the server gives up a lock before the moment *deadline*."""
+        pgconn, most = connection.pgconn, self._settings.patience
         left = deadline - time.monotonic()
-        if not statement.alone or left > self._settings.patience:
-            return statement.text
-        return with_limit(statement.text, _milliseconds(left * PATIENCE))
+        limits: tuple[Statement, ...] = ()
+        place = 0
+        if statements[0].begins:
+            place = 1
+            connection.patience = connection.bound = most if left > most else left * PATIENCE
+            if not connection.is_direct or connection.bound < most:
+                limits = (Statement(_LIMITS, (_milliseconds(connection.bound), _milliseconds(most)), Wants.ROWS),)
+        elif pgconn.transaction_status != TransactionStatus.INTRANS:
+            connection.patience, connection.bound = most, most if left > most else left * PATIENCE
+        elif left <= connection.patience:
+            connection.patience = left * PATIENCE
+            limits = (Statement(_LIMIT, (_milliseconds(connection.patience),), Wants.ROWS),)
+        if connection.bound < most:
+            bound = _milliseconds(connection.bound)
+            statements = [each._replace(text=with_limit(each.text, bound)) for each in statements]
+        replies = yield from connection.exchange.run([*statements[:place], *limits, *statements[place:]])
+        del replies[place : place + len(limits)]
+        return replies
 
     def is_clean(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
         """Tell whether it is open and idle."""
@@ -234,6 +259,55 @@ def _milliseconds(seconds: float) -> str:
     return str(max(1, int(seconds * 1000)))
 
 
+class Client(_Manners):
+    """psycopg's synchronous connections."""
+
+    def connect(self, deadline: float) -> Connection:
+        """See `coatcheck.drivers.sql.client.Client`."""
+        before = _limits.set(self._settings.limits(deadline))
+        try:
+            connection = Connection.connect(**self._settings.given(deadline))
+        finally:
+            _limits.reset(before)
+        try:
+            self._meet(connection, self.run(connection, (self._who(connection),), deadline))
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    def run(self, connection: Connection, statements: Sequence[Statement], deadline: float) -> list[Reply]:
+        """See `coatcheck.drivers.sql.client.Client`."""
+        connection.deadline = deadline
+        replies: list[Reply] = connection.wait(self._asked(connection, statements, deadline))
+        return replies
+
+
+class AsyncClient(_Manners):
+    """psycopg's asynchronous connections."""
+
+    async def connect(self, deadline: float) -> AsyncConnection:
+        """See `coatcheck.drivers.sql.client.AsyncClient`."""
+        before = _limits.set(self._settings.limits(deadline))
+        try:
+            connection = await AsyncConnection.connect(**self._settings.given(deadline))
+        finally:
+            _limits.reset(before)
+        try:
+            self._meet(connection, await self.run(connection, (self._who(connection),), deadline))
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    async def run(self, connection: AsyncConnection, statements: Sequence[Statement], deadline: float) -> list[Reply]:
+        """See `coatcheck.drivers.sql.client.AsyncClient`."""
+        if time.monotonic() >= deadline:
+            raise TimedOut("there was no time left to ask the server")
+        replies: list[Reply] = await connection.wait(self._asked(connection, statements, deadline))
+        return replies
+
+
 def _how(statement: Statement) -> dict[str, bool | None]:
     """Say how to send a statement: rows come back in binary form, exact and short; without rows it may be several."""
     return {"binary": statement.wants is not Wants.COUNT, "prepare": False if statement.is_ranged else None}
@@ -252,59 +326,6 @@ def _answer(rows: Any, statement: Statement) -> Reply:
         return found
     ident: int | None = rows[0][0] if rows else None
     return ident
-
-
-class Client(_Manners):
-    """psycopg's synchronous connections."""
-
-    def connect(self, deadline: float) -> Connection:
-        """See `coatcheck.drivers.sql.client.Client`."""
-        before = _limits.set(self._settings.limits(deadline))
-        try:
-            connection = Connection.connect(**self._settings.given(deadline), cursor_factory=_Cursor)
-        finally:
-            _limits.reset(before)
-        try:
-            self._meet(connection, self.run(connection, self._who(connection), deadline))
-        except BaseException:
-            self.close(connection)
-            raise
-        return connection
-
-    def run(self, connection: Connection, statement: Statement, deadline: float) -> Reply:
-        """See `coatcheck.drivers.sql.client.Client`."""
-        connection.deadline = deadline
-        cursor = connection.cursor()
-        cursor.execute(self._text(statement, deadline), statement.parameters or None, **_how(statement))
-        return _reply(cursor, statement)
-
-
-class AsyncClient(_Manners):
-    """psycopg's asynchronous connections."""
-
-    async def connect(self, deadline: float) -> AsyncConnection:
-        """See `coatcheck.drivers.sql.client.AsyncClient`."""
-        before = _limits.set(self._settings.limits(deadline))
-        try:
-            connection = await AsyncConnection.connect(**self._settings.given(deadline), cursor_factory=_AsyncCursor)
-        finally:
-            _limits.reset(before)
-        try:
-            self._meet(connection, await self.run(connection, self._who(connection), deadline))
-        except BaseException:
-            self.close(connection)
-            raise
-        return connection
-
-    async def run(self, connection: AsyncConnection, statement: Statement, deadline: float) -> Reply:
-        """See `coatcheck.drivers.sql.client.AsyncClient`."""
-        if time.monotonic() >= deadline:
-            raise TimedOut("there was no time left to ask the server")
-        cursor = connection.cursor()
-        await cursor.execute(self._text(statement, deadline), statement.parameters or None, **_how(statement))
-        if statement.wants is Wants.COUNT:
-            return cursor.rowcount
-        return _answer(await cursor.fetchall(), statement)
 
 
 def commits_alone(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
@@ -331,7 +352,7 @@ class Borrower:
     def run(self, connection: psycopg.Connection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
         _check_mode(connection)
-        cursor = _Cursor(connection, row_factory=tuple_row)
+        cursor = _LentCursor(connection, row_factory=tuple_row)
         how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
         cursor.execute(statement.text, statement.parameters or None, **how)
         return _reply(cursor, statement)
@@ -343,7 +364,7 @@ class AsyncBorrower:
     async def run(self, connection: psycopg.AsyncConnection[Any], statement: Statement) -> Reply:
         """See `coatcheck.drivers.sql.lent.Borrower`."""
         _check_mode(connection)
-        cursor = _AsyncCursor(connection, row_factory=tuple_row)
+        cursor = _AsyncLentCursor(connection, row_factory=tuple_row)
         how = {**_how(statement), "prepare": False}  # nobody knows what is between the application and its server
         await cursor.execute(statement.text, statement.parameters or None, **how)
         if statement.wants is Wants.COUNT:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar, Final
 
 import psycopg
 
 from coatcheck.drivers._migrations import AddColumn, Migration, renamed
-from coatcheck.drivers.postgresql.fast import PATIENCE, Fast
+from coatcheck.drivers.postgresql.fast import INTO, PATIENCE, ROW, Fast, bound_in_transaction
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
 from coatcheck.record import Delta
@@ -116,6 +117,7 @@ class PostgreSQL(Dialect):
     errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
     current: ClassVar[str] = ""  # each statement at READ COMMITTED sees what is committed when it begins
     ddl_is_transactional: ClassVar[bool] = True
+    begin: ClassVar[Statement] = Statement("BEGIN ISOLATION LEVEL READ COMMITTED", begins=True)
     setup_lock: ClassVar[Statement | None] = Statement(f"SELECT pg_advisory_xact_lock({_SETUP_KEY})", (), Wants.ROWS)
     settings: ClassVar[Statement | None] = Statement(
         "SELECT current_setting('server_version_num')::int, current_setting('fsync'),"
@@ -124,18 +126,15 @@ class PostgreSQL(Dialect):
     )
 
     def __init__(self, prefix: str, timeout: float | None) -> None:
-        super().__init__(prefix)
         # A little less than ours: the server can say that nothing was done, and we could not know.
         limit = None if timeout is None else max(1, int(timeout * PATIENCE * 1000))
-        if limit is not None:
-            # One message. A client that vanishes does not keep its locks, and one that gave up leaves nothing running.
-            self.begin = Statement(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0;"
-                f" SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
-            )
-        else:
+        if limit is None:
             self.snapshot = Statement("SELECT current_setting('transaction_isolation')", (), Wants.ROWS)
+        else:
+            self.bound = bound_in_transaction(limit)
+        super().__init__(prefix)
         self._fast: Final = Fast(self.named, limit)
+        self._put_new: Final = cache(self._put_new_text)
 
     @property
     def migrations(self) -> tuple[Migration, ...]:
@@ -151,6 +150,14 @@ class PostgreSQL(Dialect):
         table, _, rest = into.partition(" ")
         assignments = ", ".join(updates).replace("new.", "excluded.")
         return f"INSERT INTO {table} AS old {rest} ON CONFLICT ({key}) DO UPDATE SET {assignments}"
+
+    def put_new(self, digest: bytes, count: int, values: tuple[object, ...]) -> Statement:
+        return Statement(self._put_new(count), (*values, digest))
+
+    def _put_new_text(self, count: int) -> str:
+        rows = ", ".join([ROW] * count)
+        source = f"coatcheck_session AS s, (VALUES {rows}) AS g WHERE s.digest = %s"
+        return self.named(f"{INTO} SELECT s.id, g.* FROM {source}")  # noqa: S608 (values are parameters)
 
     def table_exists(self, table: str) -> Statement:
         found = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"

@@ -34,7 +34,7 @@ from coatcheck.record import (
     ValueKey,
 )
 
-__all__ = ["PATIENCE", "Fast", "with_limit"]
+__all__ = ["INTO", "PATIENCE", "ROW", "Fast", "bound_in_transaction", "with_limit"]
 
 MOST: Final = 100
 """Values of one statement."""
@@ -44,8 +44,9 @@ PATIENCE: Final = 0.8
 
 # A token that comes from a rotation and is not confirmed takes the general path, which confirms it.
 _LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}/*limit*/"
-_LIMIT: Final = " AND set_config('lock_timeout', '{}', TRUE) <> ''"
-_LIMITED: Final = re.compile(r"(?<=set_config\('lock_timeout', ')\d+")
+_LIMIT: Final = " AND set_config('lock_timeout', (/*ms*/{})::text, TRUE) <> ''"
+_LIMITED: Final = re.compile(r"(?<=/\*ms\*/)\d+")
+_PASSED: Final = "(EXTRACT(EPOCH FROM clock_timestamp() - transaction_timestamp()) * 1000)::int"
 # So does activity that is due to be recorded with a change. Where it is not, the session's row is left as it is, which
 # spares the server a new version of it and of the index by its end.
 _TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
@@ -53,9 +54,11 @@ _NO_TOUCH: Final = -1.0  # the moment of no activity at all: it is never due
 _LOCK: Final = f"WITH s AS (SELECT id FROM coatcheck_session WHERE {_LIVE} AND {_TOUCHED} FOR UPDATE)"
 _SEEN: Final = "seen = GREATEST(seen, COALESCE(%s::float8, seen)), deadline = COALESCE(%s::float8, deadline)"
 _TOUCH: Final = f"UPDATE coatcheck_session SET {_SEEN} WHERE {_LIVE} RETURNING id"
-_INTO: Final = "INSERT INTO coatcheck_value AS v (session, app, name, version, data, number)"
-_ROW: Final = "(%s::text, %s::text, %s::bigint, %s::bytea, %s::bigint)"
-_ONE: Final = f"{_INTO} SELECT s.id, g.* FROM s, (VALUES {_ROW}) AS g"
+INTO: Final = "INSERT INTO coatcheck_value AS v (session, app, name, version, data, number)"
+ROW: Final = "(%s::text, %s::text, %s::bigint, %s::bytea, %s::bigint)"
+"""A value: app, name, version, data, number."""
+
+_ONE: Final = f"{INTO} SELECT s.id, g.* FROM s, (VALUES {ROW}) AS g"
 _KEY: Final = "ON CONFLICT (session, app, name)"
 _NEW: Final = "SET version = excluded.version, data = excluded.data, number = excluded.number"
 _WHERE: Final = "WHERE v.session = s.id AND v.app = %s AND v.name = %s AND v.version = %s"
@@ -68,8 +71,17 @@ _INCREMENT: Final = f"""{_ONE} {_KEY} DO UPDATE SET version = excluded.version, 
     WHERE v.version > 0 AND v.number BETWEEN %s AND %s RETURNING v.session, v.number"""
 
 
+def bound_in_transaction(milliseconds: int) -> str:
+    """Return a condition that bounds the wait for a lock by what is left of *milliseconds* since the transaction began.
+
+    Statements that are sent together may wait for one lock after another, and the client cannot set a new limit for
+    each of them.
+    """
+    return f" AND set_config('lock_timeout', GREATEST(1, /*ms*/{milliseconds} - {_PASSED})::text, TRUE) <> ''"
+
+
 def with_limit(text: str, milliseconds: str) -> str:
-    """Return a statement of `Fast` that waits for a lock no longer than that."""
+    """Return a statement that waits for a lock no longer than that, if there is a limit in it."""
     return _LIMITED.sub(milliseconds, text)
 
 
@@ -96,8 +108,8 @@ class Fast:
     def _puts_text(self, count: int, *, touches: bool) -> str:
         """Give the statement that writes *count* values whatever was there."""
         head = f"WITH s AS ({_TOUCH})" if touches else _LOCK
-        rows = ", ".join([_ROW] * count)
-        values = f"{_INTO} SELECT s.id, g.* FROM s, (VALUES {rows}) AS g {_KEY} DO UPDATE {_NEW}"
+        rows = ", ".join([ROW] * count)
+        values = f"{INTO} SELECT s.id, g.* FROM s, (VALUES {rows}) AS g {_KEY} DO UPDATE {_NEW}"
         return self._named(f"{head}, w AS ({values}) SELECT id FROM s")
 
     def _work_text(self, work: str, *, touches: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from coatcheck._pause import drawn
@@ -75,15 +76,15 @@ class Attempt:
         self._waits = False  # for a lock, maybe
         self._patience = 0.0
 
-    def sends(self, statement: Statement) -> None:
-        """Record that *statement* is sent. From then on until `answered`, a write may be done unknown to us."""
-        self._commits = statement.commits or statement.alone
-        self._waits = statement.alone or self.is_inside
-        self.is_inside = self.is_inside or statement is self._dialect.begin
+    def sends(self, statements: Sequence[Statement]) -> None:
+        """Record that *statements* are sent. From then on until `answered`, a write may be done unknown to us."""
+        self._commits = statements[-1].is_final
+        self.is_inside = self.is_inside or statements[0].begins
+        self._waits = statements[-1].alone or self.is_inside
         self._sent = time.monotonic()
 
     def answered(self) -> None:
-        """Record that the answer to the last statement came."""
+        """Record that the answers came."""
         self._commits = False
 
     def check_over(self, *, is_clean: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from coatcheck.drivers._pool import Link
@@ -25,9 +26,6 @@ class _Manners(Protocol[C_contra]):
     def close(self, connection: C_contra, /) -> None:
         """See `Link.close`."""
 
-    def limit(self, connection: C_contra, deadline: float, /) -> Statement | None:
-        """Return what has to be sent first for the server to give up waiting for a lock before *deadline*, or None."""
-
     def patience(self, connection: C_contra, /, *, is_inside: bool) -> float:
         """Return the seconds after which the server gives up waiting for a lock: until then silence may mean that.
 
@@ -43,8 +41,12 @@ class Client(_Manners[C], Protocol[C]):
     def connect(self, deadline: float, /) -> C:
         """Open a connection in autocommit mode, until the moment *deadline* of the monotonic clock."""
 
-    def run(self, connection: C, statement: Statement, deadline: float, /) -> Reply:
-        """Have one statement done. After an error the connection is clean, or not clean by `is_clean`."""
+    def run(self, connection: C, statements: Sequence[Statement], deadline: float, /) -> list[Reply]:
+        """Have statements done one after the other, in as few round trips as can be; see `Together`.
+
+        The server is told to give up waiting for a lock before *deadline*. After an error the connection is clean, or
+        not clean by `is_clean`.
+        """
 
 
 class AsyncClient(_Manners[C], Protocol[C]):
@@ -53,8 +55,8 @@ class AsyncClient(_Manners[C], Protocol[C]):
     async def connect(self, deadline: float, /) -> C:
         """Open a connection in autocommit mode."""
 
-    async def run(self, connection: C, statement: Statement, deadline: float, /) -> Reply:
-        """Have one statement done."""
+    async def run(self, connection: C, statements: Sequence[Statement], deadline: float, /) -> list[Reply]:
+        """Have statements done; see `Client.run`."""
 
 
 class SQLLink(Link, Generic[C]):

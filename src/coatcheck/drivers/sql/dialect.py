@@ -16,14 +16,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from coatcheck.drivers._migrations import Migration
 from coatcheck.drivers.sql.statement import Row, Statement
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, Delta, ValueKey
 
-__all__ = ["Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
+__all__ = ["BY", "By", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
 
 _LONGEST_PREFIX: Final = 40  # the servers cut names of tables and indexes at 63 or 64, and ours take 23
 _TABLE: Final = re.compile(r"\bcoatcheck_\w+")
@@ -66,6 +66,7 @@ class Dialect(ABC):
         title: The name of the server, for messages.
         errors: What the client library raises.
         lock: Ends a SELECT that locks its rows until the end of the transaction.
+        bound: Follows the condition of a SELECT that locks, and keeps it from waiting longer than the transaction may.
         skip: The same, leaving out rows that others have locked.
         current: Ends a SELECT that a write depends on and that reads rows which it has not locked. On a server whose
             plain reads may be older than the transaction's locks it makes them current.
@@ -84,6 +85,7 @@ class Dialect(ABC):
     title: ClassVar[str]
     errors: ClassVar[tuple[type[Exception], ...]]
     lock: ClassVar[str] = " FOR UPDATE"
+    bound: str = ""
     skip: ClassVar[str] = " FOR UPDATE SKIP LOCKED"
     current: ClassVar[str]
     all_rows: ClassVar[str] = ""
@@ -91,7 +93,7 @@ class Dialect(ABC):
     locks_indexes: ClassVar[bool] = False
     ddl_is_transactional: ClassVar[bool]
     setup_lock: ClassVar[Statement | None] = None
-    begin: Statement = Statement("BEGIN")
+    begin: ClassVar[Statement] = Statement("BEGIN", begins=True)
 
     def __init__(self, prefix: str) -> None:
         self.prefix: Final = check_prefix(prefix)
@@ -126,6 +128,16 @@ class Dialect(ABC):
             into: All that follows INSERT INTO.
             key: The columns of the key.
             updates: Assignments, where `old.column` is what is stored and `new.column` what would have been inserted.
+        """
+
+    @abstractmethod
+    def put_new(self, digest: bytes, count: int, values: tuple[object, ...]) -> Statement:
+        """Return what writes values of the session that the transaction has inserted just before, if it has.
+
+        Args:
+            digest: That of the session.
+            count: The number of values.
+            values: App, name, version, data and number of each.
         """
 
     @property
@@ -179,6 +191,12 @@ class Dialect(ABC):
         """Give what the server said, without parameters, rows or a password, and what to do where that is known."""
 
 
+By = Literal["digest", "prior"]
+"""The column in which a digest is looked for."""
+
+BY: Final[tuple[By, By]] = ("digest", "prior")
+
+
 @cache
 def marks(count: int, columns: int = 1) -> str:
     """Give the marks for *count* parameters, or for as many rows of *columns*."""
@@ -202,7 +220,8 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         sql = dialect.named
-        lock, skip, current, all_rows = dialect.lock, dialect.skip, dialect.current, dialect.all_rows
+        skip, current, all_rows = dialect.skip, dialect.current, dialect.all_rows
+        bound, lock = dialect.bound, dialect.lock
         self._dialect: Final = dialect
 
         self.meta = sql("SELECT name, content FROM coatcheck_meta")
@@ -226,25 +245,29 @@ class Statements:
                 OR EXISTS (SELECT 1 FROM coatcheck_fence WHERE expires <= %s)""")
 
         # -- reading inside a transaction, for a write
-        self.find = sql(_FIND + "digest = %s" + lock)
-        self.find_prior = sql(_FIND + "prior = %s" + lock)
-        self.find_successor = sql(_FIND + by_ended + lock)
+        self.find = sql(_FIND + "digest = %s" + bound + lock)
+        self.find_prior = sql(_FIND + "prior = %s" + bound + lock)
+        self.find_successor = sql(_FIND + by_ended + bound + lock)
         self.why_not_now = sql(why_not + current)
-        self.lock_user = sql(_FIND + "username = %s ORDER BY id" + all_rows + lock)
+        self.lock_user = sql(_FIND + f"username = %s{bound} ORDER BY id" + all_rows + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
         # Whoever files a digest need not see the very latest, since unique keys refuse what comes too late; and the gap
         # where nothing is found must not be locked, or sessions that begin at the same moment run into a deadlock.
         self.taken = sql(f"({_FIND}digest = %s) UNION ALL ({_FIND}prior = %s)")
         # not with OR: where that is no use of two indexes, all rows would be locked
         self.filed = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
-        self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + lock)
+        self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + bound + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
-        self.names = sql("SELECT app, name FROM coatcheck_value WHERE session = %s" + all_rows + current)
-        self._versions = sql(
-            # not those that are missing to whoever loads them, since nothing in them makes sense
-            "SELECT app, name, version, number FROM coatcheck_value"
-            " WHERE session = %s AND version > 0 AND (data IS NOT NULL OR number IS NOT NULL) AND (app, name) IN "
+        of_session = f"session = (SELECT id FROM coatcheck_session WHERE {{}} = %s{current})"
+        names = f"SELECT app, name FROM coatcheck_value WHERE {of_session}{all_rows}{current}"
+        versions = (
+            # not those that count as missing, since nothing in them makes sense
+            f"SELECT app, name, version, number FROM coatcheck_value WHERE {of_session} AND version > 0"
+            " AND (data IS NOT NULL OR number IS NOT NULL) AND (app, name) IN "
         )
+        # by a digest, so that they can be sent with what locks the session
+        self.names = {by: sql(names.format(by)) for by in BY}
+        self._versions = {by: sql(versions.format(by)) for by in BY}
         self._all_rows = all_rows
         self._current = all_rows + current
         self.expired = sql(
@@ -255,7 +278,10 @@ class Statements:
             "SELECT username FROM coatcheck_fence WHERE expires <= %s ORDER BY expires LIMIT %s" + skip
         )
 
-        # -- writing
+        self._prepare_writing(dialect)
+
+    def _prepare_writing(self, dialect: Dialect) -> None:
+        sql = dialect.named
         self.create = sql(
             dialect.insert_new(
                 "coatcheck_session (sid, digest, created, seen, deadline, idle, absolute, username, auth_time, rotated,"
@@ -305,13 +331,20 @@ class Statements:
 
     def lock_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
         """Return the statement that locks the sessions with some sids, by rising id, and its parameters."""
-        text = f"{_FIND}sid IN ({marks(len(sids))}) ORDER BY id{self._all_rows}{self._dialect.lock}"
-        return self._dialect.named(text), tuple(sids)
+        dialect = self._dialect
+        text = f"{_FIND}sid IN ({marks(len(sids))}){dialect.bound} ORDER BY id{self._all_rows}{dialect.lock}"
+        return dialect.named(text), tuple(sids)
 
-    def versions(self, session: object, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that finds version and counter of some values, and its parameters."""
-        text = f"{self._versions}({marks(len(names), 2)}){self._current}"
-        return text, (session, *(part for name in names for part in name))
+    def versions(self, by: By, digest: bytes, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
+        """Return the statement that finds version and counter of some values, and its parameters.
+
+        Args:
+            by: Whether *digest* is the session's current or its prior one.
+            digest: Names the session, which is locked.
+            names: Those of the values.
+        """
+        text = f"{self._versions[by]}({marks(len(names), 2)}){self._current}"
+        return text, (digest, *(part for name in names for part in name))
 
     def lock_digests(self, digests: Sequence[bytes]) -> tuple[str, tuple[object, ...]]:
         """Return the statement that locks the sessions under some digests, and its parameters.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from coatcheck.drivers._breaker import Breaker
@@ -19,6 +19,7 @@ from coatcheck.drivers.sql.dialect import Dialect, Trouble
 from coatcheck.drivers.sql.statement import (
     ROLLBACK,
     Again,
+    Messages,
     Reply,
     Row,
     Statement,
@@ -148,23 +149,21 @@ class SQLDriver(SteppedDriver, Generic[C]):
             pool.leave()
 
     def _look_at(self, connection: C, attempt: Attempt) -> None:
-        for row in self._drive(connection, settings_of(self._dialect), attempt):
+        messages = in_transaction(settings_of(self._dialect), self._dialect.begin)
+        for row in self._drive(connection, messages, attempt):
             self.at_risk = self._dialect.risk(row)
         self._was_reached = True
 
-    def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
+    def _drive(self, connection: C, steps: Messages[T], attempt: Attempt) -> T:
         client, run, deadline = self._client, self._client.run, attempt.deadline
 
-        def perform(statement: Statement) -> Reply:
-            first = client.limit(connection, deadline)
-            if first is not None:
-                run(connection, first, deadline)
-            attempt.sends(statement)
-            reply = run(connection, statement, deadline)
+        def perform(statements: Sequence[Statement]) -> list[Reply]:
+            attempt.sends(statements)
+            replies = run(connection, statements, deadline)
             attempt.answered()
-            if statement.alone or statement.commits:
+            if statements[-1].is_final and len(replies) == len(statements):
                 attempt.check_over(is_clean=client.is_clean(connection))
-            return reply
+            return replies
 
         try:
             return drive(steps, perform)
@@ -172,7 +171,7 @@ class SQLDriver(SteppedDriver, Generic[C]):
             attempt.failed_with(client.patience(connection, is_inside=attempt.is_inside))
             if _may_go_on(error, self._dialect) and not client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
-                    run(connection, ROLLBACK, deadline)
+                    run(connection, (ROLLBACK,), deadline)
             raise
 
     def advice(self) -> list[str]:
@@ -269,23 +268,21 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
             pool.leave()
 
     async def _look_at(self, connection: C, attempt: Attempt) -> None:
-        for row in await self._drive(connection, settings_of(self._dialect), attempt):
+        messages = in_transaction(settings_of(self._dialect), self._dialect.begin)
+        for row in await self._drive(connection, messages, attempt):
             self.at_risk = self._dialect.risk(row)
         self._was_reached = True
 
-    async def _drive(self, connection: C, steps: Generator[Statement, Reply, T], attempt: Attempt) -> T:
+    async def _drive(self, connection: C, steps: Messages[T], attempt: Attempt) -> T:
         client, run, deadline = self._client, self._client.run, attempt.deadline
 
-        async def perform(statement: Statement) -> Reply:
-            first = client.limit(connection, deadline)
-            if first is not None:
-                await run(connection, first, deadline)
-            attempt.sends(statement)
-            reply = await run(connection, statement, deadline)
+        async def perform(statements: Sequence[Statement]) -> list[Reply]:
+            attempt.sends(statements)
+            replies = await run(connection, statements, deadline)
             attempt.answered()
-            if statement.alone or statement.commits:
+            if statements[-1].is_final and len(replies) == len(statements):
                 attempt.check_over(is_clean=client.is_clean(connection))
-            return reply
+            return replies
 
         try:
             return await drive_async(steps, perform)
@@ -293,7 +290,7 @@ class AsyncSQLDriver(AsyncSteppedDriver, Generic[C]):
             attempt.failed_with(client.patience(connection, is_inside=attempt.is_inside))
             if _may_go_on(error, self._dialect) and not client.is_clean(connection):
                 with contextlib.suppress(Exception):  # the first error is the one to tell; the pool looks anyway
-                    await run(connection, ROLLBACK, deadline)
+                    await run(connection, (ROLLBACK,), deadline)
             raise
 
     async def advice(self) -> list[str]:

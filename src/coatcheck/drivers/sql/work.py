@@ -24,6 +24,10 @@ both must not succeed, both therefore write one row, on which the second waits f
   that finds no session writes the tombstone into that row, waiting where the guard is there, and then looks for the
   session once more. Two creations under one digest wait for each other there too.
 
+What an operation locks and reads is sent in one message, and what it writes, with the COMMIT, in another; in between it
+decides. The statements of a message are done in their order, and each sees what was committed when it began: so the
+order of locks and the age of what is read are the same as if they were sent one by one.
+
 A sweep takes what it can lock without waiting.
 """
 
@@ -35,7 +39,7 @@ from typing import Final, TypeVar, cast
 from coatcheck.drivers._rows import Found, found_in, record_of
 from coatcheck.drivers._rules import ended_at, prior_state
 from coatcheck.drivers._steps import Steps
-from coatcheck.drivers.sql.statement import BEGIN, Again, Row, count_of, rows_of
+from coatcheck.drivers.sql.statement import BEGIN, Again, Row, Statement, Wants, count_of, rows_of, together
 from coatcheck.drivers.sql.tables import Tables
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import (
@@ -49,9 +53,12 @@ from coatcheck.record import (
     ValueKey,
 )
 
-__all__ = ["CHUNK", "Common", "in_chunks"]
+__all__ = ["CHUNK", "Common", "Tombstone", "in_chunks", "judged"]
 
 T = TypeVar("T")
+
+Tombstone = tuple[bytes, Reason, float, str | None]
+"""The digest, why it opens nothing, when it ended, and the sid for one who comes to end the session."""
 
 CHUNK: Final = 500
 """Rows, keys or digests of one statement."""
@@ -116,15 +123,8 @@ class Common(Tables):
         rows = yield from rows_of(self.dialect.sql.find_prior, (digest,))
         return (rows[0], True) if rows else (None, False)
 
-    def _find(self, digest: bytes, now: float) -> Steps[Found | Reason]:
-        """Lock the live session under *digest* and give it, or say why there is none."""
-        row, by_prior = yield from self._seek(digest)
-        if row is None:
-            return (yield from self._why_not_now(digest, now))
-        return _judged(row, now, by_prior=by_prior)
-
     def _why_not_now(self, digest: bytes, now: float) -> Steps[Reason]:
-        """Say why *digest* opens nothing, also where the transaction sees something older."""
+        """Return why *digest* opens nothing, also where the transaction sees something older."""
         rows = yield from rows_of(self.dialect.sql.why_not_now, (digest,))
         return _tombstone(rows, now).reason
 
@@ -146,24 +146,29 @@ class Common(Tables):
 
     # -- fences and tombstones
 
-    def _fence_of(self, user: str, now: float) -> Steps[float]:
-        """Keep revocations of *user* waiting, and give the moment of the last one; 0 for none.
-
-        Before any session is locked.
-        """
+    def _fencing(self, user: str | None, now: float) -> tuple[Statement, ...]:
+        """Return what keeps revocations of *user* waiting and finds the last one. Before any session is locked."""
+        if user is None:
+            return ()
         sql = self.dialect.sql
-        yield from count_of(sql.raise_fence, (user, 0.0, now + USER_FENCE))
-        rows = yield from rows_of(sql.fence, (user,))
-        if not rows:  # swept away between the two
-            raise Again
-        return cast("float", rows[0][0])
+        return (
+            Statement(sql.raise_fence, (user, 0.0, now + USER_FENCE)),
+            Statement(sql.fence, (user,), Wants.ROWS),
+        )
 
-    def _end(self, ended: Sequence[tuple[bytes, Reason, float, str | None]]) -> Steps[None]:
-        """Leave tombstones: the digest, why, when it ended, and the sid for one who comes to end the session."""
+    def _ending(self, ended: Sequence[Tombstone]) -> Iterable[Statement]:
+        """Return what leaves tombstones."""
         each = {row[0]: row for row in ended}  # a digest may be named twice
         for chunk in in_chunks([each[digest] for digest in sorted(each)]):
             rows = ((digest, str(reason), end + TOMBSTONE, sid) for digest, reason, end, sid in chunk)
-            yield from count_of(self.dialect.sql.end(len(chunk)), tuple(part for row in rows for part in row))
+            yield Statement(self.dialect.sql.end(len(chunk)), tuple(part for row in rows for part in row))
+
+    def _removing(self, sessions: Sequence[object]) -> Iterable[Statement]:
+        """Return what removes sessions that are locked, with their values."""
+        sql = self.dialect.sql
+        for chunk in in_chunks(sessions):
+            for text, parameters in (sql.clear(chunk), sql.delete(chunk)):
+                yield Statement(text, parameters)
 
     # -- ending
 
@@ -176,19 +181,21 @@ class Common(Tables):
         if row is None:
             found: Found | Reason = yield from self._why_not_now(digest, now)
         else:
-            found = _judged(row, now, by_prior=by_prior)
+            found = judged(row, now, by_prior=by_prior)
         if found is Reason.ROTATED:
             found = yield from self._successor(digest, now)
+        ended: list[Tombstone] = [(digest, Reason.REVOKED, now, None)]
         if isinstance(found, Found):
-            yield from self._end([(digest, Reason.REVOKED, now, None), *_digests_of(found, now)])
-            yield from self._remove([found.id])
+            ended += _digests_of(found, now)
+            yield from together(*self._ending(ended), *self._removing([found.id]), ends=True)
             return True
-        yield from self._end([(digest, Reason.REVOKED, now, None)])
         if row is None:
-            if (yield from rows_of(sql.filed, (digest, digest))):
+            *_, filed = yield from together(*self._ending(ended), Statement(sql.filed, (digest, digest), Wants.ROWS))
+            if filed:
                 raise Again  # a creation that the tombstone waited for: it is to be locked first
-        elif not by_prior:  # expired or unreadable: it ends all the same, whatever another clock says
-            yield from self._remove([row[0]])
+        else:  # one that is expired or unreadable ends, too, whatever another clock says
+            removed = [] if by_prior else [row[0]]
+            yield from together(*self._ending(ended), *self._removing(removed), ends=True)
         return False
 
     def _successor(self, digest: bytes, now: float) -> Steps[Found | Reason]:
@@ -205,23 +212,14 @@ class Common(Tables):
         sql = self.dialect.sql
         yield BEGIN
         yield from self._sees_all()
-        yield from count_of(sql.raise_fence, (user, now, now + USER_FENCE))
+        first: tuple[Statement, ...] = (Statement(sql.raise_fence, (user, now, now + USER_FENCE)),)
+        locks: tuple[Statement, ...] = (Statement(sql.lock_user, (user,), Wants.ROWS),)
         if self.dialect.locks_indexes:
-            yield from self._lock_by_digest((yield from rows_of(sql.of_user, (user,))))
-        removed: list[object] = []
-        ended: list[tuple[bytes, Reason, float, str | None]] = []
-        count = 0
-        for row in (yield from rows_of(sql.lock_user, (user,))):
-            found = found_in(row, by_prior=False)
-            if found is not None:
-                if found.info.sid == keep:
-                    continue
-                ended += _digests_of(found, now)
-                count += found.info.expires > now
-            removed.append(row[0])
-        yield from self._end(ended)
-        yield from self._remove(removed)
-        return count
+            _, rows = yield from together(*first, Statement(sql.of_user, (user,), Wants.ROWS))
+            first = tuple(self._locking(cast("list[Row]", rows)))
+        *_, rows = yield from together(*first, *locks)
+        found = [(row[0], found_in(row, by_prior=False)) for row in cast("list[Row]", rows)]
+        return (yield from self._end([each for each in found if each[1] is None or each[1].info.sid != keep], now))
 
     def end(self, sids: Iterable[str], now: float, user: str | None) -> Steps[int]:
         """See `Driver.end`."""
@@ -229,42 +227,35 @@ class Common(Tables):
         chunks = list(in_chunks(sorted(set(sids))))
         yield BEGIN
         yield from self._sees_all()
+        first: tuple[Statement, ...] = ()
         if self.dialect.locks_indexes:
-            seen: list[Row] = []
-            for chunk in chunks:
-                seen += yield from rows_of(*sql.of_sids(chunk))
-            yield from self._lock_by_digest(seen)
-        removed: list[object] = []
-        ended: list[tuple[bytes, Reason, float, str | None]] = []
-        count = 0
-        for chunk in chunks:
-            for row in (yield from rows_of(*sql.lock_sids(chunk))):
-                found = found_in(row, by_prior=False)
-                if found is not None:
-                    if user not in (None, found.info.user):
-                        continue
-                    ended += _digests_of(found, now)
-                    count += found.info.expires > now
-                elif user is not None:
-                    continue  # one that cannot be read is nobody's
-                removed.append(row[0])
-        yield from self._end(ended)
-        yield from self._remove(removed)
-        return count
+            seen = yield from together(*(Statement(*sql.of_sids(chunk), Wants.ROWS) for chunk in chunks))
+            first = tuple(self._locking([row for rows in cast("list[list[Row]]", seen) for row in rows]))
+        locks = [Statement(*sql.lock_sids(chunk), Wants.ROWS) for chunk in chunks]
+        replies = cast("list[list[Row]]", (yield from together(*first, *locks))[len(first) :])
+        found = [(row[0], found_in(row, by_prior=False)) for rows in replies for row in rows]
+        if user is not None:  # one that cannot be read is nobody's
+            found = [each for each in found if each[1] is not None and each[1].info.user == user]
+        return (yield from self._end(found, now))
 
-    def _lock_by_digest(self, rows: Sequence[Row]) -> Steps[None]:
-        """Lock the sessions in *rows*, which this transaction sees."""
+    def _end(self, sessions: Sequence[tuple[object, Found | None]], now: float) -> Steps[int]:
+        """End sessions that are locked, and commit; return the number of live ones.
+
+        Args:
+            sessions: The id of each, and what it is, or None if it is unreadable.
+            now: The present moment.
+        """
+        ended = [tombstone for _, found in sessions if found is not None for tombstone in _digests_of(found, now)]
+        removed = [ident for ident, _ in sessions]
+        yield from together(*self._ending(ended), *self._removing(removed), ends=True)
+        return sum(found is not None and found.info.expires > now for _, found in sessions)
+
+    def _locking(self, rows: Sequence[Row]) -> Iterable[Statement]:
+        """Return what locks the sessions in *rows* by their digests."""
         found = [found_in(row, by_prior=False) for row in rows]
         for chunk in in_chunks(sorted(session.digest for session in found if session is not None), MOST_LOCKED):
-            yield from rows_of(*self.dialect.sql.lock_digests(chunk))
-
-    def _remove(self, sessions: Sequence[object]) -> Steps[int]:
-        """Remove sessions that are locked, with their values; give their number, as the server counts them."""
-        removed = 0
-        for chunk in in_chunks(sessions):
-            yield from count_of(*self.dialect.sql.clear(chunk))
-            removed += yield from count_of(*self.dialect.sql.delete(chunk))
-        return removed
+            text, digests = self.dialect.sql.lock_digests(chunk)
+            yield Statement(text, digests, Wants.ROWS)
 
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:
         """See `Driver.sweep`."""
@@ -274,14 +265,14 @@ class Common(Tables):
         yield BEGIN
         yield from self._sees_all()
         rows = yield from rows_of(sql.expired, (since, now, limit), is_ranged=True)
-        removed = yield from self._remove([row[0] for row in rows])
+        removed = yield from together(*self._removing([row[0] for row in rows]))
         rows = yield from rows_of(sql.old_ended, (now, limit), is_ranged=True)
         for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_ended(chunk))
         rows = yield from rows_of(sql.old_fences, (now, limit), is_ranged=True)
         for chunk in in_chunks([row[0] for row in rows]):
             yield from count_of(*sql.forget_fences(chunk))
-        return removed
+        return sum(cast("list[int]", removed[1::2]))
 
 
 def _tombstone(rows: Sequence[Row], now: float) -> Missing:
@@ -292,7 +283,7 @@ def _tombstone(rows: Sequence[Row], now: float) -> Missing:
     return Missing(reason, ended=ended_at(cast("float", rows[0][1])))
 
 
-def _judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:
+def judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:
     """Give the session of a row if it is alive, or say why it is not."""
     found = found_in(row, by_prior=by_prior)
     if found is None:
@@ -303,9 +294,9 @@ def _judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:
     return found if reason is None else reason
 
 
-def _digests_of(found: Found, now: float) -> list[tuple[bytes, Reason, float, str | None]]:
-    """Give the tombstones of a session that is ended on purpose."""
-    ended: list[tuple[bytes, Reason, float, str | None]] = [(found.digest, Reason.REVOKED, now, None)]
+def _digests_of(found: Found, now: float) -> list[Tombstone]:
+    """Return the tombstones of a session that is ended on purpose."""
+    ended: list[Tombstone] = [(found.digest, Reason.REVOKED, now, None)]
     if found.prior is not None and prior_state(found.prior_until, now) is not Reason.UNKNOWN:
         ended.append((found.prior, Reason.REVOKED, now, None))
     return ended

@@ -177,7 +177,7 @@ class ExchangeBase(Generic[S]):
     @property
     def sent(self) -> tuple[Token, ...]:
         """The well-formed tokens that came: those in the request's cookies, or the one that the exchange was given."""
-        return _parsed(self._values() if self._given is None else (self._given,))
+        return _tokens(self._values() if self._given is None else (self._given,))
 
     def _values(self) -> list[str]:
         return find(self.incoming.cookies, self.cookie_name)
@@ -297,7 +297,7 @@ class ExchangeBase(Generic[S]):
             raise CoatcheckError("begin(): the response has started, so its cookie cannot be sent: begin before")
         values = self._values()
         if len(values) > 1:
-            state.rivals, state.doubled = _parsed(values), True
+            state.rivals, state.doubled = _tokens(values), True
             state.place = self.incoming.host, self.incoming.path
         state.dead = state.dead or not stored
         state.begin(None if state.dead else deadline)
@@ -329,5 +329,5 @@ class ExchangeBase(Generic[S]):
             state.changes = changes
 
 
-def _parsed(values: Iterable[str]) -> tuple[Token, ...]:
+def _tokens(values: Iterable[str]) -> tuple[Token, ...]:
     return tuple(token for token in map(Token.parse, values) if token is not None)

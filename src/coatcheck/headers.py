@@ -16,7 +16,7 @@ UNAVAILABLE: Final = b"The service is temporarily unavailable. Please try again 
 
 
 def with_session(headers: list[tuple[str, str]], saved: Saved) -> list[tuple[str, str]]:
-    """Give *headers* with the session's added.
+    """Return *headers* with the session's added.
 
     ``Vary: Cookie`` wherever the response depends on the session, so that no cache serves one user's page to another
     (CVE-2023-30861), merged with what is there. With a cookie goes ``Cache-Control: no-store`` in place of whatever

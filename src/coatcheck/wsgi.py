@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Response", "SessionMiddleware", "respond"]
 
-_KEY: Final = "coatcheck.session"
+_SESSION_KEY: Final = "coatcheck.session"
 _AROUND: Final = "coatcheck.cookies"
 """Under it stand the names of the cookies of the middleware that a request has passed."""
 
@@ -52,7 +52,7 @@ class SessionMiddleware:
         storage: str | Driver | SessionManager,
         policy: Policy | None = None,
         *,
-        key: str = _KEY,
+        key: str = _SESSION_KEY,
         on_unavailable: WSGIApplication | None = None,
     ) -> None:
         self.app: Final = app

@@ -22,7 +22,7 @@ from web._printed import printed
 if TYPE_CHECKING:
     from web.wsgi.cgi import FieldStorage
 
-__all__ = ["Answer", "encode", "fields", "header"]
+__all__ = ["ErrorAnswer", "encode", "fields", "header"]
 
 _PLAIN = "The server could not answer this request. What went wrong is in its log, under the reference {reference}."
 _PAGE = """<!doctype html>
@@ -100,7 +100,7 @@ def fields() -> FieldStorage:
     return _fields
 
 
-class Answer:
+class ErrorAnswer:
     """The response of a CGI script that fails.
 
     Args:

@@ -127,7 +127,7 @@ class Driver:
         return f"<web.environment.{type(self).__name__} {self.name!r} in {self.storage}>"
 
 
-class _Failed(Exception):
+class _PartFailed(Exception):
     """The sessions' part could not be made; the arguments say why."""
 
 
@@ -167,7 +167,7 @@ class DatabaseDriver(Driver):
         except Exception as error:  # noqa: BLE001 -- each adapter has errors of its own, and the contract wants text
             if self._made_by_another():
                 return []
-            if isinstance(error, _Failed):
+            if isinstance(error, _PartFailed):
                 return list(error.args)
             return [f"table {self.table!r} could not be made: {error}"]
         if versions != [_VERSION]:
@@ -208,7 +208,7 @@ class DatabaseDriver(Driver):
     def _create(self) -> None:
         # The sessions first: MySQL commits an open transaction with each table, and a version opens one.
         if errors := self.sessions.createSessionEnvironment():
-            raise _Failed(*errors)
+            raise _PartFailed(*errors)
         table = self._quoted()
         self.cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} (version INTEGER NOT NULL PRIMARY KEY)")
         if not self._versions():

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-from web._script import Answer
+from web._script import ErrorAnswer
 
 __all__ = ["checkReport", "cookieSecrets", "enable", "handle", "info"]
 
@@ -57,7 +57,7 @@ class _Frame:
 
 
 @dataclass
-class _Part:
+class _ChainLink:
     """One exception of a chain; *relation* describes how it led to the next one."""
 
     message: str
@@ -142,7 +142,7 @@ def enable(
     Raises:
         ValueError: An argument has no meaning.
     """
-    sys.excepthook = Answer(output, format, context, debug).hook
+    sys.excepthook = ErrorAnswer(output, format, context, debug).hook
 
 
 def handle(
@@ -165,7 +165,7 @@ def handle(
     Raises:
         ValueError: An argument has no meaning.
     """
-    answer = Answer(output, format, context, debug)
+    answer = ErrorAnswer(output, format, context, debug)
     found = sys.exc_info()[1] if error is None else error
     if isinstance(found, Exception):
         answer.to(found)
@@ -265,9 +265,9 @@ def _exception(error: BaseException | tuple[Any, Any, Any] | None) -> tuple[Base
 
 def _chain(
     exception: BaseException | None, trace: TracebackType | None, context: int, secrets: list[str]
-) -> list[_Part]:
+) -> list[_ChainLink]:
     """List an exception and those that led to it, the first one first."""
-    parts: list[_Part] = []
+    parts: list[_ChainLink] = []
     seen: set[int] = set()
     relation = ""
     while exception is not None and id(exception) not in seen and len(parts) < _CHAIN:
@@ -278,7 +278,7 @@ def _chain(
         message = _redacted(_message(exception), secrets)
         if message is None:
             message = f"{type(exception).__qualname__}: {_TOO_MUCH}"
-        parts.append(_Part(message, frames, skipped, relation))
+        parts.append(_ChainLink(message, frames, skipped, relation))
         cause = exception.__cause__
         relation = "The above exception was the direct cause of the following exception:"
         if cause is None and not exception.__suppress_context__:
@@ -335,7 +335,7 @@ def _types(frame: _Frame) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in frame.types)
 
 
-def _text(parts: list[_Part], *, full: bool) -> str:
+def _text(parts: list[_ChainLink], *, full: bool) -> str:
     lines: list[str] = []
     for part in parts:
         lines += ["Traceback (most recent call last):"] if part.frames else []
@@ -353,7 +353,7 @@ def _text(parts: list[_Part], *, full: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _code(part: _Part, *, markup: bool) -> str:
+def _code(part: _ChainLink, *, markup: bool) -> str:
     frame = part.frames[-1] if part.frames else _Frame("", 0, "", [], [])
     if markup:
         return _marked(frame)
@@ -366,7 +366,7 @@ def _marked(frame: _Frame) -> str:
     return f"<pre>{''.join(lines)}</pre>\n"
 
 
-def _page(parts: list[_Part]) -> str:
+def _page(parts: list[_ChainLink]) -> str:
     title = html.escape(parts[-1].message.partition("\n")[0])
     body: list[str] = []
     for part in parts:

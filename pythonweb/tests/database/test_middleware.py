@@ -298,7 +298,7 @@ def test_that_test_fails_where_nothing_is_rolled_back(make, monkeypatch: pytest.
     def release(pool, connection) -> None:
         pool._idle.connections.append((connection.detach(), 0.0))
 
-    monkeypatch.setattr("web.wsgi.database._Pool.release", release)
+    monkeypatch.setattr("web.wsgi.database._RequestPool.release", release)
     with pytest.raises((AssertionError, sqlite3.Error)):
         concurrent_requests(make(Counting(), timeout=0.2))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from web.database._adapter import Adapter
 from web.database._errors import ParameterError, UnknownAdapter
-from web.database._servers import MySQL, PostgreSQL, Server
+from web.database._servers import MySQLAdapter, PostgreSQLAdapter, ServerAdapter
 from web.database._sqlite import SQLite
 
 __all__ = ["adapter_for"]
 
-_SERVERS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mysql": MySQL}
+_SERVERS: dict[str, type[ServerAdapter]] = {"postgresql": PostgreSQLAdapter, "mysql": MySQLAdapter}
 _FILES = ("sqlite", "snakesql")
 # Names of 2005, each for the package of that time.
 _OLDER = {"pysqlite": "sqlite", "mysqldb": "mysql"}

@@ -12,7 +12,7 @@ from web.database._adapter import Adapter
 from web.database._errors import ConnectionFailed, MissingPackage, ParameterError
 from web.database._placeholders import translate
 
-__all__ = ["MySQL", "PostgreSQL", "Server"]
+__all__ = ["MySQLAdapter", "PostgreSQLAdapter", "ServerAdapter"]
 
 # Seconds to wait for a server to accept a connection.
 _CONNECT_TIMEOUT = 10
@@ -22,7 +22,7 @@ _FAILED = 3
 _TRUSTED_IDLE = 5.0
 
 
-class Server(Adapter):
+class ServerAdapter(Adapter):
     """A database of a server, by a package that is imported when it is needed."""
 
     package: str
@@ -100,7 +100,7 @@ class Server(Adapter):
         return text
 
 
-class PostgreSQL(Server):
+class PostgreSQLAdapter(ServerAdapter):
     """A database of PostgreSQL, by psycopg 3."""
 
     package = "psycopg"
@@ -145,7 +145,7 @@ class PostgreSQL(Server):
         return True
 
 
-class MySQL(Server):
+class MySQLAdapter(ServerAdapter):
     """A database of MySQL or MariaDB, by PyMySQL."""
 
     package = "pymysql"

@@ -69,7 +69,7 @@ class _Sessions(SessionManager):
             warn_of_http()
 
 
-class Clock:
+class RequestClock:
     """The clock of one request's session.
 
     Attributes:
@@ -118,7 +118,7 @@ class Cookies(ABC):
         self._environ: Mapping[str, Any] = os.environ if environ is None else environ
         self._incoming = Incoming.from_wsgi(dict(self._environ))
         policy = _policy(driver.environment, path, domain, persistent=maxAge != 0)
-        self._clock = Clock(clock)
+        self._clock = RequestClock(clock)
         self._began = clock()  # a session that ended after it ended while this request ran
         self._core = _Sessions(driver.core, policy, codec=codec, clock=self._clock)
         if not self._wsgi:

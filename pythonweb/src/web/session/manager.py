@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import coatcheck
 from coatcheck import DriverUnavailable
@@ -15,12 +15,10 @@ from coatcheck.record import NEVER, Missing, Reason, Record
 from web.session.drivers import Driver
 from web.session.errors import SessionError, SessionWarning
 from web.session.expiry import EndTime, bounded, set_deadline
-from web.session.saving import Saving, Task
+from web.session.saving import SWEEP_LIMIT, Saving, Task
 from web.session.store import Store
 
 __all__ = ["Manager"]
-
-_SWEEP: Final = 100
 
 
 class Manager(Saving):
@@ -370,7 +368,7 @@ def _limiting(digest: bytes, moment: float) -> Task:
 
 def _sweeping(since: float, until: float) -> Task:
     def sweep(driver: coatcheck.Driver, _now: float) -> None:
-        while driver.sweep(until, _SWEEP, since=since) >= _SWEEP:
+        while driver.sweep(until, SWEEP_LIMIT, since=since) >= SWEEP_LIMIT:
             pass
 
     return sweep

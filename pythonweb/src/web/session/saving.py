@@ -16,12 +16,14 @@ from web.session.cookies import Cookies
 from web.session.drivers import Driver
 from web.session.expiry import Ending, just_before
 
-__all__ = ["Saving", "Task"]
+__all__ = ["SWEEP_LIMIT", "Saving", "Task"]
 
 Task = Callable[[coatcheck.Driver, float], Any]
 """A change of another session, which must be repeated if its transaction was rolled back."""
 
-_SWEEP: Final = 100
+SWEEP_LIMIT: Final = 100
+"""How many sessions one sweep removes at most."""
+
 _log: Final = logging.getLogger("web.session")
 
 
@@ -246,7 +248,7 @@ class Saving(Cookies):
             # Past the hooks: what a failed request changed must not be saved on this occasion.
             base = connection.baseConnection
             try:
-                self.driver.core.sweep(self._core.clock(), _SWEEP)
+                self.driver.core.sweep(self._core.clock(), SWEEP_LIMIT)
                 base.commit()
             except Exception:  # noqa: BLE001 (each database has errors of its own)
                 _log.warning("could not sweep expired sessions", exc_info=True)

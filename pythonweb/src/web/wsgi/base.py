@@ -248,10 +248,10 @@ class BaseMiddleware:
         call = copy.copy(self)
         call.setup()
         changed = call.environ(environ)
-        return _Exchange(call, start_response).run(_given(changed, call, "environ"))
+        return _Passage(call, start_response).run(_given(changed, call, "environ"))
 
 
-class _Exchange:
+class _Passage:
     """One request on its way through one middleware."""
 
     def __init__(self, hooks: BaseMiddleware, start_response: StartResponse) -> None:

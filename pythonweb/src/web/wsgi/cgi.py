@@ -220,7 +220,7 @@ class CGI(BaseMiddleware):
         """
         storage = FieldStorage()
         try:
-            _Reader(self, environ, storage.list).read()
+            _FieldReader(self, environ, storage.list).read()
         except BaseException:
             storage.close()
             raise
@@ -244,7 +244,7 @@ class CGI(BaseMiddleware):
         return ClosingBody(body, storage.close) if any(field.file for field in storage.list) else body
 
 
-class _Reader:
+class _FieldReader:
     """Reads the fields of one request into a list, which has the open files even if reading fails."""
 
     def __init__(self, limits: CGI, environ: dict[str, Any], fields: list[Field]) -> None:
@@ -320,7 +320,7 @@ class _Reader:
             raise FormError("Content-Type multipart/form-data has no boundary")
         try:
             parser = PushMultipartParser(boundary, max_segment_count=self.limits.maxFields)
-            part: _Part | None = None
+            part: _FormPart | None = None
             for block in self._blocks():
                 if parser.closed:
                     continue  # what follows the last boundary is read and ignored
@@ -338,7 +338,7 @@ class _Reader:
             raise FormError(f"the multipart form is malformed: {_line(error)}") from None
         self._replace_input(b"")
 
-    def _part(self, segment: MultipartSegment, charset: str) -> _Part:
+    def _part(self, segment: MultipartSegment, charset: str) -> _FormPart:
         if not segment.name:
             raise FormError("the multipart form is malformed: a part has no name")
         file: IO[bytes] | None = None
@@ -348,7 +348,7 @@ class _Reader:
             file = SpooledTemporaryFile(_SPOOL)  # noqa: SIM115 -- closed with the response
         field = Field(segment.name, filename=segment.filename, file=file, headers=segment.headerlist)
         self.fields.append(field)
-        return _Part(field, _charset(segment.charset or charset) if file is None else charset)
+        return _FormPart(field, _charset(segment.charset or charset) if file is None else charset)
 
     def _replace_input(self, body: bytes) -> None:
         self.environ["wsgi.input"] = BytesIO(body)
@@ -356,7 +356,7 @@ class _Reader:
         self.environ["CONTENT_LENGTH"] = str(len(body))
 
 
-class _Part:
+class _FormPart:
     """A part of a multipart form while it is read."""
 
     def __init__(self, field: Field, charset: str) -> None:

@@ -93,7 +93,7 @@ class Database(BaseMiddleware):
                 f"Database(database={database!r}): each connection has a database in memory of its own, so no request "
                 "would see what another wrote: name a file"
             )
-        self._pool = _Pool(chosen, poolSize)
+        self._pool = _RequestPool(chosen, poolSize)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Pass one request on, with a connection.
@@ -116,7 +116,7 @@ class Database(BaseMiddleware):
         self._pool.close()
 
 
-class _Idle:
+class _IdleConnections:
     """The connections of one process that no request uses, with the moment each came back."""
 
     def __init__(self) -> None:
@@ -134,14 +134,14 @@ class _Idle:
 
 
 # What a fork inherited: kept, because to forget a connection is to close it.
-_inherited: list[_Idle] = []
+_left_by_parent: list[_IdleConnections] = []
 
 
-class _Pool:
+class _RequestPool:
     def __init__(self, adapter: Adapter, size: int) -> None:
         self._adapter = adapter
         self._size = size
-        self._idle = _Idle()
+        self._idle = _IdleConnections()
         self._finalizer = weakref.finalize(self, self._idle.close)
 
     def acquire(self) -> Connection:
@@ -185,14 +185,14 @@ class _Pool:
         except Exception:  # noqa: BLE001 -- as above
             return False
 
-    def _own(self) -> _Idle:
+    def _own(self) -> _IdleConnections:
         """Return this process's idle connections; after a fork, begin with none."""
         idle = self._idle
         if idle.pid != os.getpid():
             # Two threads may both get here: one list is lost then, and nothing is in it yet.
-            _inherited.append(idle)
+            _left_by_parent.append(idle)
             self._finalizer.detach()
-            idle = self._idle = _Idle()
+            idle = self._idle = _IdleConnections()
             self._finalizer = weakref.finalize(self, idle.close)
         return idle
 

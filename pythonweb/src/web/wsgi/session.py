@@ -67,7 +67,7 @@ class Session:
         environ["web.session.manager"] = manager
         if self.app is not None:
             environ["web.session.store"] = manager.store(self.app)
-        response = _Response(_Exchange(manager), start_response, partial(self._forget, chosen))
+        response = _Response(_ManagedExchange(manager), start_response, partial(self._forget, chosen))
         try:
             return respond(self.application, environ, response)
         except CoatcheckError:  # raised if the tables of the storage are missing
@@ -93,17 +93,17 @@ class Session:
         return driver(storage, environ["web.environment.name"], **params)
 
     def _prepare(self, chosen: Driver) -> None:
-        place = _place(chosen)
+        place = _place_of(chosen)
         if place not in self._ready:
             prepare(chosen, create=self._setup)
             self._ready.add(place)
 
     def _forget(self, chosen: Driver) -> None:
         """Check the session environment again at the next request, because it may have been removed."""
-        self._ready.discard(_place(chosen))
+        self._ready.discard(_place_of(chosen))
 
 
-def _place(chosen: Driver) -> tuple[str, object]:
+def _place_of(chosen: Driver) -> tuple[str, object]:
     return (chosen.environment, None if chosen.connection is None else chosen.connection.identity)
 
 
@@ -123,7 +123,7 @@ def _settings(
 _PARAMETERS: Final = frozenset(_settings.__kwdefaults__ or ())
 
 
-class _Exchange(Exchange):
+class _ManagedExchange(Exchange):
     """A request whose sessions, of which there may be several one after another, are a `Manager`'s."""
 
     __slots__ = ("_error", "_sweeps", "_web", "failed")
@@ -190,9 +190,9 @@ class _Exchange(Exchange):
 class _Response(Response):
     """A response whose session is a `Manager`'s."""
 
-    exchange: _Exchange
+    exchange: _ManagedExchange
 
-    def __init__(self, exchange: _Exchange, start_response: StartResponse, forget: Callable[[], None]) -> None:
+    def __init__(self, exchange: _ManagedExchange, start_response: StartResponse, forget: Callable[[], None]) -> None:
         super().__init__(exchange, start_response)
         self._forget = forget
 

@@ -13,7 +13,7 @@ from testservers import MemcachedServer
 
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.memcached import AsyncMemcachedDriver
-from coatcheck.drivers.memcached.requests import Request, Store
+from coatcheck.drivers.memcached.requests import Request, StoreItem
 from coatcheck.testing import Blocking
 
 
@@ -25,7 +25,7 @@ def before_swaps(monkeypatch: pytest.MonkeyPatch, driver: Driver, act: Callable[
 
     def interfere(request: Request) -> None:
         nonlocal left
-        if isinstance(request, Store) and request.cas is not None and left:
+        if isinstance(request, StoreItem) and request.cas is not None and left:
             left -= 1
             act()
 

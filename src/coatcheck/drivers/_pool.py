@@ -68,7 +68,7 @@ T = TypeVar("T", bound=_Closing)
 _inherited: Final[list[object]] = []  # connections of a parent process: kept so that nothing finalizes them
 
 
-class _Idle(Generic[L]):
+class _IdleLinks(Generic[L]):
     """The connections that nobody uses. The one that was used last is used first.
 
     Attributes:
@@ -142,7 +142,7 @@ def _finalized(idle: deque[L], process: Process) -> None:
         _inherited.append(idle)
 
 
-class Pool(_Idle[L]):
+class Pool(_IdleLinks[L]):
     """The connections of one process to one server.
 
     Args:
@@ -182,7 +182,7 @@ class Pool(_Idle[L]):
         return link
 
 
-class AsyncPool(_Idle[L]):
+class AsyncPool(_IdleLinks[L]):
     """The connections of one event loop to one server; see `Pool`. The caller bounds the time for opening one.
 
     It must not lead to the loop, or the loop would never be collected.

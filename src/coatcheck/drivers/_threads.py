@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from coatcheck.drivers._faces import AsyncFace
-from coatcheck.drivers._process import this_process
+from coatcheck.drivers._pool import PerProcess
 from coatcheck.drivers.base import Driver
 from coatcheck.errors import DriverUnavailable
 
@@ -20,14 +20,17 @@ __all__ = ["ThreadedDriver"]
 T = TypeVar("T")
 
 
-class _Pool:
-    """The threads of one process: they do not come along over a fork."""
+class _Threads:
+    """The threads of one process, in groups."""
 
-    __slots__ = ("process", "threads")
+    def __init__(self, name: str, sizes: dict[str, int]) -> None:
+        self.groups: Final = {
+            group: ThreadPoolExecutor(size, f"coatcheck-{name}-{group}") for group, size in sizes.items()
+        }
 
-    def __init__(self, count: int, name: str) -> None:
-        self.process: Final = this_process()
-        self.threads: Final = ThreadPoolExecutor(count, f"coatcheck-{name}")
+    def close(self) -> None:
+        for group in self.groups.values():
+            group.shutdown()
 
 
 class ThreadedDriver(AsyncFace):
@@ -38,20 +41,22 @@ class ThreadedDriver(AsyncFace):
 
     Args:
         driver: The synchronous driver.
-        threads: How many.
         patience: Seconds that an operation waits for its turn.
+        sizes: How many threads each group has, by its name.
     """
 
-    def __init__(self, driver: Driver, threads: int, patience: float) -> None:
+    def __init__(self, driver: Driver, patience: float, **sizes: int) -> None:
         self.driver = driver
-        self._count: Final = threads
         self._patience: Final = patience
-        self._pool: _Pool | None = None
+        self._default: Final = next(iter(sizes))
+        self._threads: Final = PerProcess(partial(_Threads, self.name, sizes))
+
+    def _group(self, operation: str) -> str:  # noqa: ARG002 (a subclass of several groups needs it)
+        """Return the group of threads that does an operation: the first one, unless a subclass knows better."""
+        return self._default
 
     async def _do(self, operation: str, call: Callable[[], T]) -> T:
-        pool = self._pool
-        if pool is None or not pool.process.is_this():
-            pool = self._pool = _Pool(self._count, self.name)
+        threads = self._threads.here().groups[self._group(operation)]
         late = time.monotonic() + self._patience
 
         def work() -> T:
@@ -61,11 +66,13 @@ class ThreadedDriver(AsyncFace):
             return call()
 
         inside = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(pool.threads, partial(inside.run, work))
+        return await asyncio.get_running_loop().run_in_executor(threads, partial(inside.run, work))
 
     async def close(self) -> None:
         """Close the synchronous driver, and let the threads end. Using the driver again starts new ones."""
-        pool, self._pool = self._pool, None
-        if pool is not None and pool.process.is_this():
-            pool.threads.shutdown(wait=False)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """Wait for what the threads are doing, and close."""
+        self._threads.close()
         self.driver.close()

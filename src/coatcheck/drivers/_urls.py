@@ -102,7 +102,7 @@ def parsed(url: str, engine: str, form: str, options: Mapping[str, Option]) -> P
     Raises:
         ConfigurationError: It has another form, or an option that is unknown, given twice or of a wrong value.
     """
-    scheme, authority, path, query = _parts(url, engine, form)
+    scheme, authority, path, query = _split_url(url, engine, form)
     if "@" in path or "@" in query:
         # What looks like a path or an option may be the second half of a password.
         raise ConfigurationError(
@@ -117,21 +117,21 @@ def parsed(url: str, engine: str, form: str, options: Mapping[str, Option]) -> P
         password=unquote(password) if colon else None,
         hosts=tuple(_host(place, engine, form) for place in places.split(",") if place),
         path=unquote(path),
-        options=_values(query, engine, options),
+        options=_option_values(query, engine, options),
     )
 
 
 def parsed_file(url: str, engine: str, form: str, options: Mapping[str, Option]) -> tuple[str, dict[str, Any]]:
     """Take a storage URL apart that names a file or folder; see `parsed`. Return its path, and the options."""
-    _, authority, path, query = _parts(url, engine, form)
+    _, authority, path, query = _split_url(url, engine, form)
     if authority or not path:
         raise ConfigurationError(
             f"a URL for {engine} is {form}" + ("" if authority else ", and this one names no file")
         )
-    return unquote(path), _values(query, engine, options)
+    return unquote(path), _option_values(query, engine, options)
 
 
-def _parts(url: str, engine: str, form: str) -> tuple[str, str, str, str]:
+def _split_url(url: str, engine: str, form: str) -> tuple[str, str, str, str]:
     """Return the scheme, the authority, the path without its slash and the query."""
     # Not urlsplit: it knows one host, and its errors repeat what may be a password.
     scheme, separator, rest = url.partition("://")
@@ -154,7 +154,7 @@ def _host(place: str, engine: str, form: str) -> tuple[str, int | None]:
     return unquote(host), int(port) if port else None
 
 
-def _values(query: str, engine: str, options: Mapping[str, Option]) -> dict[str, Any]:
+def _option_values(query: str, engine: str, options: Mapping[str, Option]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, given in parse_qsl(query, keep_blank_values=True):
         if name not in options:

@@ -15,7 +15,7 @@ from testservers import MemcachedServer
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.memcached import AsyncMemcachedDriver, MemcachedDriver
-from coatcheck.drivers.memcached.requests import Keys
+from coatcheck.drivers.memcached.requests import ItemKeys
 from coatcheck.errors import ConfigurationError, DriverUnavailable
 from coatcheck.record import Record
 from coatcheck.testing import Blocking, digest
@@ -84,7 +84,7 @@ def test_a_server_that_is_down_ends_no_session(
 
 def test_a_server_that_joins_takes_only_its_share() -> None:
     three = tuple(f"10.0.0.{n}:11211" for n in range(3))
-    before, after = Keys("", three), Keys("", (*three, "10.0.0.9:11211"))
+    before, after = ItemKeys("", three), ItemKeys("", (*three, "10.0.0.9:11211"))
     keys = [before.of_digest(digest()) for _ in range(2000)]
     moved = [key for key in keys if before.server(key) != after.server(key)]
     assert all(after.server(key) == 3 for key in moved)

@@ -14,7 +14,7 @@ from testservers.engines import with_options
 
 from coatcheck.drivers import open_driver
 from coatcheck.drivers.base import Driver
-from coatcheck.drivers.memcached.requests import Get, Request, Store
+from coatcheck.drivers.memcached.requests import Get, Request, StoreItem
 from coatcheck.errors import CounterOverflow, DriverUnavailable
 from coatcheck.record import COUNTER_MAX, Conflict, Delta, Gone, Missing, Reason
 from coatcheck.testing import Blocking, make_record
@@ -98,10 +98,10 @@ def test_what_was_loaded_spares_round_trips(driver: Driver, asked: list[Request]
     assert [type(request) for request in asked] == [Get, Get]
     asked.clear()
     committed(driver.commit(record.digest, Delta(puts=puts({A: b"b"}).puts, basis=found.basis), START))
-    assert [type(request) for request in asked] == [Store]
+    assert [type(request) for request in asked] == [StoreItem]
     asked.clear()
     committed(driver.commit(record.digest, Delta(puts=puts({A: b"c"}).puts, basis=found.basis), START))
-    assert [type(request) for request in asked] == [Store, Get, Store], "lost once, and read again"
+    assert [type(request) for request in asked] == [StoreItem, Get, StoreItem], "lost once, and read again"
 
 
 def test_no_refusal_is_based_on_what_was_loaded_long_ago(driver: Driver) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coatcheck.drivers.base import Driver
-from coatcheck.drivers.memcached.requests import Delete, Get, Item, Lines, Request, Store, Touch
+from coatcheck.drivers.memcached.requests import Delete, Get, Item, Lines, Request, StoreItem, Touch
 from coatcheck.drivers.memcached.wire import Garbled, Refused, feed, put
 from coatcheck.errors import DriverUnavailable
 from coatcheck.testing import digest
@@ -33,7 +33,7 @@ def test_replies_are_put_together_from_any_pieces(step: int) -> None:
     assert replied(get, b"VALUE a 0 0 5\r\n\r\nEND\r\n", step) == {"a": Item(b"", 5)}
     both = b"VALUE b 0 5 12\r\nEND\r\n\r\nVALUE a 0 2 3\r\n\r\n\r\nEND\r\n"
     assert replied(get, both, step) == {"b": Item(b"END\r\n", 12), "a": Item(b"\r\n", 3)}
-    store = Store(0, "a", b"x", 0, None)
+    store = StoreItem(0, "a", b"x", 0, None)
     assert replied(store, b"STORED\r\n", step) is True
     for word in (b"NOT_STORED", b"EXISTS", b"NOT_FOUND"):
         assert replied(store, word + b"\r\n", step) is False
@@ -51,10 +51,10 @@ def test_replies_are_put_together_from_any_pieces(step: int) -> None:
         (Get(0, ("a",)), b"VALUE a 0 -1 5\r\n"),
         (Get(0, ("a",)), b"VALUE a 0 1 5\r\nxyzEND\r\n"),
         (Get(0, ("a",)), b"END\r\nEND\r\n"),
-        (Store(0, "a", b"x", 0, 1), b"END\r\n"),
-        (Store(0, "a", b"x", 0, 1), b"STORED\r\nSTORED\r\n"),
-        (Store(0, "a", b"x", 0, 1), b"SERVER_ERROR a\r\nSTORED\r\n"),
-        (Store(0, "a", b"x", 0, 1), b"HTTP/1.1 400 Bad Request\r\n"),
+        (StoreItem(0, "a", b"x", 0, 1), b"END\r\n"),
+        (StoreItem(0, "a", b"x", 0, 1), b"STORED\r\nSTORED\r\n"),
+        (StoreItem(0, "a", b"x", 0, 1), b"SERVER_ERROR a\r\nSTORED\r\n"),
+        (StoreItem(0, "a", b"x", 0, 1), b"HTTP/1.1 400 Bad Request\r\n"),
         (Touch(0, "a", 1), b"\x00" * 5000),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_is_no_answer_is_recognized(request_: Request, reply: bytes) -> Non
 
 @pytest.mark.parametrize("reply", [b"ERROR", b"CLIENT_ERROR bad", b"SERVER_ERROR out of memory", b"BUSY crawling"])
 def test_a_refusal_is_told(reply: bytes) -> None:
-    for request in (Get(0, ("a",)), Store(0, "a", b"x", 0, 1), Lines(0, "stats")):
+    for request in (Get(0, ("a",)), StoreItem(0, "a", b"x", 0, 1), Lines(0, "stats")):
         with pytest.raises(Refused) as caught:
             replied(request, reply + b"\r\n", 1000)
         assert caught.value.said == reply.decode()

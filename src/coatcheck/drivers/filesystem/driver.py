@@ -214,7 +214,7 @@ class AsyncFilesystemDriver(ThreadedDriver):
             synchronous=synchronous,
             network_filesystem=network_filesystem,
         )
-        super().__init__(driver, _THREADS, timeout)
+        super().__init__(driver, timeout, worker=_THREADS)
 
     @classmethod
     def from_url(cls, url: str) -> AsyncFilesystemDriver:

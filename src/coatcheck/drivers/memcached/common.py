@@ -13,7 +13,7 @@ from coatcheck.drivers._urls import parsed, seconds, text
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.memcached.connect import LinkLost
 from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
-from coatcheck.drivers.memcached.requests import Keys, Request, Store, check_prefix, is_write
+from coatcheck.drivers.memcached.requests import ItemKeys, Request, StoreItem, check_prefix, is_write
 from coatcheck.drivers.memcached.wire import Garbled, Refused
 from coatcheck.errors import ConfigurationError, DriverUnavailable
 
@@ -24,8 +24,8 @@ __all__ = [
     "FAILURES",
     "MOST_CONNECTIONS",
     "MemcachedCall",
+    "Node",
     "Patience",
-    "Server",
     "Setup",
     "arguments_in",
 ]
@@ -54,7 +54,7 @@ _LONGEST_PAUSE: Final = 0.01
 _NOTHING_STORED: Final = ("SERVER_ERROR object too large", "SERVER_ERROR out of memory", "ERROR", "CLIENT_ERROR")
 
 
-class Server:
+class Node:
     """One server.
 
     Attributes:
@@ -90,11 +90,11 @@ class Setup:
             raise ConfigurationError(f"a URL for memcached is {FORM}, without a password, a path or a database")
         if not (math.isfinite(timeout) and timeout > 0):
             raise ConfigurationError(f"timeout must be a number of seconds, not {timeout!r}")
-        self.servers: Final = tuple(Server(*host) for host in place.hosts)
+        self.servers: Final = tuple(Node(*host) for host in place.hosts)
         names = tuple(server.name for server in self.servers)
         if len(set(names)) < len(names):
             raise ConfigurationError("the URL for memcached names a server twice")
-        self._keys: Final = Keys(check_prefix(prefix), names)
+        self._keys: Final = ItemKeys(check_prefix(prefix), names)
         self.operations: Final = MemcachedOperations(self._keys, names)
         self.timeout: Final = timeout
 
@@ -184,7 +184,7 @@ class MemcachedCall:
         "request",
     )
 
-    def __init__(self, operation: str, server: Server, request: Request, timeout: float) -> None:
+    def __init__(self, operation: str, server: Node, request: Request, timeout: float) -> None:
         server.breaker.check(operation)
         self._operation: Final = operation
         self._server: Final = server
@@ -241,12 +241,12 @@ class MemcachedCall:
     def _refused(self, error: Refused) -> DriverUnavailable:
         place, request = self._server.name, self.request
         why = f"{place} said {error.said}"
-        if isinstance(request, Store) and "too large" in error.said:
+        if isinstance(request, StoreItem) and "too large" in error.said:
             why = (
                 f"the session has {len(request.data)} bytes, more than {place} takes for one item: keep less in it, or"
                 " start memcached with a larger -I"
             )
-        elif isinstance(request, Store) and "out of memory" in error.said:
+        elif isinstance(request, StoreItem) and "out of memory" in error.said:
             why = f"{place} is out of memory: give it more (-m)"
         return self._unavailable(why, is_unknown=not error.said.startswith(_NOTHING_STORED))
 

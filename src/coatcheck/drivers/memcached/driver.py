@@ -17,14 +17,14 @@ from coatcheck.drivers.memcached.common import (
     FAILURES,
     MOST_CONNECTIONS,
     MemcachedCall,
+    Node,
     Patience,
-    Server,
     Setup,
     arguments_in,
 )
 from coatcheck.drivers.memcached.connect import MemcachedLink, connected, connected_async
 from coatcheck.drivers.memcached.operations import NAME, MemcachedOperations
-from coatcheck.drivers.memcached.requests import Pause, Request
+from coatcheck.drivers.memcached.requests import Contended, Request
 from coatcheck.drivers.memcached.wire import Refused
 
 __all__ = ["AsyncMemcachedDriver", "MemcachedDriver"]
@@ -83,8 +83,8 @@ class MemcachedDriver(SteppedDriver):
     def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
         patience = Patience(operation, self._timeout)
 
-        def perform(request: Request | Pause) -> Any:
-            return time.sleep(patience.pause()) if isinstance(request, Pause) else self._ask(operation, request)
+        def perform(request: Request | Contended) -> Any:
+            return time.sleep(patience.pause()) if isinstance(request, Contended) else self._ask(operation, request)
 
         return drive(begin(), perform)
 
@@ -113,7 +113,7 @@ class MemcachedDriver(SteppedDriver):
             pool.leave()
 
 
-def _pools_of(server: Server) -> PerProcess[Pool[MemcachedLink]]:
+def _pools_of(server: Node) -> PerProcess[Pool[MemcachedLink]]:
     def opened(deadline: float) -> MemcachedLink:
         return connected(server.host, server.port, deadline)
 
@@ -168,8 +168,8 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
     async def _carry_out(self, operation: str, begin: Callable[[], Steps[T]]) -> T:
         patience = Patience(operation, self._timeout)
 
-        async def perform(request: Request | Pause) -> Any:
-            if isinstance(request, Pause):
+        async def perform(request: Request | Contended) -> Any:
+            if isinstance(request, Contended):
                 return await asyncio.sleep(patience.pause())
             return await self._ask(operation, request)
 
@@ -201,7 +201,7 @@ class AsyncMemcachedDriver(AsyncSteppedDriver):
             pool.leave()
 
 
-def _async_pools_of(server: Server) -> PerLoop[AsyncPool[MemcachedLink]]:
+def _async_pools_of(server: Node) -> PerLoop[AsyncPool[MemcachedLink]]:
     async def opened(_: float) -> MemcachedLink:
         return await connected_async(server.host, server.port)
 

@@ -34,7 +34,7 @@ from coatcheck.drivers._document import (
 )
 from coatcheck.drivers._steps import Operations, Steps
 from coatcheck.drivers.base import Capability
-from coatcheck.drivers.memcached.requests import Delete, Get, Item, Keys, Lines, Pause, Store, Touch
+from coatcheck.drivers.memcached.requests import Contended, Delete, Get, Item, ItemKeys, Lines, StoreItem, Touch
 from coatcheck.errors import ConfigurationError, CounterError, UnsupportedCapability
 from coatcheck.record import (
     Answer,
@@ -86,7 +86,7 @@ class MemcachedOperations(Operations):
         names: The servers' names, for messages.
     """
 
-    def __init__(self, keys: Keys, names: tuple[str, ...]) -> None:
+    def __init__(self, keys: ItemKeys, names: tuple[str, ...]) -> None:
         self._keys: Final = keys
         self._names: Final = names
 
@@ -209,7 +209,7 @@ class MemcachedOperations(Operations):
                 if (yield from self._swap(held, decision, now)):
                     return decision.done
                 if is_current:
-                    yield Pause()
+                    yield Contended()
             elif decision is not None:
                 return decision
             held = None
@@ -243,7 +243,7 @@ class MemcachedOperations(Operations):
 
     def _store(self, key: str, what: Document | Ended, now: float, cas: int | None) -> Steps[bool]:
         end = what.until if isinstance(what, Ended) else what.expires
-        return bool((yield Store(self._keys.server(key), key, encoded(what), _ttl(end - now), cas)))
+        return bool((yield StoreItem(self._keys.server(key), key, encoded(what), _ttl(end - now), cas)))
 
     def _point(self, digest: bytes, session: Document) -> Steps[bool]:
         """Make the pointer of *digest*; False where something is there.
@@ -253,7 +253,7 @@ class MemcachedOperations(Operations):
         """
         key = self._keys.of_digest(digest)
         pointer = encoded(Pointer(session.sid))
-        return bool((yield Store(self._keys.server(key), key, pointer, _ttl(session.idle), None)))
+        return bool((yield StoreItem(self._keys.server(key), key, pointer, _ttl(session.idle), None)))
 
     # -- ending
 
@@ -269,7 +269,7 @@ class MemcachedOperations(Operations):
                     return was_live
             elif (yield from self._store(key, ended(None, now), now, None if item is None else item.cas)):
                 return False
-            yield Pause()
+            yield Contended()
 
     def _end(self, sid: str, digest: bytes, now: float) -> Steps[bool | None]:
         """End the session that *digest* names; tell whether it was live, None where somebody else wrote first."""
@@ -303,7 +303,7 @@ class MemcachedOperations(Operations):
                 if (yield from self._store(key, ended(session, now), now, item.cas)):
                     count += session.expires > now
                     break
-                yield Pause()
+                yield Contended()
         return count
 
     def sessions_of(self, user: str, now: float) -> Steps[list[SessionInfo]]:  # noqa: ARG002 (cannot be done)

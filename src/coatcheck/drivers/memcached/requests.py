@@ -8,7 +8,19 @@ from typing import Final, NamedTuple
 
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["Delete", "Get", "Item", "Keys", "Lines", "Pause", "Request", "Store", "Touch", "check_prefix", "is_write"]
+__all__ = [
+    "Contended",
+    "Delete",
+    "Get",
+    "Item",
+    "ItemKeys",
+    "Lines",
+    "Request",
+    "StoreItem",
+    "Touch",
+    "check_prefix",
+    "is_write",
+]
 
 
 class Item(NamedTuple):
@@ -25,7 +37,7 @@ class Get(NamedTuple):
     keys: tuple[str, ...]
 
 
-class Store(NamedTuple):
+class StoreItem(NamedTuple):
     """Store an item: True where it was done.
 
     Attributes:
@@ -65,16 +77,16 @@ class Lines(NamedTuple):
     command: str
 
 
-class Pause(NamedTuple):
-    """Wait a moment, since another writer got there first. Too many of them in a row end the operation."""
+class Contended(NamedTuple):
+    """Wait a moment, because another writer got there first. Too many of them in a row end the operation."""
 
 
-Request = Get | Store | Touch | Delete | Lines
+Request = Get | StoreItem | Touch | Delete | Lines
 
 
 def is_write(request: Request) -> bool:
     """Tell whether *request* must not be sent twice."""
-    return isinstance(request, Store | Delete)
+    return isinstance(request, StoreItem | Delete)
 
 
 def check_prefix(prefix: str) -> str:
@@ -90,7 +102,7 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-class Keys:
+class ItemKeys:
     """The keys of one prefix, and their servers.
 
     A key has no more than the prefix and hexadecimal digits, whatever somebody puts into a sid. Each key belongs to the

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
-from coatcheck.drivers.memcached.requests import Delete, Get, Item, Lines, Request, Store, Touch
+from coatcheck.drivers.memcached.requests import Delete, Get, Item, Lines, Request, StoreItem, Touch
 
 __all__ = ["Garbled", "Parser", "Refused", "feed", "put"]
 
@@ -48,7 +48,7 @@ def put(request: Request) -> tuple[bytes, Parser[Any]]:
     match request:
         case Get(_, keys):
             return f"gets {' '.join(keys)}\r\n".encode(), _started(_items(buffer, keys))
-        case Store(_, key, data, ttl, cas):
+        case StoreItem(_, key, data, ttl, cas):
             verb, more = ("add", "") if cas is None else ("cas", f" {cas}")
             head = f"{verb} {key} 0 {ttl} {len(data)}{more}\r\n".encode()
             return b"%b%b\r\n" % (head, data), _started(_word(buffer, _STORED))

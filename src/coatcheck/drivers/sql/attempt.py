@@ -19,8 +19,8 @@ __all__ = ["Attempt", "TablesMissing", "trouble_of"]
 MOST_TRIES: Final = 12
 """How often a transaction is begun that others make give way."""
 
-LONGEST_PAUSE: Final = 0.1
-FIRST_PAUSE: Final = 0.002
+LONGEST_BACKOFF: Final = 0.1
+FIRST_BACKOFF: Final = 0.002
 
 SHORT_SILENCE: Final = 0.1
 """The part of an operation's limit that has to go by without an answer before it says that the server is down."""
@@ -177,7 +177,7 @@ class Attempt:
         return silence < self._timeout * SHORT_SILENCE + (self._patience if self._waits else 0.0)
 
     def _pause(self, error: Exception, said: str) -> float:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._tries)
+        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**self._tries)
         pause = drawn(longest)
         if self._tries >= MOST_TRIES or time.monotonic() + pause >= self.deadline:
             raise self._unavailable(f"{said}; given up after {self._tries} tries") from error

@@ -7,17 +7,13 @@ read goes to a thread. Writers take turns, so all writes of a process go to one 
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import sqlite3
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import ClassVar, Final, TypeVar
 
 from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers._process import Process, this_process
+from coatcheck.drivers._threads import ThreadedDriver
 from coatcheck.drivers.base import AsyncDriver, Capability
 from coatcheck.drivers.sqlite.driver import SQLiteDriver
 from coatcheck.drivers.sqlite.opened import NotNow
@@ -30,68 +26,10 @@ __all__ = ["AsyncSQLiteDriver"]
 T = TypeVar("T")
 
 
-class _Threads:
-    """The threads of one process: one that writes, one that waits for a lock in order to read."""
-
-    def __init__(self) -> None:
-        self.process: Final = this_process()
-        self.writer: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-writer")
-        self.reader: Final = ThreadPoolExecutor(1, "coatcheck-sqlite-reader")
-
-    def shutdown(self) -> None:
-        self.writer.shutdown()
-        self.reader.shutdown()
+_READS: Final = frozenset({"load", "sessions_of", "missing", "is_set_up"})
 
 
-class _Threaded(AsyncFace):
-    """Has the synchronous driver do the work in threads.
-
-    What waited too long for its turn is not done any more. A task that is cancelled meanwhile leaves the operation to
-    its thread, which ends it one way or the other.
-    """
-
-    name: ClassVar[str] = NAME
-    capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
-
-    driver: SQLiteDriver
-
-    def __init__(self, driver: SQLiteDriver) -> None:
-        self.driver = driver
-        self._threads: _Threads | None = None
-
-    def _of_this_process(self) -> _Threads:
-        threads = self._threads
-        if threads is None or not threads.process.is_this():  # threads do not come along over a fork
-            threads = self._threads = _Threads()
-        return threads
-
-    async def _do(self, operation: str, call: Callable[[], T]) -> T:
-        threads = self._of_this_process()
-        reads = operation in ("load", "sessions_of", "missing", "is_set_up")
-        late = time.monotonic() + self.driver.timeout
-
-        def work() -> T:
-            if time.monotonic() > late:
-                why = f"other operations of this process took longer than {self.driver.timeout:g} s"
-                raise DriverUnavailable(NAME, operation, why)
-            return call()
-
-        inside = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads.reader if reads else threads.writer, partial(inside.run, work))
-
-    async def close(self) -> None:
-        """Close all connections and end the threads. Using the driver again opens new ones."""
-        threads, self._threads = self._threads, None
-        await asyncio.to_thread(self._end, threads)
-
-    def _end(self, threads: _Threads | None) -> None:
-        if threads is not None and threads.process.is_this():
-            threads.shutdown()
-        self.driver.close()
-
-
-class AsyncSQLiteDriver(_Threaded):
+class AsyncSQLiteDriver(ThreadedDriver):
     """Sessions in an SQLite file, for asynchronous programs of one host.
 
     Args:
@@ -99,8 +37,13 @@ class AsyncSQLiteDriver(_Threaded):
         hasty: The same without patience, for the reads that are done in the event loop's own thread.
     """
 
+    name: ClassVar[str] = NAME
+    capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
+
+    driver: SQLiteDriver
+
     def __init__(self, driver: SQLiteDriver, hasty: SQLiteDriver) -> None:
-        super().__init__(driver)
+        super().__init__(driver, driver.timeout, writer=1, reader=1)
         self._hasty: Final = hasty
         self._opened_by: Process | None = None
 
@@ -129,8 +72,11 @@ class AsyncSQLiteDriver(_Threaded):
         self._opened_by = this_process()
         return found
 
-    def _end(self, threads: _Threads | None) -> None:
-        super()._end(threads)
+    def _group(self, operation: str) -> str:
+        return "reader" if operation in _READS else "writer"
+
+    def _end(self) -> None:
+        super()._end()
         self._hasty.close()
 
     def borrow(self, connection: object) -> AsyncDriver:

@@ -1,52 +1,188 @@
-"""What a request does to the values of its session, and the Delta that follows."""
+"""The values of one request's session: what is stored, what the request did to them, and the Delta that follows.
+
+No I/O: the owner of a `Changes` is asked for what is stored when a value is first needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
+from weakref import ReferenceType
 
-from coatcheck.codec import Unencodable
-from coatcheck.errors import NotACounter, StaleValue, UnstorableValue
-from coatcheck.inplace import containers, update_in_place
-from coatcheck.merge import MISSING, merge
-from coatcheck.record import ABSENT, Committed, Delta, Put, Value, ValueKey, is_spared
-from coatcheck.snapshot import Entry, First, Parted, Settled, Snapshot
+from coatcheck.codec import Codec, Undecodable, Unencodable, encode_plain
+from coatcheck.errors import NotACounter, StaleValue, UnstorableValue, ValueTooLarge
+from coatcheck.exact import applied, incremented
+from coatcheck.inplace import containers
+from coatcheck.merge import MISSING
+from coatcheck.reconcile import Reconciler
+from coatcheck.record import COUNTER_MAX, COUNTER_MIN, Committed, Delta, Put, Value, ValueKey, is_spared
+from coatcheck.snapshot import (
+    DELETED,
+    NOT_STORED,
+    UNCLEARED,
+    UNTOUCHED,
+    Assigned,
+    Cleared,
+    Deleted,
+    Entry,
+    Owner,
+    Settled,
+    Unchanged,
+    Updated,
+    together,
+)
 
 __all__ = ["Changes"]
 
+_PLAIN: Final = frozenset({list, dict})
 
-class Changes(Snapshot):
-    """A snapshot of a session's values and the changes made to them."""
+
+class Changes:
+    """The values of one session as one request sees them, and the changes that it made.
+
+    Args:
+        codec: Turns values into bytes and back.
+        max_bytes: The largest encoded value.
+        owner: Asked when a stored value is needed and `values` is None. By weak reference: it holds this object, and
+            a cycle would leave every request's values to the garbage collector.
+        values: What is stored, if it is known already.
+
+    Attributes:
+        values: What is stored, or None if nothing was read yet.
+        journal: If it is a list, every `settle` is noted in it, for `undo`.
+    """
+
+    # One is made for every request, and hardly any changes these.
+    journal: list[Settled] | None = None
+    _pending = UNCLEARED  # to be written
+    _blank = UNCLEARED  # written by a request that had read nothing: what is stored there does not count for it
+    _scanned: frozenset[str] = frozenset()  # apps whose keys were listed, so that a key not there was seen not to be
+
+    def __init__(
+        self,
+        codec: Codec,
+        max_bytes: int,
+        owner: ReferenceType[Owner],
+        values: Mapping[ValueKey, Value] | None = None,
+    ) -> None:
+        self._codec: Final = codec
+        self._max_bytes: Final = max_bytes
+        self._owner: Final = owner
+        self.values = values
+        self._entries: dict[ValueKey, Entry] = {}
+        self._adds: dict[ValueKey, int] = {}
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def read(self, name: ValueKey) -> Any:
+        """Return the value as this request sees it, or `MISSING`."""
+        entry = self._entries.get(name) or self._open(name)
+        if name in self._adds:
+            return incremented(name, entry.value, self._adds[name])
+        return entry.value
+
+    def keys(self, app: str) -> list[str]:
+        """Return the keys of *app*: the stored ones first, then the new ones."""
+        if not (self._pending.hides_app(app) or self._blank.hides_app(app)):
+            for name in self._stored():
+                if name[0] == app and name not in self._entries and not self._is_hidden(name):
+                    self._open(name)
+            self._scanned |= {app}
+        present = {
+            name[1]: None for name, entry in self._entries.items() if name[0] == app and entry.value is not MISSING
+        }
+        present.update({name[1]: None for name in self._adds if name[0] == app})
+        return list(present)
+
+    def _stored(self) -> Mapping[ValueKey, Value]:
+        return self._asked().fetch() if self.values is None else self.values
+
+    def _asked(self) -> Owner:
+        owner = self._owner()
+        assert owner is not None  # noqa: S101 (the object that holds these values holds it)
+        return owner
+
+    def _is_hidden(self, name: ValueKey) -> bool:
+        """Check whether a clear by this request deletes, or has deleted, what is stored under *name*."""
+        return self._pending.hides(name) or self._blank.hides(name)
+
+    def _open(self, name: ValueKey) -> Entry:
+        """Note that this request read the value, and as what."""
+        if (self._pending is not UNCLEARED or self._blank is not UNCLEARED) and self._is_hidden(name):
+            entry = Entry(MISSING, None, UNTOUCHED)
+        elif (raw := (self._stored() if self.values is None else self.values).get(name)) is None:
+            entry = Entry(MISSING, NOT_STORED, UNTOUCHED)
+        else:
+            entry = self._entry_of(name, raw)
+        self._entries[name] = entry
+        return entry
+
+    def _entry_of(self, name: ValueKey, raw: Value | None) -> Entry:
+        """Return what there is to know of a value that is stored so."""
+        value = self._decode(name, raw)
+        # Encoded again rather than compared with what is stored: another release of this library, or another program,
+        # may have written the same value with other bytes.
+        if (plain := encode_plain(value) if type(value) in _PLAIN else None) is not None:
+            origin, own = plain
+        elif value is MISSING or not self._codec.is_mutable(value):
+            return Entry(value, raw, UNTOUCHED)
+        else:
+            try:
+                origin, own = self._codec.encode(value), containers([value])
+            except Unencodable:  # a registered decode function returned something that cannot be stored
+                self._asked().unreadable(name)
+                return Entry(MISSING, raw, UNTOUCHED)
+        entry = Entry(value, raw, Unchanged(origin))
+        entry.own = own
+        return entry
+
+    def _decode(self, name: ValueKey, raw: Value | None) -> Any:
+        """Return a stored value; `MISSING` if there is none, or if it does not decode."""
+        if raw is None or raw is NOT_STORED:
+            return MISSING
+        if isinstance(raw.data, int):
+            return raw.data
+        try:
+            return self._codec.decode(raw.data)
+        except Undecodable:
+            self._asked().unreadable(name)
+            return MISSING
+
+    def _encode(self, name: ValueKey, value: Any) -> bytes | int:
+        if type(value) is int and COUNTER_MIN <= value <= COUNTER_MAX:
+            return value  # stored as a counter, so that it can be incremented later
+        try:
+            data = self._codec.encode(value)
+        except Unencodable as error:
+            raise UnstorableValue(*name, error.type_name, str(error)) from error
+        if len(data) > self._max_bytes:
+            raise ValueTooLarge(*name, type(value).__qualname__, len(data), self._max_bytes)
+        return data
 
     # -- changing -----------------------------------------------------------------------------------------------
 
     def write(self, name: ValueKey, value: Any) -> None:
-        """Assign a value; what cannot be stored is refused here and now.
+        """Assign a value. One that cannot be stored is refused here and now.
 
         Raises:
-            UnstorableValue: The value cannot be stored; `ValueTooLarge` where it is over the limit.
+            UnstorableValue: The value cannot be stored; `ValueTooLarge` if it is over the limit.
         """
         data = self._encode(name, value)
         entry = self._entries.get(name)
         if entry is None:
-            if name[0] in self._scanned and not self._is_blank(name):
+            if name[0] in self._scanned and not self._is_hidden(name):
                 entry = self._open(name)
             else:
-                entry = self._entries[name] = Entry(value, None, None)
+                entry = self._entries[name] = Entry(value, None, UNTOUCHED)
         if entry.value is not value:
             entry.value = value
             entry.own = ()
         entry.parted = ()
-        entry.detached = None
-        entry.dirty = True
-        entry.first = None
         if self._codec.is_mutable(value):
-            entry.data = None
-            entry.assigned = data if entry.base == ABSENT and type(data) is bytes else None
+            entry.change = Assigned(None, data if entry.seen is NOT_STORED and isinstance(data, bytes) else None)
         else:
-            entry.data = data
-            entry.assigned = None
-        entry.reruns = ()
+            entry.change = Assigned(data, None)
         self._adds.pop(name, None)
 
     def drop(self, name: ValueKey) -> None:
@@ -59,93 +195,102 @@ class Changes(Snapshot):
             raise KeyError(name[1])
         entry = self._entries[name]
         entry.value = MISSING
+        entry.change = DELETED
         entry.own = entry.parted = ()
-        entry.detached = None
-        entry.dirty = True
-        entry.data = entry.assigned = entry.first = None
-        entry.reruns = ()
         self._adds.pop(name, None)
 
     def increment(self, name: ValueKey, amount: int) -> int | None:
-        """Add to a counter when the changes are written; nothing is read for it. Return the sum where it is known.
+        """Add to a counter when the changes are written; nothing is read for it. Return the sum if it is known.
 
         Raises:
             NotACounter: The value is known to be something other than a 64-bit integer.
             CounterOverflow: The sum is known not to fit.
         """
         entry = self._entries.get(name)
-        if entry is None and (self.values is not None or (self._hides and self._is_blank(name))):
+        if entry is None and (self.values is not None or self._is_hidden(name)):
             entry = self._open(name)
         if entry is None:
-            self._adds[name] = self._sum(name, self._adds.get(name, 0), amount)
+            self._adds[name] = incremented(name, self._adds.get(name, 0), amount)
             return None
-        if entry.dirty:
-            entry.value = self._sum(name, entry.value, amount)
-            entry.data = None
-            if entry.reruns:
-                entry.reruns = (*entry.reruns, (lambda value: self._sum(name, value, amount), 0))
-                entry.origin = None
-            return int(entry.value)
-        added = self._sum(name, self._adds.get(name, 0), amount)
-        if entry.value is MISSING and entry.raw is not None:  # stored, but it does not decode
-            raise NotACounter(*name)
-        total = self._sum(name, entry.value, added)
-        self._adds[name] = added
+        if isinstance(entry.change, Unchanged):
+            if entry.value is MISSING and entry.seen not in {None, NOT_STORED}:  # stored, but it does not decode
+                raise NotACounter(*name)
+            added = incremented(name, self._adds.get(name, 0), amount)
+            total = incremented(name, entry.value, added)
+            self._adds[name] = added
+            return total
+        entry.value = total = incremented(name, entry.value, amount)
+        match entry.change:
+            case Updated(reruns):
+                entry.change = Updated((*reruns, (partial(incremented, name, amount=amount), 0)), None)
+            case Assigned() | Deleted():
+                entry.change = Assigned(total, None)
         return total
 
     def update_with(self, name: ValueKey, function: Callable[[Any], Any], default: Any) -> Any:
-        """Assign *function* of the present value; it runs again where another request changed the value meanwhile."""
+        """Assign *function* of the present value; it runs again if another request changed the value meanwhile."""
         current = self.read(name)
         entry = self._entries[name]
-        reruns = entry.reruns if entry.dirty and entry.reruns else ()
-        if (added := self._adds.get(name)) is not None:  # becomes a part of what runs again
-            reruns = ((lambda value: self._sum(name, value, added), 0),)
-        exact = not entry.dirty or bool(entry.reruns)
-        value = _applied(name, function, default if current is MISSING else current)
+        before, added = entry.change, self._adds.get(name)
+        value = applied(name, function, default if current is MISSING else current)
         self.write(name, value)
-        if exact:
-            entry.reruns = (*reruns, (function, default))
-            entry.origin = self._codec.encode(value)
+        if isinstance(before, Unchanged | Updated):  # otherwise nothing of storage is in it
+            reruns = before.reruns if isinstance(before, Updated) else ()
+            if added is not None:  # becomes a part of what runs again
+                reruns = ((partial(incremented, name, amount=added), 0),)
+            entry.change = Updated((*reruns, (function, default)), self._codec.encode(value))
         return value
 
     def clear(self, app: str) -> None:
         """Delete all values of *app*."""
-        self._forget(lambda name: name[0] == app)
-        self._cleared |= {app}
-        self._hides = True
-        self._spare = frozenset(name for name in self._spare if name[0] != app)
+        self._clear(Cleared(frozenset({app})))
 
     def clear_all(self, spare: Iterable[ValueKey]) -> None:
         """Delete the values of every app but those in *spare*."""
-        kept = frozenset(spare)
-        self._forget(lambda name: not is_spared(name, kept))
-        still = {name for name in self._spare if is_spared(name, kept)}  # of what an earlier clear of all has spared
-        self._spare = frozenset(still.union(name for name in kept if not self._is_blank(name)))
-        self._cleared_all = self._hides = True
+        self._clear(Cleared(everything=True, spare=frozenset(spare)))
 
-    def _forget(self, concerned: Callable[[ValueKey], bool]) -> None:
-        self._entries = {name: entry for name, entry in self._entries.items() if not concerned(name)}
-        self._adds = {name: amount for name, amount in self._adds.items() if not concerned(name)}
+    def _clear(self, cleared: Cleared) -> None:
+        self._entries = {name: entry for name, entry in self._entries.items() if not cleared.hides(name)}
+        self._adds = {name: amount for name, amount in self._adds.items() if not cleared.hides(name)}
+        # Of what an earlier clear has deleted nothing is spared, even if other requests have written it again.
+        self._pending |= self._blank | cleared if cleared.everything else cleared
 
     # -- writing down -------------------------------------------------------------------------------------------
 
-    def is_clean(self) -> bool:
-        """Tell whether there is nothing to write.
+    def pending(self) -> Delta | None:
+        """Return what changed so far, or None if nothing did; see `Delta`.
 
         Raises:
             UnstorableValue: A value was changed in place into something that cannot be stored.
+            StaleValue: An object was changed in place that the session holds no more.
         """
-        if self._adds or self._cleared or self._cleared_all:
-            return False
+        puts: dict[ValueKey, Put] = {}
+        drops: dict[ValueKey, int | None] = {}
         for name, entry in self._entries.items():
-            self._look_at_parted(name, entry)
-            if entry.dirty or (entry.origin is not None and self._is_edited(name, entry)):
-                return False
-        return True
+            if entry.parted and not self._reconciler(name).bring_in_parted(entry, self._others(name)):
+                raise StaleValue(*name)
+            if entry.change is UNTOUCHED:
+                continue
+            if entry.value is not MISSING:
+                if (data := self._changed_data(name, entry)) is not None:
+                    puts[name] = Put(data, entry.base)
+            elif entry.seen is not NOT_STORED and not self._pending.hides(name):
+                drops[name] = entry.base
+        cleared = self._pending
+        if not (puts or drops or self._adds or cleared is not UNCLEARED):
+            return None
+        return Delta(
+            puts=puts,
+            drops=drops,
+            clears=cleared.apps,
+            clear_all=cleared.everything,
+            spare=cleared.spare,
+            increments=dict(self._adds),
+        )
 
-    def _is_edited(self, name: ValueKey, entry: Entry) -> bool:
-        """Return whether a value that was read has been changed in place."""
-        return entry.origin is not None and self._encode(name, entry.value) != entry.origin
+    def is_clean(self) -> bool:
+        """Check that there is nothing to write. Raises what `pending` raises."""
+        return self.pending() is None
 
     def delta(
         self,
@@ -154,80 +299,51 @@ class Changes(Snapshot):
         login: tuple[str, float] | None = None,
         basis: object = None,
     ) -> Delta:
-        """Give what changed so far, together with what a save has to say besides values; see `Delta`.
+        """Return what changed so far, together with what a save has to say besides values. Raises as `pending` does."""
+        delta = self.pending() or Delta()
+        delta.touch, delta.deadline, delta.basis = touch, deadline, basis
+        if login is not None:
+            delta.user, delta.auth_time = login
+        return delta
 
-        Raises:
-            UnstorableValue: A value was changed in place into something that cannot be stored.
-        """
-        puts: dict[ValueKey, Put] = {}
-        drops: dict[ValueKey, int | None] = {}
-        for name, entry in self._entries.items():
-            self._look_at_parted(name, entry)
-            if not entry.dirty:
-                if entry.origin is not None and (data := self._encode(name, entry.value)) != entry.origin:
-                    puts[name] = Put(data, entry.base)
-            elif entry.value is MISSING:
-                if entry.base != ABSENT and not self._is_cleared(name):
-                    drops[name] = entry.base
-            else:
-                data = entry.data if entry.data is not None else self._encode(name, entry.value)
-                if entry.raw is None or not _same_data(entry.raw.data, data) or self._is_cleared(name):
-                    puts[name] = Put(data, entry.base)
-        return Delta(
-            puts=puts,
-            drops=drops,
-            clears=self._cleared,
-            clear_all=self._cleared_all,
-            spare=self._spare,
-            increments=dict(self._adds),
-            touch=touch,
-            deadline=deadline,
-            user=None if login is None else login[0],
-            auth_time=None if login is None else login[1],
-            basis=basis,
-        )
+    def _changed_data(self, name: ValueKey, entry: Entry) -> bytes | int | None:
+        """Return what is to be written of a value that is there; None if it is as it was."""
+        change = entry.change
+        if isinstance(change, Unchanged):
+            data = self._encode(name, entry.value)
+            return None if data == change.origin else data
+        if isinstance(change, Assigned) and change.data is not None:
+            data = change.data
+        else:
+            data = self._encode(name, entry.value)
+        raw = entry.seen
+        is_stored = raw is not None and raw is not NOT_STORED and type(raw.data) is type(data) and raw.data == data
+        return None if is_stored and not self._pending.hides(name) else data
 
     def settle(self, delta: Delta, done: Committed) -> None:
-        """Take note that *delta* was written, so that only what changes from now on is written next."""
+        """Record that *delta* was written, so that only what changes from now on is written next."""
         if self.journal is not None:
-            reruns = {name: entry.reruns for name, entry in self._entries.items() if entry.reruns}
-            self.journal.append(Settled(delta, self.values, reruns, done.version))
+            before = {name: (entry.seen, entry.change) for name, entry in self._entries.items()}
+            self.journal.append(Settled(delta, self.values, before, done.version))
         stored = {name: Value(put.data, done.version) for name, put in delta.puts.items()}
         stored.update({name: Value(number, done.version) for name, number in done.counters.items()})
-        if self.values is not None:
-            self.values = {
-                **{
-                    name: raw
-                    for name, raw in self.values.items()
-                    if name not in delta.drops and not self._is_blank(name)
-                },
-                **stored,
-            }
+        if self.values is None:
+            if self._pending is not UNCLEARED:
+                self._blank |= self._pending
         else:
-            self._blank |= self._cleared
-            self._blank_all = self._blank_all or self._cleared_all
+            kept = {
+                name: raw for name, raw in self.values.items() if name not in delta.drops and not self._is_hidden(name)
+            }
+            self.values = {**kept, **stored}
         for name in delta.increments:
             self._adds.pop(name, None)
-            if self._is_blank(name):  # what is stored there does not count for this request, but this does
-                self._entries[name] = Entry(done.counters[name], stored[name], done.version)
+            if self._is_hidden(name):  # what is stored there does not count for this request, but this does
+                self._entries[name] = Entry(done.counters[name], stored[name], UNTOUCHED)
             else:
                 self._entries.pop(name, None)
         for name, entry in self._entries.items():
-            entry.dirty = False
-            entry.first = None
-            entry.reruns = ()
-            if name in stored:
-                entry.raw = stored[name]
-                entry.base = done.version
-                data = entry.raw.data
-                entry.origin = data if isinstance(data, bytes) and self._codec.is_mutable(entry.value) else None
-            elif entry.value is MISSING:
-                entry.raw = entry.origin = None
-                entry.base = None if entry.base is None else ABSENT
-        self._cleared = frozenset()
-        self._cleared_all = False
-        if self.values is not None:
-            self._spare = frozenset()
+            entry.settle(stored.get(name), self._codec.is_mutable)
+        self._pending = UNCLEARED
 
     def undo(self) -> None:
         """Take back each `settle` in the journal: the transaction that was written in did not last."""
@@ -236,36 +352,24 @@ class Changes(Snapshot):
         self.journal = None
 
     def _unsettle(self, settled: Settled) -> None:
-        delta, values, reruns, _ = settled
-        self.values = values
-        self._cleared |= delta.clears
-        self._cleared_all = self._cleared_all or delta.clear_all
-        if delta.clear_all:
-            self._spare = delta.spare
-        before: dict[ValueKey, int | None] = {name: put.base for name, put in delta.puts.items()}
-        before.update(delta.drops)
-        for name, base in before.items():
+        delta, self.values = settled.delta, settled.values
+        self._pending |= Cleared.of(delta)
+        for name in (*delta.puts, *delta.drops):
             if (entry := self._entries.get(name)) is not None:
-                entry.base = base
-                entry.raw = None if values is None else values.get(name)
-                before_it = reruns.get(name, ())
-                if not entry.dirty:
-                    entry.reruns = before_it
-                elif entry.reruns:  # updated since: what ran before that runs again too, or neither where it assigned
-                    entry.reruns = (*before_it, *entry.reruns) if before_it else ()
-                entry.dirty = True
-                entry.data = None
+                entry.seen, before = settled.before[name]
+                entry.change = together(before, entry.change)
         for name, entry in self._entries.items():
-            if self._is_cleared(name):  # what is stored there does not count any more, as when it was cleared first
-                entry.base = entry.raw = None
+            if self._pending.hides(name):  # what is stored there does not count any more, as when it was cleared first
+                entry.seen = None
         for name, amount in delta.increments.items():
             entry = self._entries.pop(name, None)
-            if entry is not None and entry.dirty:  # assigned since, so the increment is no more
-                self._entries[name] = entry
-                entry.raw = None if values is None else values.get(name)
-                entry.base = None if values is None else ABSENT if entry.raw is None else entry.raw.version
-            else:
+            if entry is None or isinstance(entry.change, Unchanged):
                 self._adds[name] = self._adds.get(name, 0) + amount
+            else:  # assigned since, so the increment is no more
+                self._entries[name] = entry
+                entry.seen = None if self.values is None else self.values.get(name, NOT_STORED)
+
+    # -- when others have written meanwhile ---------------------------------------------------------------------
 
     def rebase(self, values: Mapping[ValueKey, Value], keys: Iterable[ValueKey]) -> tuple[ValueKey, ...]:
         """Merge this request's change of *keys* into what others have written meanwhile.
@@ -277,114 +381,26 @@ class Changes(Snapshot):
         Returns:
             The values of which both changes could not be kept: there this request's change stands.
         """
-        clashes = []
         self.values = values
-        for name in keys:
-            entry = self._entries[name]
-            raw = values.get(name)
-            theirs, origin = self._decode(name, raw)
-            if entry.reruns and entry.origin in (None, self._codec.encode(entry.value)):  # not changed in place since
-                mine = theirs
-                for function, default in entry.reruns:
-                    mine = _applied(name, function, default if mine is MISSING else mine)
-                self._encode(name, mine)
-                self._replace(name, entry, mine, is_made_here=False)
-                if entry.origin is not None:
-                    entry.origin = self._codec.encode(mine)
-            else:
-                if self._merge(name, entry, theirs, is_readable=raw is None or theirs is not MISSING):
-                    clashes.append(name)
-                entry.origin = origin
-                entry.reruns = ()
-            entry.raw = raw
-            entry.base = ABSENT if raw is None else raw.version
-            entry.dirty = True
-            entry.data = None
-        return tuple(clashes)
+        return tuple(name for name in keys if self._rebase(name, values.get(name, NOT_STORED)))
 
-    def _merge(self, name: ValueKey, entry: Entry, theirs: Any, *, is_readable: bool) -> bool:
-        """Merge the change of a value with *theirs*; True where a part of theirs is lost."""
-        mine, first = entry.value, entry.first
-        if first is not None:
-            mine, _ = merge(self._unpacked(first.merged), mine, self._unpacked(first.mine), self._same)
-        raw = entry.raw if first is None else first.raw
-        base, _ = self._decode(name, raw)
-        packed = self._packed(mine)
-        clash = True
-        if raw is None and entry.assigned is not None:
-            # Two steps, so that of two requests that both begin a list and append the same to it, both have appended.
-            start = self._codec.decode(entry.assigned)
-            if type(start) is type(theirs) is list and self._same(theirs[: len(start)], start):
-                begun, lost = theirs, False
-            else:
-                begun, lost = merge(MISSING, start, theirs, self._same)
-            value, clash = merge(start, mine, begun, self._same)
-            clash = clash or lost
-        if not is_readable:
-            value, clash = mine, True
-        elif clash:
-            value, clash = merge(base, mine, theirs, self._same)
-        entry.first = First(raw, packed, self._packed(value))
-        self._replace(name, entry, value)
-        return clash
+    def _rebase(self, name: ValueKey, raw: Value) -> bool:
+        entry, reconciler = self._entries[name], self._reconciler(name)
+        change = entry.change
+        if not isinstance(change, Updated) or change.result not in {None, self._codec.encode(entry.value)}:
+            return reconciler.merge(entry, raw, self._others(name))
+        value = self._entry_of(name, raw).value
+        for function, default in change.reruns:
+            value = applied(name, function, default if value is MISSING else value)
+        self._encode(name, value)
+        reconciler.rerun(entry, change, raw, value, self._others(name))
+        return False
 
-    def _replace(self, name: ValueKey, entry: Entry, merged: Any, *, is_made_here: bool = True) -> None:
-        """Go on with what a merge made of a value, in the objects that the application holds where those are ours.
+    def _reconciler(self, name: ValueKey) -> Reconciler:
+        return Reconciler(self._codec, lambda raw: self._entry_of(name, raw).value)
 
-        Args:
-            name: The name of the value.
-            entry: What is known of it.
-            merged: What the merge made of it.
-            is_made_here: True where every container in *merged* that is none of the present value's is ours.
-        """
-        held = entry.value
-        if held is MISSING:
-            entry.value, entry.own = merged, containers([merged])
-            return
-        if not entry.own and self._codec.is_mutable(held):
-            if held is not merged and not self._same(held, merged):
-                # It may be a constant of the application's, so the session goes on with objects of its own.
-                entry.value = self._codec.decode(self._codec.encode(merged))
-                entry.own = containers([entry.value])
-                entry.detached = Parted(held, self._codec.encode(held))
-            return
-        theirs = {id(holder) for holder in containers([held])}
-        made = [holder for holder in containers([merged]) if id(holder) not in theirs] if is_made_here else []
-        others = [other.value for place, other in self._entries.items() if place != name]
-        entry.value, parted = update_in_place(held, merged, entry.own, others, self._codec)
-        entry.own = [*entry.own, *made]
-        entry.parted += tuple(Parted(part, self._codec.encode(part)) for part in parted)
-
-    def _look_at_parted(self, name: ValueKey, entry: Entry) -> None:
-        """Look whether the application changed an object that its session holds no more since a save merged.
-
-        Raises:
-            StaleValue: It did, and the change cannot be brought into the session.
-        """
-        for part in entry.parted:
-            if self._is_changed(part):
-                raise StaleValue(*name)
-        if (detached := entry.detached) is None or not self._is_changed(detached):
-            return
-        data = self._encode(name, detached.held)
-        assert isinstance(data, bytes)  # noqa: S101 (only an int is stored as something else)
-        merged, clash = merge(self._codec.decode(detached.data), self._codec.decode(data), entry.value, self._same)
-        if clash:
-            raise StaleValue(*name)
-        self._replace(name, entry, merged)
-        entry.detached = Parted(detached.held, data)
-
-    def _is_changed(self, part: Parted) -> bool:
-        try:
-            return self._codec.encode(part.held) != part.data
-        except Unencodable:
-            return True
-
-    def _packed(self, value: Any) -> bytes | None:
-        return None if value is MISSING else self._codec.encode(value)
-
-    def _unpacked(self, data: bytes | None) -> Any:
-        return MISSING if data is None else self._codec.decode(data)
+    def _others(self, name: ValueKey) -> list[Any]:
+        return [entry.value for other, entry in self._entries.items() if other != name]
 
     def begin_anew(self, *, keep: bool) -> None:
         """Turn what is to be written into the values of a session that is still to be made.
@@ -392,47 +408,33 @@ class Changes(Snapshot):
         Args:
             keep: True takes along what the last `clear_all` spared.
         """
-        if keep and self.values is not None:
-            for name in [name for name in self.values if is_spared(name, self._spare)]:
-                entry = self._entries.get(name)
-                if entry is not None and not entry.dirty and entry.value is MISSING:
-                    del self._entries[name]  # read before it was known whose values these are
-                self.read(name)
-            for name in self._adds.keys() & self._entries.keys():
-                entry = self._entries[name]
-                entry.value, entry.data = self._sum(name, entry.value, self._adds.pop(name)), None
-        else:
-            self._entries = {
-                name: entry for name, entry in self._entries.items() if entry.dirty or self._is_edited(name, entry)
-            }
-        for name in list(self._entries):
-            entry = self._entries[name]
-            if entry.value is MISSING:
-                del self._entries[name]
-            else:
-                entry.raw = entry.base = entry.first = None
-                entry.dirty = True
+        keep = keep and self.values is not None
+        if keep:
+            self._read_spared()
+        entries = {}
+        for name, entry in self._entries.items():
+            if entry.value is not MISSING and (keep or self._is_changed(name, entry)):
+                data = entry.change.data if isinstance(entry.change, Assigned) else None
+                entry.seen, entry.change = None, Assigned(data, None)
+                entries[name] = entry
+        self._entries = entries
         self.values = {}
-        self._cleared = frozenset()
-        self._cleared_all = False
-        self._spare = frozenset()
+        self._pending = self._blank = UNCLEARED
 
-    def _same(self, one: Any, other: Any) -> bool:
-        return self._codec.encode(one) == self._codec.encode(other)
+    def _read_spared(self) -> None:
+        """Read what the pending clear spares, and turn increments of it into assignments."""
+        for name in [name for name in self._stored() if is_spared(name, self._pending.spare)]:
+            entry = self._entries.get(name)
+            if entry is not None and entry.value is MISSING and isinstance(entry.change, Unchanged):
+                del self._entries[name]  # read before it was known whose values these are
+            self.read(name)
+        for name in self._adds.keys() & self._entries.keys():
+            entry = self._entries[name]
+            entry.value = total = incremented(name, entry.value, self._adds.pop(name))
+            entry.change = Assigned(total, None)
 
-
-def _applied(name: ValueKey, function: Callable[[Any], Any], value: Any) -> Any:
-    """Return what a function given to `update_with` makes of a value.
-
-    Raises:
-        UnstorableValue: It returned None, as a function does that changes its argument in place.
-    """
-    result = function(value)
-    if result is None:
-        why = "the function of update_with returned None: let it return the new value; to store None, assign it"
-        raise UnstorableValue(*name, "NoneType", why)
-    return result
-
-
-def _same_data(one: bytes | int, other: bytes | int) -> bool:
-    return type(one) is type(other) and one == other
+    def _is_changed(self, name: ValueKey, entry: Entry) -> bool:
+        """Check whether the application has assigned a value, or changed it in place."""
+        if isinstance(entry.change, Unchanged):
+            return entry.change.origin is not None and self._encode(name, entry.value) != entry.change.origin
+        return True

@@ -44,7 +44,7 @@ from coatcheck._forms import (
 from coatcheck._kinds import functions_of, is_namedtuple
 from coatcheck.errors import CoatcheckError, ConfigurationError
 
-__all__ = ["MAX_DEPTH", "Codec", "Undecodable", "Unencodable"]
+__all__ = ["MAX_DEPTH", "Codec", "Undecodable", "Unencodable", "encode_plain"]
 
 MAX_DEPTH: Final = 64
 """How many containers may stand inside one another."""
@@ -110,20 +110,38 @@ _BUILT_IN: Final = _SCALARS | _NESTS | {Fraction, range} | LEAVES.keys()
 _SIMPLE: Final = _BUILT_IN - _NESTS - {bytearray}
 
 
-def _is_plain(value: Any, depth: int = 1) -> bool:
-    """Whether msgspec may have a list or dict as it is. Most values are like that, so this is all the walk they get."""
-    members = value
-    if type(value) is dict:
-        for key in value:
-            if type(key) is not str:
+def _is_plain(value: Any, found: list[Any], depth: int = 1) -> bool:
+    """Check whether msgspec may have a list or dict as it is. Most values are like that, and get no other walk.
+
+    Each list and dict that it comes by is added to *found*.
+    """
+    kind = type(value)
+    if kind is dict:
+        found.append(value)
+        for key, member in value.items():
+            if type(key) is not str or (
+                type(member) not in _SCALARS and (depth >= MAX_DEPTH or not _is_plain(member, found, depth + 1))
+            ):
                 return False
-        members = value.values()
-    elif type(value) is not list:
+        return True
+    if kind is not list:
         return False
-    for member in members:
-        if type(member) not in _SCALARS and (depth >= MAX_DEPTH or not _is_plain(member, depth + 1)):
+    found.append(value)
+    for member in value:
+        if type(member) not in _SCALARS and (depth >= MAX_DEPTH or not _is_plain(member, found, depth + 1)):
             return False
     return True
+
+
+def encode_plain(value: object) -> tuple[bytes, list[Any]] | None:
+    """Return the bytes of a value and the lists and dicts in it; None if anything else but scalars is in it."""
+    found: list[Any] = []
+    if not _is_plain(value, found):
+        return None
+    try:
+        return _write(value), found
+    except (OverflowError, ValueError):  # then `Codec.encode` has to look at every part
+        return None
 
 
 def _too_deep(value: object) -> bool:
@@ -344,7 +362,7 @@ class Codec:
                 itself), or a str is not Unicode text. The message says where and what to do.
         """
         try:
-            if type(value) in _SCALARS or _is_plain(value):
+            if type(value) in _SCALARS or _is_plain(value, []):
                 return _write(value)
             return _write(self._quick.convert(value, 0))
         except RefusedError as refused:

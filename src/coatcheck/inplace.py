@@ -23,10 +23,11 @@ _FLAT: Final = frozenset({set, Counter, bytearray})  # no container that can cha
 def containers(values: Iterable[Any]) -> list[Any]:
     """Return the containers among *values* and inside them."""
     found = [value for value in values if type(value) in _CONTAINERS]
+    disjoint = _CONTAINERS.isdisjoint
     for holder in found:  # which grows meanwhile
         if type(holder) not in _FLAT:
             members = holder.values() if type(holder) is dict else holder
-            if not _CONTAINERS.isdisjoint(map(type, members)):
+            if not disjoint(map(type, members)):
                 found += [member for member in members if type(member) in _CONTAINERS]
     return found
 

@@ -1,24 +1,127 @@
-"""The values of one request's session as it sees them: what is stored, and over it what the request did.
-
-No I/O: whoever makes a `Snapshot` is asked for what is stored when a value is first needed.
-"""
+"""What one request knows of the values of its session: plain data, which `Changes` works on. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
-from weakref import ReferenceType
 
-from coatcheck.codec import Codec, Undecodable, Unencodable
-from coatcheck.errors import CounterOverflow, NotACounter, UnstorableValue, ValueTooLarge
-from coatcheck.inplace import containers
 from coatcheck.merge import MISSING
-from coatcheck.record import ABSENT, COUNTER_MAX, COUNTER_MIN, Delta, Value, ValueKey, is_spared
+from coatcheck.record import ABSENT, Delta, Value, ValueKey, is_spared
 
-__all__ = ["Entry", "First", "Owner", "Parted", "Rerun", "Settled", "Snapshot"]
+__all__ = [
+    "DELETED",
+    "NOT_STORED",
+    "UNCLEARED",
+    "UNTOUCHED",
+    "Assigned",
+    "Change",
+    "Cleared",
+    "Deleted",
+    "Entry",
+    "First",
+    "Merged",
+    "Owner",
+    "Parted",
+    "Rerun",
+    "Settled",
+    "Unchanged",
+    "Updated",
+    "together",
+]
+
+NOT_STORED: Final = Value(b"", ABSENT)
+"""What a request saw that looked for a value and found none."""
 
 Rerun = tuple[Callable[[Any], Any], Any]
 """A function given to `update_with`, and the default for a missing key."""
+
+
+class Owner(Protocol):
+    """The object that knows where a session is stored."""
+
+    def fetch(self) -> Mapping[ValueKey, Value]:
+        """Return what is stored, and fill it in as the `values` of the `Changes`; or raise."""
+
+    def unreadable(self, name: ValueKey) -> None:
+        """Record that a value no longer decodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Which stored values a request has deleted without naming them.
+
+    Attributes:
+        apps: Apps whose values are all deleted. Empty if everything is.
+        everything: True if the values of every app are deleted, but those in `spare`.
+        spare: What is left alone, as in `Delta.spare`. Empty if not everything is deleted.
+    """
+
+    apps: frozenset[str] = frozenset()
+    everything: bool = False
+    spare: frozenset[ValueKey] = frozenset()
+
+    @classmethod
+    def of(cls, delta: Delta) -> Cleared:
+        """Return what a Delta clears."""
+        return cls(everything=True, spare=delta.spare) if delta.clear_all else cls(delta.clears)
+
+    def hides(self, name: ValueKey) -> bool:
+        """Check whether a value is deleted."""
+        return name[0] in self.apps or (self.everything and not is_spared(name, self.spare))
+
+    def hides_app(self, app: str) -> bool:
+        """Check whether all values of an app are deleted."""
+        return app in self.apps or (self.everything and not any(name[0] == app for name in self.spare))
+
+    def __or__(self, other: Cleared) -> Cleared:
+        """Return what one of both deletes."""
+        if not (self.everything or other.everything):
+            return Cleared(self.apps | other.apps)
+        spare = (name for name in self.spare | other.spare if not self.hides(name) and not other.hides(name))
+        return Cleared(everything=True, spare=frozenset(spare))
+
+
+UNCLEARED: Final = Cleared()
+
+
+class Unchanged(NamedTuple):
+    """The application has read the value, and maybe changed it in place.
+
+    Attributes:
+        origin: The encoding of a value that can change in place, as it was read or last written; None for others.
+    """
+
+    origin: bytes | None
+
+
+class Assigned(NamedTuple):
+    """The application has assigned the value.
+
+    Attributes:
+        data: Its encoding, if it cannot change in place; otherwise None.
+        start: The encoding, as it was assigned, of a value that can change in place, to a key that was seen to be
+            missing; otherwise None.
+    """
+
+    data: bytes | int | None
+    start: bytes | None
+
+
+class Updated(NamedTuple):
+    """The value is the result of `update_with`.
+
+    Attributes:
+        reruns: What runs again if another request has changed the value meanwhile, in this order.
+        result: The encoding of the result, by which a later change in place is found; None if there can be none.
+    """
+
+    reruns: tuple[Rerun, ...]
+    result: bytes | None
+
+
+class Deleted(NamedTuple):
+    """The application has deleted the value."""
 
 
 class First(NamedTuple):
@@ -27,15 +130,47 @@ class First(NamedTuple):
     Beginning from the result of the last merge would count twice what that result has kept of the base.
 
     Attributes:
-        raw: What the change was based on, as stored.
-        mine: The encoding of the changed value, or None where it was deleted.
+        seen: What the change was based on, as in `Entry.seen`.
+        mine: The encoding of the changed value, or None if it was deleted.
         merged: The encoding of what the last merge made of it, or None likewise. What the application changes after
             a save that failed is the difference to this.
+        start: As in `Assigned`.
     """
 
-    raw: Value | None
+    seen: Value | None
     mine: bytes | None
     merged: bytes | None
+    start: bytes | None
+
+
+class Merged(NamedTuple):
+    """The value is the merge of the application's change with another request's, and is still to be written.
+
+    Attributes:
+        first: The application's change.
+    """
+
+    first: First
+
+
+Change = Unchanged | Assigned | Updated | Deleted | Merged
+"""What the application did to a value since it was read or last written."""
+
+UNTOUCHED: Final = Unchanged(None)
+DELETED: Final = Deleted()
+
+
+def together(before: Change, since: Change) -> Change:
+    """Return a change that was written, and undone, together with what was done to the value since."""
+    if isinstance(since, Unchanged):
+        return Updated(before.reruns, since.origin) if isinstance(before, Updated) else before
+    if isinstance(since, Updated):  # what ran before runs again too; if it was an assignment, neither does
+        return (
+            Updated((*before.reruns, *since.reruns), since.result)
+            if isinstance(before, Updated)
+            else Assigned(None, None)
+        )
+    return since
 
 
 class Parted(NamedTuple):
@@ -44,181 +179,68 @@ class Parted(NamedTuple):
     Attributes:
         held: The object.
         data: Its encoding as of then.
+        is_whole: True if it was the whole value, so that later changes of it can be merged into the present one.
     """
 
     held: Any
     data: bytes
-
-
-class Settled(NamedTuple):
-    """What was written in a transaction that may not last, and what `settle` forgets on that occasion."""
-
-    delta: Delta
-    values: Mapping[ValueKey, Value] | None
-    reruns: Mapping[ValueKey, tuple[Rerun, ...]]
-    version: int
-
-
-class Owner(Protocol):
-    """Whoever knows where a session is stored."""
-
-    def fetch(self) -> Mapping[ValueKey, Value]:
-        """Give what is stored, and fill it in as the snapshot's `values`; or raise."""
-
-    def unreadable(self, name: ValueKey) -> None:
-        """Take note that a value no longer decodes."""
+    is_whole: bool
 
 
 class Entry:
-    """What a request knows of one value: as stored when it was read, and as it is now."""
-
-    # As in State: one is made for every value that is touched, and defaults that stand in the class cost nothing.
-    dirty = False  # assigned or deleted; a change in place is found by comparing
-    data: bytes | int | None = None  # the encoding of an assigned value that cannot change any more
-    reruns: tuple[Rerun, ...] = ()
-    assigned: bytes | None = None  # what a mutable value was when it was assigned to a key seen to be missing
-    first: First | None = None  # while a save merges
-    own: Sequence[Any] = ()  # the containers of a value that was decoded here; those of an assigned one are not ours
-    parted: tuple[Parted, ...] = ()
-    detached: Parted | None = None
-
-    def __init__(self, value: Any, raw: Value | None, base: int | None, origin: bytes | None = None) -> None:
-        self.value = value
-        self.raw = raw
-        self.base = base  # as in Put.base
-        self.origin = origin  # the encoding of a mutable value as it was when read
-
-
-class Snapshot:
-    """A session's values, read at first use. `Changes` adds what can be done to them.
-
-    Args:
-        codec: Turns values into bytes and back.
-        max_bytes: The largest encoded value.
-        owner: Asked when a stored value is needed and `values` is None. By weak reference: it holds the snapshot, and
-            a cycle would leave every request's values to the garbage collector.
-        values: The snapshot, where it is known already.
+    """What a request knows of one value.
 
     Attributes:
-        values: The snapshot, or None where nothing was read yet.
-        journal: Where it is a list, every `settle` is noted in it, for `undo`.
+        value: The value as the request sees it, or `MISSING`.
+        seen: What is stored, as the request saw it; `NOT_STORED` if nothing was; None if it did not look.
+        change: What the application did to it.
+        own: The containers of the value that the session has made, by decoding.
+        parted: Objects that an earlier merge took out of the session.
     """
 
-    # One is made for every request, and hardly any changes these.
-    journal: list[Settled] | None = None
-    _hides = False  # True once anything was cleared: before that, all that is stored counts
-    _cleared: frozenset[str] = frozenset()
-    _cleared_all = False
-    _spare: frozenset[ValueKey] = frozenset()
-    _scanned: frozenset[str] = frozenset()  # apps whose keys were listed, so that a key not there was seen not to be
-    _blank: frozenset[str] = frozenset()  # apps cleared by an earlier commit of a request that never read them
-    _blank_all = False
+    # One is made for every value that is touched, and defaults that stand in the class cost nothing.
+    own: Sequence[Any] = ()
+    parted: tuple[Parted, ...] = ()
 
-    def __init__(
-        self,
-        codec: Codec,
-        max_bytes: int,
-        owner: ReferenceType[Owner],
-        values: Mapping[ValueKey, Value] | None = None,
-    ) -> None:
-        self._codec: Final = codec
-        self._max_bytes: Final = max_bytes
-        self._owner: Final = owner
-        self.values = values
-        self._entries: dict[ValueKey, Entry] = {}
-        self._adds: dict[ValueKey, int] = {}
+    def __init__(self, value: Any, seen: Value | None, change: Change) -> None:
+        self.value = value
+        self.seen = seen
+        self.change = change
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    @property
+    def base(self) -> int | None:
+        """The version that a change is based on, as in `Put.base`."""
+        return None if self.seen is None else self.seen.version
 
-    def read(self, name: ValueKey) -> Any:
-        """Give the value as this request sees it, or `MISSING`."""
-        entry = self._entries.get(name) or self._open(name)
-        if name in self._adds:
-            return self._sum(name, entry.value, self._adds[name])
-        return entry.value
+    def settle(self, written: Value | None, is_mutable: Callable[[Any], bool]) -> None:
+        """Record that the value was written, or deleted, or found to be stored already.
 
-    def keys(self, app: str) -> list[str]:
-        """Give the keys of *app*: the stored ones first, then the new ones."""
-        if not self._is_blank_app(app):
-            for name in self._snapshot():
-                if name[0] == app and name not in self._entries and not self._is_blank(name):
-                    self._open(name)
-            self._scanned |= {app}
-        present = {
-            name[1]: None for name, entry in self._entries.items() if name[0] == app and entry.value is not MISSING
-        }
-        present.update({name[1]: None for name in self._adds if name[0] == app})
-        return list(present)
+        Args:
+            written: What is stored now, if the value was written.
+            is_mutable: Returns whether a value can change in place.
+        """
+        if written is not None:
+            self.seen = written
+        elif isinstance(self.change, Unchanged):
+            return
+        self.change = UNTOUCHED
+        if self.value is MISSING:
+            self.seen = None if self.seen is None else NOT_STORED
+        elif self.seen is not None and isinstance(self.seen.data, bytes) and is_mutable(self.value):
+            self.change = Unchanged(self.seen.data)
 
-    def _snapshot(self) -> Mapping[ValueKey, Value]:
-        return self._asked().fetch() if self.values is None else self.values
 
-    def _asked(self) -> Owner:
-        owner = self._owner()
-        assert owner is not None  # noqa: S101 (whoever holds its values holds it)
-        return owner
+class Settled(NamedTuple):
+    """What was written in a transaction that may not last, and what `settle` forgot on that occasion.
 
-    def _is_blank(self, name: ValueKey) -> bool:
-        """Tell whether nothing of what is stored under *name* counts for this request any more."""
-        return (
-            self._is_cleared(name) or name[0] in self._blank or (self._blank_all and not is_spared(name, self._spare))
-        )
+    Attributes:
+        delta: What was written.
+        values: What was stored before, as far as it was known.
+        before: Of each value that was known: `Entry.seen` and `Entry.change`, as they were.
+        version: The version that everything written has.
+    """
 
-    def _is_cleared(self, name: ValueKey) -> bool:
-        """Tell whether a clear that is still to be written deletes what is stored under *name*."""
-        return name[0] in self._cleared or (self._cleared_all and not is_spared(name, self._spare))
-
-    def _is_blank_app(self, app: str) -> bool:
-        if app in self._cleared or app in self._blank:
-            return True
-        return (self._cleared_all or self._blank_all) and not any(name[0] == app for name in self._spare)
-
-    def _open(self, name: ValueKey) -> Entry:
-        """Note that this request read the value, and as what."""
-        if self._hides and self._is_blank(name):
-            entry = Entry(MISSING, None, None)
-        elif (raw := (self._snapshot() if self.values is None else self.values).get(name)) is None:
-            entry = Entry(MISSING, None, ABSENT)
-        else:
-            value, origin = self._decode(name, raw)
-            entry = Entry(value, raw, raw.version, origin)
-            if origin is not None:
-                entry.own = containers([value])
-        self._entries[name] = entry
-        return entry
-
-    def _decode(self, name: ValueKey, raw: Value | None) -> tuple[Any, bytes | None]:
-        """Give a stored value and, where it can change in place, its encoding as of now."""
-        if raw is None:
-            return MISSING, None
-        if isinstance(raw.data, int):
-            return raw.data, None
-        try:
-            value = self._codec.decode(raw.data)
-            # Encoded again rather than compared with what is stored: another release of this library, or another
-            # program, may have written the same value with other bytes.
-            return value, self._codec.encode(value) if self._codec.is_mutable(value) else None
-        except (Undecodable, Unencodable):  # the latter where a registered decode function gave something unstorable
-            self._asked().unreadable(name)
-            return MISSING, None
-
-    def _encode(self, name: ValueKey, value: Any) -> bytes | int:
-        if type(value) is int and COUNTER_MIN <= value <= COUNTER_MAX:
-            return value  # stored as a counter, so that it can be incremented later
-        try:
-            data = self._codec.encode(value)
-        except Unencodable as error:
-            raise UnstorableValue(*name, error.type_name, str(error)) from error
-        if len(data) > self._max_bytes:
-            raise ValueTooLarge(*name, type(value).__qualname__, len(data), self._max_bytes)
-        return data
-
-    @staticmethod
-    def _sum(name: ValueKey, value: Any, amount: int) -> int:
-        if value is MISSING:
-            value = 0
-        if type(value) is not int or not COUNTER_MIN <= value <= COUNTER_MAX:  # a larger one is stored as bytes
-            raise NotACounter(*name)
-        if not COUNTER_MIN <= value + amount <= COUNTER_MAX:
-            raise CounterOverflow(*name)
-        return int(value + amount)
+    delta: Delta
+    values: Mapping[ValueKey, Value] | None
+    before: Mapping[ValueKey, tuple[Value | None, Change]]
+    version: int

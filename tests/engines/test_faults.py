@@ -218,6 +218,17 @@ def test_rule_11_a_reply_that_comes_too_late(line: Line) -> None:
 
 
 @with_a_fair_limit
+def test_rule_11_a_reply_in_drops(line: Line) -> None:
+    """The limit is for the whole operation, a connection that it opens included, and not for each piece that comes."""
+    for driver in (line.driver, line.open()):
+        line.proxy.inject(Fault.DRIP, seconds=0.9 * line.limit, drop=1)
+        tried = attempt(lambda: driver.load(line.session.digest, START))  # noqa: B023 (called at once)
+        line.proxy.heal()
+        assert tried.error is not None
+        line.within(tried.seconds, 1 + MARGIN)
+
+
+@with_a_fair_limit
 def test_rule_11_a_slow_network_within_the_limit(line: Line) -> None:
     """Slow is not down."""
     line.proxy.inject(Fault.DELAY, seconds=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from testservers import RedisCluster
+from testservers.engines import PATIENCE
 
 from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.base import Capability
@@ -32,7 +34,7 @@ class ByHand:
 
     def __init__(self, driver: RedisDriver, steps: Steps[Any]) -> None:
         here = driver._processes.here()
-        self._exchange = here.perform
+        self._perform = here.perform
         self._work = driven("by hand", steps, here.routes)
         self.answer: Any = None
         self.is_over = False
@@ -48,7 +50,7 @@ class ByHand:
     def step(self) -> None:
         """Go on to the next request."""
         if not self.is_over:
-            self._go(self._exchange(self._request))
+            self._go(self._perform(self._request, time.monotonic() + PATIENCE))
 
     def finish(self) -> Any:
         """Go on to the end."""

@@ -19,7 +19,6 @@ __all__ = ["Counts", "Fault", "FaultProxies", "FaultProxy"]
 T = TypeVar("T")
 
 _CHUNK: Final = 1 << 18
-_DROP: Final = 50
 _NO_GOODBYE: Final = struct.pack("ii", 1, 0)  # a closed socket resets its connection
 
 
@@ -78,6 +77,7 @@ class FaultProxy:
         self._fault: Fault | None = None
         self._turns = 0  # how many requests pass before the fault
         self._seconds = 0.0
+        self._drop = 1
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listener: asyncio.Server | None = None
@@ -109,19 +109,20 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0) -> None:
+    def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0, drop: int = 50) -> None:
         """Let a fault happen.
 
         Args:
             fault: What is to happen.
             turn: To which request from now on, for those that happen to one.
             seconds: How late each answer comes, for `Fault.DELAY`, or each piece of it, for `Fault.DRIP`.
+            drop: The bytes of such a piece.
         """
-        self._run(self._set(fault, turn, seconds))
+        self._run(self._set(fault, turn, seconds, drop))
 
     def heal(self) -> None:
         """End the fault. Connections that it cut stay cut; what a black hole held back is let through."""
-        self._run(self._set(None, 1, 0.0))
+        self._run(self._set(None, 1, 0.0, 1))
 
     def cut(self) -> None:
         """Reset all connections; new ones are accepted."""
@@ -152,8 +153,8 @@ class FaultProxy:
         self._passing.set()
         self._listener = await asyncio.start_server(self._accept, HOST, self.port, limit=_CHUNK)
 
-    async def _set(self, fault: Fault | None, turn: int, seconds: float) -> None:
-        self._fault, self._turns, self._seconds, self.fired = fault, turn - 1, seconds, 0
+    async def _set(self, fault: Fault | None, turn: int, seconds: float, drop: int) -> None:
+        self._fault, self._turns, self._seconds, self._drop, self.fired = fault, turn - 1, seconds, drop, 0
         if fault is Fault.REFUSE:
             self._shut()
             await self._cut()
@@ -229,14 +230,14 @@ class FaultProxies:
         """How many requests met a fault since the last `inject` or `heal`."""
         return sum(proxy.fired for proxy in self._proxies)
 
-    def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0) -> None:
+    def inject(self, fault: Fault, *, turn: int = 1, seconds: float = 0.0, drop: int = 50) -> None:
         """Let a fault happen: see `FaultProxy.inject`.
 
         One that goes on is at each of them. One that happens to a request is where most requests were before the last
         call of `counted`.
         """
         for proxy in self._proxies if fault.stands else (self._busiest,):
-            proxy.inject(fault, turn=turn, seconds=seconds)
+            proxy.inject(fault, turn=turn, seconds=seconds, drop=drop)
 
     def heal(self) -> None:
         """End the fault."""
@@ -318,9 +319,9 @@ class _Link:
                 continue
             self._server_spoke = True
             if proxy._fault is Fault.DRIP:
-                for start in range(0, len(data), _DROP):
+                for start in range(0, len(data), proxy._drop):
                     await asyncio.sleep(proxy._seconds)
-                    self._client[1].write(data[start : start + _DROP])
+                    self._client[1].write(data[start : start + proxy._drop])
                 continue
             if proxy._fault is Fault.DELAY:
                 await asyncio.sleep(proxy._seconds)

@@ -243,6 +243,7 @@ class PyMySQLClient(_Manners):
             defer_connect=True,
         )
         try:
+            connection.limit(deadline)
             with _told():
                 connection.connect()
             check_version(connection.get_server_info())  # type: ignore[no-untyped-call]

@@ -72,15 +72,24 @@ class _InProcess:
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = Servers(settings, Endpoint)
         self.has_looked = False
+        self._timeout: Final = settings.timeout
 
     def run(self, operation: str, steps: Steps[T]) -> T:
-        """Carry out an operation."""
-        return drive(driven(operation, steps, self.routes), self.perform)
+        """Carry out an operation, within one limit of time for all that it asks the servers."""
+        deadline = time.monotonic() + self._timeout
+        return drive(driven(operation, steps, self.routes), lambda request: self.perform(request, deadline))
 
-    def perform(self, request: Performed) -> Sequence[Any]:
+    def look(self, operation: str, steps: Steps[T]) -> T:
+        """Carry out the first look, in which each server has the whole limit: one that is silent stops no other."""
+        return drive(
+            driven(operation, steps, self.routes),
+            lambda request: self.perform(request, time.monotonic() + self._timeout),
+        )
+
+    def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
         """Do what a request asks for; return the replies."""
         if type(request) is Exchange:
-            return self.servers.at(request.address).exchange(request.packed)
+            return self.servers.at(request.address).exchange(request.packed, deadline)
         match request:
             case News():
                 return self.servers.ears.heard()
@@ -132,7 +141,7 @@ class RedisDriver(SteppedDriver):
         here = self._processes.here()
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk, here.has_looked = here.run(operation, look)
+            self.at_risk, here.has_looked = here.look(operation, look)
         return here.run(operation, begin())
 
     def advice(self) -> list[str]:
@@ -151,13 +160,21 @@ class _InLoop:
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = Servers(settings, AsyncEndpoint)
         self.has_looked = False
+        self._timeout: Final = settings.timeout
 
     async def run(self, operation: str, steps: Steps[T]) -> T:
-        return await drive_async(driven(operation, steps, self.routes), self.perform)
+        deadline = time.monotonic() + self._timeout
+        return await drive_async(driven(operation, steps, self.routes), lambda request: self.perform(request, deadline))
 
-    async def perform(self, request: Performed) -> Sequence[Any]:
+    async def look(self, operation: str, steps: Steps[T]) -> T:
+        return await drive_async(
+            driven(operation, steps, self.routes),
+            lambda request: self.perform(request, time.monotonic() + self._timeout),
+        )
+
+    async def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
         if type(request) is Exchange:
-            return await self.servers.at(request.address).exchange(request.packed)
+            return await self.servers.at(request.address).exchange(request.packed, deadline)
         match request:
             case News():
                 return self.servers.ears.heard()
@@ -205,7 +222,7 @@ class AsyncRedisDriver(AsyncSteppedDriver):
         here = self._loops.here()
         if not here.has_looked:
             look = first_look(self._operations.keys, is_writing=operation not in _LEAVING_NOTHING)
-            self.at_risk, here.has_looked = await here.run(operation, look)
+            self.at_risk, here.has_looked = await here.look(operation, look)
         return await here.run(operation, begin())
 
     async def advice(self) -> list[str]:

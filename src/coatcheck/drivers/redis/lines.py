@@ -86,9 +86,15 @@ class Line(Link):
         """True where some replies of the exchange came."""
         return len(self._replies) > self._is_asking
 
-    def begin(self, packed: Sequence[bytes]) -> bytes:
-        """Begin an exchange; return what is to be sent."""
+    def begin(self, packed: Sequence[bytes], deadline: float) -> bytes:
+        """Begin an exchange that has to be over at *deadline*; return what is to be sent.
+
+        Raises:
+            NotSent: There is no time left.
+        """
         now = self.began = time.monotonic()
+        if now >= deadline:
+            raise NotSent("no time was left to ask it", is_timeout=True)
         self._replies = []
         self._expected = len(packed)
         self._is_asking = self._asks_role and now - self._asked >= ROLE_AGE
@@ -97,6 +103,23 @@ class Line(Link):
             self._expected += 1
             return ROLE + b"".join(packed)
         return packed[0] if len(packed) == 1 else b"".join(packed)
+
+    def begin_login(self, packed: Sequence[bytes]) -> bytes:
+        """Begin the exchange that logs in; return what is to be sent. Until then a server does not tell its role."""
+        self._replies = []
+        self._expected = len(packed)
+        self._is_asking = False
+        return b"".join(packed)
+
+    def end_login(self) -> None:
+        """End the exchange that logs in.
+
+        Raises:
+            RedisError: The server refuses the login.
+        """
+        for reply in self.end():
+            if isinstance(reply, RedisError):
+                raise reply
 
     def feed(self, data: bytes) -> bool:
         """Take what arrived; return whether all replies are there.

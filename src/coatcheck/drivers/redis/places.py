@@ -14,7 +14,7 @@ from coatcheck.drivers._lifetimes import KEEPALIVE
 from coatcheck.drivers._urls import Option, Place, parsed, seconds, text, whole
 from coatcheck.drivers.redis.ears import Ears
 from coatcheck.drivers.redis.keys import DEFAULT_PREFIX
-from coatcheck.drivers.redis.requests import Address
+from coatcheck.drivers.redis.requests import Address, command
 from coatcheck.drivers.redis.routes import ClusterRoutes, Routes
 from coatcheck.drivers.redis.sentinel import SentinelRoutes
 from coatcheck.errors import ConfigurationError
@@ -50,6 +50,8 @@ _OPTIONS: Final[dict[str, Option]] = {
     "prefix": text(DEFAULT_PREFIX),
     "timeout": seconds(_TIMEOUT),
 }
+_PLAIN: Final[dict[str, Any]] = {"protocol": 2, "driver_info": None, "retry": Retry(NoBackoff(), 0)}
+"""Redis-py's connections send nothing by themselves: they log in as all else is sent, within the same limit."""
 _KEEPALIVE: Final[dict[str, Any]] = {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
 
 
@@ -67,7 +69,7 @@ class Settings:
         is_encrypted: Whether the connections are TLS.
         ca: The file of the authority that signed the server's certificate; None for those that the system trusts.
         prefix: What all keys begin with.
-        timeout: Seconds for a connection, a reply, or a free connection.
+        timeout: Seconds for an operation as a whole.
         max_connections: How many connections to each server a process, or a loop, has at most.
         replicas: How many replicas must have a write before it counts as done.
     """
@@ -102,29 +104,33 @@ class Settings:
         """Return whether a server has to say that it is a primary. In a cluster, a replica passes on what is asked."""
         return self.kind != "cluster" and not address.is_sentinel
 
-    def connection(self, address: Address) -> Any:
-        """Give a connection that is not open yet, and tries nothing twice."""
-        times = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+    def login(self, address: Address) -> tuple[bytes, ...]:
+        """Return the commands that a connection has to send first."""
+        if address.is_sentinel:
+            return ()
+        words = (self.username, self.password or "") if self.username else (self.password,) if self.password else ()
+        auth = (command(b"AUTH", *words),) if words else ()
+        return (*auth, command(b"SELECT", self.db)) if self.db else auth
+
+    def connection(self, address: Address, seconds: float) -> Any:
+        """Return a connection that is not open yet, is to be open in so many seconds, and tries nothing twice."""
+        times = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         if not address.port:
-            return _blocking.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
+            return _blocking.UnixDomainSocketConnection(path=address.host, **_PLAIN, **times)
         where = {"host": address.host, "port": address.port, **_KEEPALIVE}
         if self.is_encrypted:
-            return _blocking.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
-        return _blocking.Connection(**where, **self._common(address), **times)
+            return _blocking.SSLConnection(**where, ssl_ca_certs=self.ca, **_PLAIN, **times)
+        return _blocking.Connection(**where, **_PLAIN, **times)
 
     def async_connection(self, address: Address) -> Any:
         """Give a connection that is not open yet, tries nothing twice and leaves all limits of time to its user."""
         times: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None}
         if not address.port:
-            return _asynchronous.UnixDomainSocketConnection(path=address.host, **self._common(address), **times)
+            return _asynchronous.UnixDomainSocketConnection(path=address.host, **_PLAIN, **times)
         where: dict[str, Any] = {"host": address.host, "port": address.port, **_KEEPALIVE}
         if self.is_encrypted:
-            return _asynchronous.SSLConnection(**where, ssl_ca_certs=self.ca, **self._common(address), **times)
-        return _asynchronous.Connection(**where, **self._common(address), **times)
-
-    def _common(self, address: Address) -> dict[str, Any]:
-        login = {} if address.is_sentinel else {"username": self.username, "password": self.password, "db": self.db}
-        return {**login, "protocol": 2, "driver_info": None, "retry": Retry(NoBackoff(), 0)}
+            return _asynchronous.SSLConnection(**where, ssl_ca_certs=self.ca, **_PLAIN, **times)
+        return _asynchronous.Connection(**where, **_PLAIN, **times)
 
 
 def settings_from(url: str) -> Settings:

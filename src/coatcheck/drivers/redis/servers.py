@@ -21,6 +21,11 @@ from coatcheck.errors import DriverUnavailable
 
 __all__ = ["AsyncEndpoint", "Endpoint", "Servers"]
 
+_FAIR_PART: Final = 0.5
+"""The part of the limit that a server must have had to count as down where it did not answer."""
+
+_LEAST: Final = 0.001  # seconds: 0 would mean not to wait at all
+
 
 class _Endpoint:
     """What is known of one server, apart from its connections.
@@ -59,10 +64,10 @@ class _Endpoint:
             is_timeout=True,
         )
 
-    def _not_opened(self, error: Exception, began: float) -> NotSent:
+    def _not_opened(self, error: Exception, began: float, deadline: float) -> NotSent:
         failure = connection_failed(error, self._address)
         if not is_refused(error):
-            self._went_down(failure, began)
+            self._went_down(failure, began, deadline)
         return failure
 
     def _answered(self, line: Line) -> None:
@@ -70,7 +75,7 @@ class _Endpoint:
         if line.steps_back:
             self._stepped_back()
 
-    def _failed(self, line: Line, error: Exception) -> NotSent | Lost:
+    def _failed(self, line: Line, error: Exception, deadline: float) -> NotSent | Lost:
         """Return the error for an exchange that failed."""
         if line.steps_back:
             self._stepped_back()
@@ -78,7 +83,7 @@ class _Endpoint:
             return NotSent(refused(error, str(self._address)))
         failure = lost(error, self._address)
         if failure.is_timeout:
-            self._went_down(failure, line.began)
+            self._went_down(failure, line.began, deadline)
         return failure
 
     def _stepped_back(self) -> None:
@@ -86,7 +91,9 @@ class _Endpoint:
         if time.monotonic() - self._forgotten >= ROLE_AGE:
             self.forget()
 
-    def _went_down(self, failure: Exception, since: float) -> None:
+    def _went_down(self, failure: NotSent | Lost, since: float, deadline: float) -> None:
+        if failure.is_timeout and deadline - since < _FAIR_PART * self._settings.timeout:
+            return  # others took the time of the operation: this one had too little of it
         self._why = str(failure)
         self._breaker.failed(since)
         self.pool.doubt(since)  # their peer may have vanished with that of the one that failed
@@ -103,14 +110,14 @@ class Endpoint(_Endpoint):
         super().__init__(settings, address)
         self.pool: Pool[SyncLine] = Pool(self._open, settings.max_connections)
 
-    def exchange(self, packed: Sequence[bytes]) -> list[Any]:
-        """Send commands and return their replies, errors among them.
+    def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Any]:
+        """Send commands and return their replies, errors among them, until *deadline* by the monotonic clock.
 
         Raises:
             NotSent: Nothing was sent, or the server refused to read it.
             Lost: Something was sent, and not all replies came.
         """
-        pool, deadline = self.pool, time.monotonic() + self._settings.timeout
+        pool = self.pool
         try:
             pool.enter(deadline)
         except PoolBusy as error:
@@ -119,9 +126,9 @@ class Endpoint(_Endpoint):
             self._check()  # after the wait: others may have found out that the server is down
             line = pool.get(deadline)
             try:
-                replies = line.exchange(packed)
+                replies = line.exchange(packed, deadline)
             except (RedisError, OSError) as error:
-                raise self._failed(line, error) from error
+                raise self._failed(line, error, deadline) from error
             else:
                 self._answered(line)
                 return replies
@@ -130,12 +137,21 @@ class Endpoint(_Endpoint):
         finally:
             pool.leave()
 
-    def _open(self, _: float) -> SyncLine:
-        began = time.monotonic()
+    def _open(self, deadline: float) -> SyncLine:
+        began, settings = time.monotonic(), self._settings
+        connection = settings.connection(self._address, max(_LEAST, deadline - began))
         try:
-            return SyncLine(self._settings.connection(self._address), asks_role=self._asks_role)
-        except (RedisError, OSError, ValueError) as error:
-            raise self._not_opened(error, began) from error
+            connection.connect()
+            line = SyncLine(connection, settings.timeout, asks_role=self._asks_role)
+            login = settings.login(self._address)
+            if login:
+                line.log_in(login, deadline)
+        except BaseException as error:
+            connection.disconnect()
+            if not isinstance(error, (RedisError, OSError, ValueError)):
+                raise
+            raise self._not_opened(error, began, deadline) from error
+        return line
 
 
 class AsyncEndpoint(_Endpoint):
@@ -148,10 +164,9 @@ class AsyncEndpoint(_Endpoint):
         super().__init__(settings, address)
         self.pool: AsyncPool[AsyncLine] = AsyncPool(self._open, settings.max_connections)
 
-    async def exchange(self, packed: Sequence[bytes]) -> list[Any]:
+    async def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Any]:
         """Send commands and return their replies; see `Endpoint.exchange`."""
-        pool, timeout = self.pool, self._settings.timeout
-        deadline = time.monotonic() + timeout
+        pool = self.pool
         try:
             await pool.enter(deadline)
         except PoolBusy as error:
@@ -160,10 +175,10 @@ class AsyncEndpoint(_Endpoint):
             self._check()
             line = await pool.get(deadline)
             try:
-                async with asyncio.timeout(timeout):
-                    replies = await line.exchange(packed)
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    replies = await line.exchange(packed, deadline)
             except (RedisError, OSError) as error:
-                raise self._failed(line, error) from error
+                raise self._failed(line, error, deadline) from error
             else:
                 self._answered(line)
                 return replies
@@ -172,18 +187,22 @@ class AsyncEndpoint(_Endpoint):
         finally:
             pool.leave()
 
-    async def _open(self, _: float) -> AsyncLine:
-        began = time.monotonic()
-        connection = self._settings.async_connection(self._address)
+    async def _open(self, deadline: float) -> AsyncLine:
+        began, settings = time.monotonic(), self._settings
+        connection = settings.async_connection(self._address)
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(deadline - began):
                 await connection.connect()
+                line = AsyncLine(connection, asks_role=self._asks_role)
+                login = settings.login(self._address)
+                if login:
+                    await line.log_in(login)
         except BaseException as error:
             abort(connection)
             if not isinstance(error, (RedisError, OSError, ValueError)):
                 raise
-            raise self._not_opened(error, began) from error
-        return AsyncLine(connection, asks_role=self._asks_role)
+            raise self._not_opened(error, began, deadline) from error
+        return line
 
 
 E = TypeVar("E", bound=Endpoint | AsyncEndpoint)

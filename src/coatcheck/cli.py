@@ -73,7 +73,7 @@ def main(
 
 @app.command()
 def init(url: Url) -> None:
-    """Create what the storage needs: tables, folders, a schema version. Existing data is kept."""
+    """Create what the storage needs, or update what an older coatcheck created. Existing data is kept."""
     with _Storage(url) as driver:
         was_there = driver.is_set_up()
         driver.setup()
@@ -106,11 +106,14 @@ def _remedy(driver: Driver) -> str | None:
     """Return what to do about storage that is not set up, or None if it needs no setup."""
     if Capability.SCOPE_SHARED not in driver.capabilities:
         return (
-            "nothing is stored there yet: check the path. The first program that uses the storage creates it, if"
-            " its folder exists, and so does `coatcheck init` with the same URL"
+            "nothing is stored there yet, or only by an older coatcheck: check the path. The first program that uses"
+            " the storage creates or updates it, if its folder exists, and so does `coatcheck init` with the same URL"
         )
     if Capability.BORROWED_CONNECTION in driver.capabilities:
-        return "the session tables are missing: create them once with `coatcheck init` and the same URL"
+        return (
+            "the session tables are missing, or those of an older coatcheck: create or update them with"
+            " `coatcheck init` and the same URL"
+        )
     return None
 
 

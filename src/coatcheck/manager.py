@@ -14,6 +14,7 @@ from coatcheck import lending, outcome, plan
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel
 from coatcheck.drivers import open_async_driver, open_driver
+from coatcheck.drivers._strangers import check_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
 from coatcheck.events import Event, EventKind, Listener
@@ -79,6 +80,7 @@ class SessionManager(ManagerBase):
         self.driver = open_driver(storage) if isinstance(storage, str) else storage
         if not isinstance(self.driver, Driver):
             raise _wrong_kind(storage, "SessionManager", "coatcheck.driver(url)")
+        check_driver(self.driver)
 
     def open(
         self,
@@ -314,6 +316,7 @@ class AsyncSessionManager(ManagerBase):
         self.driver = open_async_driver(storage) if isinstance(storage, str) else storage
         if not isinstance(self.driver, AsyncDriver):
             raise _wrong_kind(storage, "AsyncSessionManager", "coatcheck.async_driver(url)")
+        check_driver(self.driver)
 
     def open(
         self,

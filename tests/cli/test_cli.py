@@ -60,8 +60,9 @@ def test_check_of_storage_that_nobody_has_made_yet(scheme: str, tmp_path: Path) 
     result = run("check", f"{scheme}:///{tmp_path}/s")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        f"coatcheck: {scheme}: nothing is stored there yet: check the path. The first program that uses the storage"
-        " creates it, if its folder exists, and so does `coatcheck init` with the same URL\n"
+        f"coatcheck: {scheme}: nothing is stored there yet, or only by an older coatcheck: check the path. The first"
+        " program that uses the storage creates or updates it, if its folder exists, and so does `coatcheck init` with"
+        " the same URL\n"
     )
     assert not (tmp_path / "s").exists()
 

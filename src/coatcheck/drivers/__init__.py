@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final, TypeVar
 
+from coatcheck.drivers._strangers import check_class, check_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import ConfigurationError
 
@@ -48,8 +49,8 @@ def open_driver(url: str) -> Driver:
     `Driver` with a class method `from_url`. Nothing is connected to yet.
 
     Raises:
-        ConfigurationError: The scheme is unknown, its entry point is no driver, or the driver refuses the URL. The
-            message does not repeat the URL, which may hold a password.
+        ConfigurationError: The scheme is unknown, its entry point is no driver, the driver lacks a part of the
+            contract, or it refuses the URL. The message does not repeat the URL, which may hold a password.
         MissingExtra: The engine's client library is not installed.
     """
     return _made(url, _GROUP, _BUILT_IN, Driver)  # type: ignore[type-abstract]
@@ -98,5 +99,10 @@ def _made(url: str, group: str, built_in: dict[str, str], kind: type[D]) -> D:
         raise ConfigurationError(
             f"the entry point {scheme!r} of {group} names {chosen.value}, which is no {kind.__name__} with from_url()"
         )
+    is_strange = scheme not in built_in
+    if is_strange:
+        check_class(driver)
     made: D = driver.from_url(f"{scheme}:{rest}")
+    if is_strange:
+        check_driver(made)
     return made

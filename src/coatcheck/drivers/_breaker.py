@@ -89,7 +89,7 @@ class Breaker:
             self._is_looking = False
 
     def worked(self) -> None:
-        """Note that the server answered."""
+        """Record that the server answered."""
         if self._pause:
             with self._lock:
                 self._pause = 0.0
@@ -97,7 +97,7 @@ class Breaker:
                 self._answered_at = self._clock()
 
     def unlock(self) -> None:
-        """Forget whoever holds the lock: a thread that a child process does not have."""
+        """Forget which thread holds the lock: one that a child process does not have."""
         self._lock = threading.Lock()
 
 

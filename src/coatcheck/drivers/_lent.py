@@ -3,8 +3,8 @@
 SQLAlchemy and Django keep account of the transaction that is open on a connection. A write that went past them would
 land in a transaction that they do not know of, which their commit does not end. So before a write they are made to
 begin one, in the way in which their own statements do. Where a connection is in autocommit mode the write is refused,
-whoever it belongs to, since nobody would end a transaction that it opened, and what the application wrote afterwards
-would be lost with it. Neither is imported: whoever lends their connection has done so.
+whatever it is, because nobody would end a transaction that it opened, and what the application wrote afterwards
+would be lost with it. Neither is imported: who lends their connection has done so.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Lent(ABC):
         self._commits_alone: Final = commits_alone
 
     def open(self, operation: str, *, to_write: bool) -> Any:
-        """Give the DB-API connection.
+        """Return the DB-API connection.
 
         Args:
             operation: The operation of the contract, for errors.
@@ -74,7 +74,7 @@ class Lent(ABC):
 
     @abstractmethod
     def _opened(self) -> Any:
-        """Give the DB-API connection, after making its owner begin a transaction where it can."""
+        """Return the DB-API connection, after making its owner begin a transaction where it can."""
 
 
 class _Plain(Lent):
@@ -152,7 +152,7 @@ def lent(connection: object, engine: str, kinds: tuple[type, ...], commits_alone
 
 
 def _loaded(*names: str) -> tuple[type, ...]:
-    """Give the classes of these names, each after the module that has it, as far as those are imported."""
+    """Return the classes of these names, each after the module that has it, as far as those are imported."""
     found = []
     module = None
     for name in names:

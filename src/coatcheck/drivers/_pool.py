@@ -111,7 +111,7 @@ class _IdleLinks(Generic[L]):
             _close_all(self._idle)
 
     def forget(self, link: L | None = None) -> None:
-        """Give up all connections as old as *link*, or all: the idle ones now, others when they come back.
+        """Drop all connections as old as *link*, or all: the idle ones now, others when they come back.
 
         What this one met, each of them would meet, one request after the other.
         """

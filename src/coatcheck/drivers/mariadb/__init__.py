@@ -15,8 +15,8 @@ except ImportError:
     raise MissingExtra("MariaDB", "mariadb") from None
 
 from coatcheck.drivers.mariadb.driver import AsyncMariaDBDriver, MariaDBDriver
-from coatcheck.drivers.mariadb.settings import Settings
+from coatcheck.drivers.mariadb.settings import MariaDBSettings
 
-__all__ = ["AsyncMariaDBDriver", "MariaDBDriver", "Settings"]
+__all__ = ["AsyncMariaDBDriver", "MariaDBDriver", "MariaDBSettings"]
 
 del _aiomysql, _pymysql

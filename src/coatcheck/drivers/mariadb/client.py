@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import aiomysql  # type: ignore[import-untyped]
-from pymysql.connections import Connection as PyMySQLConnection
+from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 from pymysql.err import Error, OperationalError
 
@@ -25,7 +25,7 @@ from coatcheck.drivers._lifetimes import keep_alive
 from coatcheck.drivers._steps import drive, drive_async
 from coatcheck.drivers.mariadb.dialect import LOST, number_of
 from coatcheck.drivers.mariadb.modes import GRAIN, limited, made_ours, patience_for
-from coatcheck.drivers.mariadb.settings import Settings
+from coatcheck.drivers.mariadb.settings import MariaDBSettings
 from coatcheck.drivers.mariadb.wire import (
     BETWEEN,
     check_length,
@@ -40,17 +40,24 @@ from coatcheck.drivers.mariadb.wire import (
 from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 
 if TYPE_CHECKING:
-    _PyMySQLConnection = PyMySQLConnection[Cursor]
+    _PyMySQLBase = Connection[Cursor]
 else:
-    _PyMySQLConnection = PyMySQLConnection
+    _PyMySQLBase = Connection
 
-__all__ = ["IN_TRANSACTION", "AioMySQLClient", "AsyncConnection", "Connection", "PyMySQLClient", "QuietCursor"]
+__all__ = [
+    "IN_TRANSACTION",
+    "AioMySQLClient",
+    "AioMySQLConnection",
+    "PyMySQLClient",
+    "PyMySQLConnection",
+    "QuietCursor",
+]
 
 IN_TRANSACTION: Final = 1
 """The server's flag for a transaction that is open."""
 
 _LEAST: Final = 0.001
-_TLS: Final = 2048  # the server's flag for TLS
+_TLS_FLAG: Final = 2048  # the server's flag for TLS
 # The client libraries' numbers of errors
 _CUT_SHORT: Final = 2013
 _NO_TLS: Final = 2026
@@ -61,7 +68,7 @@ _Packet = tuple[Sequence[Statement], str]
 """Statements that are sent together, and their text."""
 
 
-class _Exchange:
+class _ExchangeState:
     """What is known of the exchange with the server.
 
     Attributes:
@@ -87,7 +94,7 @@ class _Exchange:
             self.is_busy = False
 
 
-class _Reader(io.RawIOBase):
+class _BoundedFile(io.RawIOBase):
     """What a connection's socket gives. PyMySQL's own limit is for each piece of an answer, however many there are.
 
     Args:
@@ -95,7 +102,7 @@ class _Reader(io.RawIOBase):
         connection: Whose socket it is.
     """
 
-    def __init__(self, file: io.RawIOBase, connection: Connection) -> None:
+    def __init__(self, file: io.RawIOBase, connection: PyMySQLConnection) -> None:
         self._file: Final = file
         self._connection: Final = connection
 
@@ -112,7 +119,7 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-class Connection(_PyMySQLConnection, _Exchange):
+class PyMySQLConnection(_PyMySQLBase, _ExchangeState):
     """A connection of PyMySQL's."""
 
     _read_timeout: float | None
@@ -128,7 +135,7 @@ class Connection(_PyMySQLConnection, _Exchange):
 
     @_rfile.setter
     def _rfile(self, file: io.BufferedReader | None) -> None:
-        self._reader = None if file is None else io.BufferedReader(_Reader(file.detach(), self))
+        self._reader = None if file is None else io.BufferedReader(_BoundedFile(file.detach(), self))
 
     def bound(self) -> None:
         """Let the socket wait no longer than is left; what has arrived by then is read."""
@@ -172,29 +179,29 @@ class Connection(_PyMySQLConnection, _Exchange):
         self._force_close()  # type: ignore[attr-defined]  # the stubs leave it out
 
 
-class _Manners:
+class _MySQLManners:
     """What is the same in both client libraries.
 
     Args:
         settings: Where the server is and how to reach it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MariaDBSettings) -> None:
         self._settings: Final = settings
         self._context: ssl.SSLContext | None = None
         self._most_patience: Final = settings.patience
 
-    def is_clean(self, connection: Connection | AsyncConnection, /) -> bool:
+    def is_clean(self, connection: PyMySQLConnection | AioMySQLConnection, /) -> bool:
         return connection.is_clean
 
-    def is_alive(self, connection: Connection | AsyncConnection, /) -> bool:
+    def is_alive(self, connection: PyMySQLConnection | AioMySQLConnection, /) -> bool:
         return connection.is_alive
 
-    def close(self, connection: Connection | AsyncConnection, /) -> None:
+    def close(self, connection: PyMySQLConnection | AioMySQLConnection, /) -> None:
         connection.discard()
 
     def _packets(
-        self, connection: Connection | AsyncConnection, statements: Sequence[Statement], deadline: float
+        self, connection: PyMySQLConnection | AioMySQLConnection, statements: Sequence[Statement], deadline: float
     ) -> Generator[_Packet, list[Reply], list[Reply]]:
         """Send *statements* in as few packets as the server takes: yield each, be sent its replies, return all.
 
@@ -216,7 +223,7 @@ class _Manners:
                 break
         return replies
 
-    def patience(self, connection: Connection | AsyncConnection, /, *, is_inside: bool) -> float:  # noqa: ARG002 (it is the same)
+    def patience(self, connection: PyMySQLConnection | AioMySQLConnection, /, *, is_inside: bool) -> float:  # noqa: ARG002 (it is the same)
         return connection.patience + GRAIN
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -225,13 +232,13 @@ class _Manners:
         return self._context
 
 
-class PyMySQLClient(_Manners):
+class PyMySQLClient(_MySQLManners):
     """Opens and uses connections of PyMySQL's."""
 
-    def connect(self, deadline: float, /) -> Connection:
+    def connect(self, deadline: float, /) -> PyMySQLConnection:
         settings, context = self._settings, self._tls()
         left = max(_LEAST, deadline - time.monotonic())
-        connection = Connection(
+        connection = PyMySQLConnection(
             **settings.common,
             database=settings.database,
             password=settings.password.encode(),  # text would be written as Latin 1
@@ -259,11 +266,13 @@ class PyMySQLClient(_Manners):
             raise
         return connection
 
-    def run(self, connection: Connection, statements: Sequence[Statement], deadline: float, /) -> list[Reply]:
+    def run(self, connection: PyMySQLConnection, statements: Sequence[Statement], deadline: float, /) -> list[Reply]:
         packets = self._packets(connection, statements, deadline)
         return drive(packets, lambda packet: self._ask(connection, *packet, deadline))
 
-    def _ask(self, connection: Connection, packet: Sequence[Statement], text: str, deadline: float) -> list[Reply]:
+    def _ask(
+        self, connection: PyMySQLConnection, packet: Sequence[Statement], text: str, deadline: float
+    ) -> list[Reply]:
         """Send one packet; return the replies to its statements, up to the first insertion that was refused."""
         check_length(text, connection.most)
         connection.limit(deadline)
@@ -290,7 +299,7 @@ class QuietCursor(aiomysql.Cursor):  # type: ignore[misc]  # aiomysql has no typ
         """Do nothing."""
 
 
-class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # aiomysql has no types
+class AioMySQLConnection(aiomysql.Connection, _ExchangeState):  # type: ignore[misc]  # aiomysql has no types
     """A connection of aiomysql's."""
 
     server_status: int
@@ -300,7 +309,7 @@ class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # 
 
     async def _get_server_information(self) -> None:
         await super()._get_server_information()
-        if self._ssl_context is not None and not self.server_capabilities & _TLS:
+        if self._ssl_context is not None and not self.server_capabilities & _TLS_FLAG:
             # aiomysql would go on without a word, and without encryption
             raise OperationalError(_NO_TLS, "TLS is asked for, and the server does not offer it")
 
@@ -338,12 +347,12 @@ class AsyncConnection(aiomysql.Connection, _Exchange):  # type: ignore[misc]  # 
         self.discard()
 
 
-class AioMySQLClient(_Manners):
+class AioMySQLClient(_MySQLManners):
     """Opens and uses connections of aiomysql's."""
 
-    async def connect(self, deadline: float, /) -> AsyncConnection:
+    async def connect(self, deadline: float, /) -> AioMySQLConnection:
         settings = self._settings
-        connection = AsyncConnection(
+        connection = AioMySQLConnection(
             **settings.common,
             db=settings.database,
             password=settings.password.encode().decode("latin-1"),  # aiomysql writes text as Latin 1
@@ -366,13 +375,13 @@ class AioMySQLClient(_Manners):
         return connection
 
     async def run(
-        self, connection: AsyncConnection, statements: Sequence[Statement], deadline: float, /
+        self, connection: AioMySQLConnection, statements: Sequence[Statement], deadline: float, /
     ) -> list[Reply]:
         packets = self._packets(connection, statements, deadline)
         return await drive_async(packets, lambda packet: self._ask(connection, *packet, deadline))
 
     async def _ask(
-        self, connection: AsyncConnection, packet: Sequence[Statement], text: str, deadline: float
+        self, connection: AioMySQLConnection, packet: Sequence[Statement], text: str, deadline: float
     ) -> list[Reply]:
         """See `PyMySQLClient`."""
         check_length(text, connection.most)
@@ -410,7 +419,7 @@ def _left_until(deadline: float) -> float:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Tell what goes wrong with a new connection by the numbers of errors that the server and its clients have."""
+    """Raise what goes wrong with a new connection by the numbers of errors that the server and its clients have."""
     try:
         yield
     except RuntimeError as error:  # how PyMySQL says that a package is missing which some logins need

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from coatcheck.drivers._lent import lent
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.drivers.mariadb.client import AioMySQLClient, AsyncConnection, Connection, PyMySQLClient
+from coatcheck.drivers.mariadb.client import AioMySQLClient, AioMySQLConnection, PyMySQLClient, PyMySQLConnection
 from coatcheck.drivers.mariadb.dialect import NAME, MariaDBDialect
 from coatcheck.drivers.mariadb.lent import (
     AsyncLentMariaDBDriver,
@@ -15,13 +15,13 @@ from coatcheck.drivers.mariadb.lent import (
     commits_alone,
     kinds,
 )
-from coatcheck.drivers.mariadb.settings import Settings
+from coatcheck.drivers.mariadb.settings import MariaDBSettings
 from coatcheck.drivers.sql.shell import AsyncSQLDriver, SQLDriver
 
 __all__ = ["AsyncMariaDBDriver", "MariaDBDriver"]
 
 
-class MariaDBDriver(SQLDriver[Connection]):
+class MariaDBDriver(SQLDriver[PyMySQLConnection]):
     """Sessions in a database of MariaDB or MySQL.
 
     Args:
@@ -30,7 +30,7 @@ class MariaDBDriver(SQLDriver[Connection]):
 
     name: ClassVar[str] = NAME
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MariaDBSettings) -> None:
         dialect, client = MariaDBDialect(settings.prefix), PyMySQLClient(settings)
         super().__init__(dialect, client, settings.place, settings.timeout, settings.max_connections)
 
@@ -38,15 +38,15 @@ class MariaDBDriver(SQLDriver[Connection]):
     def from_url(cls, url: str) -> MariaDBDriver:
         """Make a driver from a URL: `mariadb://user:password@host:3306/database?option=value`.
 
-        Options are those of `Settings`: `ca`, `max_connections`, `prefix`, `socket`, `timeout` and `tls`.
+        Options are those of `MariaDBSettings`: `ca`, `max_connections`, `prefix`, `socket`, `timeout` and `tls`.
 
         Raises:
             ConfigurationError: It has another form, or an option that is unknown or out of range.
         """
-        return cls(Settings.from_url(url))
+        return cls(MariaDBSettings.from_url(url))
 
     def borrow(self, connection: object) -> Driver:
-        """Give a driver on *connection*, with the same table prefix.
+        """Return a driver on *connection*, with the same table prefix.
 
         It may be a connection of PyMySQL's or mysqlclient's, SQLAlchemy's `Connection` or `Session`, or Django's
         connection, which takes writes inside `atomic()` only. Tables are made on it only while no transaction is open.
@@ -57,7 +57,7 @@ class MariaDBDriver(SQLDriver[Connection]):
         return LentMariaDBDriver(self._dialect.prefix, lent(connection, NAME, kinds(), commits_alone))
 
 
-class AsyncMariaDBDriver(AsyncSQLDriver[AsyncConnection]):
+class AsyncMariaDBDriver(AsyncSQLDriver[AioMySQLConnection]):
     """Sessions in a database of MariaDB or MySQL, for an asynchronous program.
 
     Args:
@@ -66,7 +66,7 @@ class AsyncMariaDBDriver(AsyncSQLDriver[AsyncConnection]):
 
     name: ClassVar[str] = NAME
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MariaDBSettings) -> None:
         dialect, client = MariaDBDialect(settings.prefix), AioMySQLClient(settings)
         super().__init__(dialect, client, settings.place, settings.timeout, settings.max_connections)
 
@@ -77,10 +77,10 @@ class AsyncMariaDBDriver(AsyncSQLDriver[AsyncConnection]):
         Raises:
             ConfigurationError: As there.
         """
-        return cls(Settings.from_url(url))
+        return cls(MariaDBSettings.from_url(url))
 
     def borrow(self, connection: object) -> AsyncDriver:
-        """Give a driver on *connection*, one of aiomysql's, with the same table prefix.
+        """Return a driver on *connection*, one of aiomysql's, with the same table prefix.
 
         Raises:
             ConfigurationError: It is something else.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from coatcheck.drivers._urls import choice, parsed, seconds, text, whole
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["Settings"]
+__all__ = ["MariaDBSettings"]
 
 FORM: Final = "mariadb://user:password@host:3306/database, or mariadb://user:password@/database?socket=/path"
 
@@ -34,7 +34,7 @@ _MULTI_STATEMENTS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class MariaDBSettings:
     """Where the server is and how to reach it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Settings:
         prefix: What the names of the tables start with: ASCII letters, digits and underscores.
         timeout: Seconds that an operation may take in all.
         max_connections: How many connections a process uses at the same time, at most; with asyncio an event loop.
-        tls: "off", "unverified" (encrypted, whoever the server may be) or "verified".
+        tls: "off", "unverified" (encrypted, and any server is accepted) or "verified".
         ca: The file with the certificates that "verified" trusts; "" for those of the system.
 
     Raises:
@@ -77,7 +77,7 @@ class Settings:
             raise ConfigurationError("tls= and socket= exclude each other: a Unix socket needs no encryption")
 
     @classmethod
-    def from_url(cls, url: str) -> Settings:
+    def from_url(cls, url: str) -> MariaDBSettings:
         """Take a URL apart.
 
         Raises:
@@ -102,7 +102,7 @@ class Settings:
         return f"{self.socket or f'{self.host}:{self.port}'}/{self.database}"
 
     def context(self) -> ssl.SSLContext | None:
-        """Give what TLS needs, or None without it.
+        """Return what TLS needs, or None without it.
 
         Raises:
             ConfigurationError: The file with the certificates cannot be read.

@@ -107,7 +107,7 @@ class Setup:
 
 
 def arguments_in(url: str) -> tuple[str, dict[str, Any]]:
-    """Give the arguments of a driver's constructor that *url* says.
+    """Return the arguments of a driver's constructor that *url* says.
 
     Raises:
         ConfigurationError: The URL has another form, or an option that is unknown or bad.
@@ -138,7 +138,7 @@ class Patience:
         self._tries = 0
 
     def pause(self) -> float:
-        """Give the seconds to wait before the next try.
+        """Return the seconds to wait before the next try.
 
         Raises:
             DriverUnavailable: There were too many tries.

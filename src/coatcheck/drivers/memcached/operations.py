@@ -132,7 +132,7 @@ class MemcachedOperations(Operations):
         return items.get(key)
 
     def _sid(self, digest: bytes, now: float) -> Steps[str | Missing]:
-        """Give the sid that *digest* names, or why it names none."""
+        """Return the sid that *digest* names, or why it names none."""
         item = yield from self._get(self._keys.of_digest(digest))
         if item is None:
             return Missing(Reason.UNKNOWN)
@@ -159,7 +159,7 @@ class MemcachedOperations(Operations):
         return Gone(Reason.REVOKED) if isinstance(found, Ended) else Conflict()
 
     def _taken(self, digest: bytes, now: float) -> Steps[Answer]:
-        """Say what stands under a digest that is not free."""
+        """Return what stands under a digest that is not free."""
         sid = yield from self._sid(digest, now)
         if isinstance(sid, Missing):
             return Gone(sid.reason) if sid.reason.is_tombstone else Conflict()
@@ -215,7 +215,7 @@ class MemcachedOperations(Operations):
             held = None
 
     def _read(self, digest: bytes, sid: str | None, now: float) -> Steps[_Held | Reason]:
-        """Give the session under *digest*, whose sid may be known, or why there is none."""
+        """Return the session under *digest*, whose sid may be known, or why there is none."""
         if sid is None:
             named = yield from self._sid(digest, now)
             if isinstance(named, Missing):
@@ -311,7 +311,7 @@ class MemcachedOperations(Operations):
         raise UnsupportedCapability(NAME, Capability.USER_INDEX, REMEDY)
 
     def sweep(self, now: float, limit: int, since: float) -> Steps[int]:  # noqa: ARG002 (nothing to do)
-        """Give 0: memcached forgets by itself."""
+        """Return 0: memcached forgets by itself."""
         yield from ()
         return 0
 
@@ -325,7 +325,7 @@ class MemcachedOperations(Operations):
                 raise ConfigurationError(f"memcached at {name} runs without compare-and-swap: start it without -C")
 
     def is_set_up(self) -> Steps[bool]:
-        """Give True where every server can be reached: there is nothing to create."""
+        """Return True where every server can be reached: there is nothing to create."""
         for number in range(len(self._names)):
             yield from self._statistics(number, "stats settings")
         return True
@@ -364,7 +364,7 @@ class MemcachedOperations(Operations):
 
 
 def _decided(decide: _Decide, session: Document, delta: Delta, *, is_current: bool) -> Change | Gone | Conflict | None:
-    """Give what *decide* says; None for a refusal that what is there now may not deserve."""
+    """Return what *decide* says; None for a refusal that what is there now may not deserve."""
     values = _values(session) if touches_values(delta) else None
     if values is None and touches_values(delta):
         return Gone(Reason.UNREADABLE)
@@ -382,6 +382,6 @@ def _values(session: Document) -> dict[ValueKey, Value] | None:
 
 
 def _ttl(seconds: float) -> int:
-    """Give the TTL of something that has that long to live; 0 for never."""
+    """Return the TTL of something that has that long to live; 0 for never."""
     ttl = math.ceil(max(seconds, 0.0) + SLACK)
     return ttl if ttl <= LONGEST_TTL else 0

@@ -56,7 +56,7 @@ class StoreItem(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """Give an item another *ttl*: True where there is one."""
+    """Set another *ttl* on an item: True where there is one."""
 
     server: int
     key: str
@@ -71,7 +71,7 @@ class Delete(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Give a command that answers with lines: a list of them."""
+    """Send a command that answers with lines: a list of them."""
 
     server: int
     command: str
@@ -85,12 +85,12 @@ Request = Get | StoreItem | Touch | Delete | Lines
 
 
 def is_write(request: Request) -> bool:
-    """Tell whether *request* must not be sent twice."""
+    """Return whether *request* must not be sent twice."""
     return isinstance(request, StoreItem | Delete)
 
 
 def check_prefix(prefix: str) -> str:
-    """Give *prefix* back if keys can start with it.
+    """Return *prefix* if keys can start with it.
 
     Raises:
         ConfigurationError: It is long, or has other characters than ASCII letters, digits and underscores.
@@ -125,19 +125,19 @@ class ItemKeys:
         return len(self._servers)
 
     def of_digest(self, digest: bytes) -> str:
-        """Give the key of a digest's pointer."""
+        """Return the key of a digest's pointer."""
         return self._digest + digest.hex()
 
     def of_session(self, sid: str) -> str:
-        """Give the key of a session."""
+        """Return the key of a session."""
         return self._session + hashlib.blake2b(sid.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def is_ours(self, key: str) -> bool:
-        """Tell whether *key* is one that we made under this prefix."""
+        """Return whether *key* is one that we made under this prefix."""
         return self._ours.fullmatch(key) is not None
 
     def server(self, key: str) -> int:
-        """Give the number of the server that has *key*."""
+        """Return the number of the server that has *key*."""
         if len(self._servers) == 1:
             return 0
         return max(range(len(self._servers)), key=lambda number: self._score(number, key))

@@ -43,7 +43,7 @@ class Garbled(Exception):
 
 
 def put(request: Request) -> tuple[bytes, Parser[Any]]:
-    """Give the bytes of *request*, and what puts its reply together."""
+    """Return the bytes of *request*, and what puts its reply together."""
     buffer = bytearray()
     match request:
         case Get(_, keys):

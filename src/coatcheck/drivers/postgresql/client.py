@@ -29,7 +29,14 @@ from coatcheck.drivers.postgresql.fast import PATIENCE, with_limit
 from coatcheck.drivers.sql.statement import Reply, Row, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["AsyncBorrower", "AsyncClient", "Borrower", "Client", "Settings", "commits_alone"]
+__all__ = [
+    "AsyncPsycopgBorrower",
+    "AsyncPsycopgClient",
+    "PostgreSQLSettings",
+    "PsycopgBorrower",
+    "PsycopgClient",
+    "commits_alone",
+]
 
 T = TypeVar("T")
 
@@ -62,7 +69,7 @@ class TimedOut(psycopg.OperationalError):
     """The server did not answer in time."""
 
 
-class Settings:
+class PostgreSQLSettings:
     """How to connect.
 
     Args:
@@ -86,11 +93,11 @@ class Settings:
         }
 
     def limits(self, deadline: float) -> tuple[float, float]:
-        """Give the seconds for each host, and the moment at which to give up."""
+        """Return the seconds for each host, and the moment at which to give up."""
         return max(0.0, deadline - time.monotonic()) / self._hosts, deadline
 
     def given(self, deadline: float) -> Parameters:
-        """Give the parameters for a connection that has to be there at the moment *deadline*."""
+        """Return the parameters for a connection that has to be there at the moment *deadline*."""
         seconds, _ = self.limits(deadline)
         return {**self._parameters, "connect_timeout": max(_SHORTEST, math.ceil(seconds))}
 
@@ -165,7 +172,7 @@ class _Ours:
         return Exchange(self.pgconn)
 
 
-class Connection(_Hasty, _Ours, psycopg.Connection[Any]):
+class PsycopgConnection(_Hasty, _Ours, psycopg.Connection[Any]):
     """A connection that waits until its `deadline`, by the monotonic clock."""
 
     deadline = math.inf
@@ -176,8 +183,8 @@ class Connection(_Hasty, _Ours, psycopg.Connection[Any]):
         return waiting.wait(_bounded(gen, self.deadline), self.pgconn.socket, interval=interval)
 
 
-class AsyncConnection(_Hasty, _Ours, psycopg.AsyncConnection[Any]):
-    """A connection that is closed when the task that waits on it is cancelled; see `Connection`."""
+class AsyncPsycopgConnection(_Hasty, _Ours, psycopg.AsyncConnection[Any]):
+    """A connection that is closed when the task that waits on it is cancelled; see `PsycopgConnection`."""
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
         """Wait for an answer."""
@@ -188,31 +195,31 @@ class AsyncConnection(_Hasty, _Ours, psycopg.AsyncConnection[Any]):
             raise
 
 
-class _Manners:
+class _PsycopgManners:
     """What can be said of a connection without I/O."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PostgreSQLSettings) -> None:
         self._settings: Final = settings
 
-    def _who(self, connection: Connection | AsyncConnection) -> Statement:
+    def _who(self, connection: PsycopgConnection | AsyncPsycopgConnection) -> Statement:
         """Return what asks who is at the other end, and sets what can be set there."""
         limit = _milliseconds(self._settings.patience)
         return Statement(_WHO, (limit, limit, connection.pgconn.backend_pid), Wants.ROWS)
 
-    def _meet(self, connection: Connection | AsyncConnection, replies: Sequence[Reply]) -> None:
+    def _meet(self, connection: PsycopgConnection | AsyncPsycopgConnection, replies: Sequence[Reply]) -> None:
         """Have statements prepared if the server itself answered, which saves it most of its work."""
         (rows,) = replies
         if isinstance(rows, list) and rows[0][0] == connection.pgconn.backend_pid:
             connection.is_direct = connection.exchange.prepares = True
 
-    def patience(self, connection: Connection | AsyncConnection, *, is_inside: bool) -> float:
+    def patience(self, connection: PsycopgConnection | AsyncPsycopgConnection, *, is_inside: bool) -> float:
         """See `coatcheck.drivers.sql.client.Client`."""
         if is_inside:
             return connection.patience
         return self._settings.patience if connection.is_direct else math.inf
 
     def _asked(
-        self, connection: Connection | AsyncConnection, statements: Sequence[Statement], deadline: float
+        self, connection: PsycopgConnection | AsyncPsycopgConnection, statements: Sequence[Statement], deadline: float
     ) -> Waiting:
         """Have *statements* done, with limits by which the server gives up a lock before the moment *deadline*."""
         pgconn, most = connection.pgconn, self._settings.patience
@@ -237,12 +244,12 @@ class _Manners:
         return replies
 
     def is_clean(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-        """Tell whether it is open and idle."""
+        """Return whether it is open and idle."""
         pgconn = connection.pgconn
         return pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_alive(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-        """Tell whether nothing has arrived on it: all that a server says unasked is good-bye."""
+        """Return whether nothing has arrived on it: all that a server says unasked is good-bye."""
         try:
             poll = select.poll()
             poll.register(connection.pgconn.socket, select.POLLIN)
@@ -259,14 +266,14 @@ def _milliseconds(seconds: float) -> str:
     return str(max(1, int(seconds * 1000)))
 
 
-class Client(_Manners):
+class PsycopgClient(_PsycopgManners):
     """psycopg's synchronous connections."""
 
-    def connect(self, deadline: float) -> Connection:
+    def connect(self, deadline: float) -> PsycopgConnection:
         """See `coatcheck.drivers.sql.client.Client`."""
         before = _limits.set(self._settings.limits(deadline))
         try:
-            connection = Connection.connect(**self._settings.given(deadline))
+            connection = PsycopgConnection.connect(**self._settings.given(deadline))
         finally:
             _limits.reset(before)
         try:
@@ -276,21 +283,21 @@ class Client(_Manners):
             raise
         return connection
 
-    def run(self, connection: Connection, statements: Sequence[Statement], deadline: float) -> list[Reply]:
+    def run(self, connection: PsycopgConnection, statements: Sequence[Statement], deadline: float) -> list[Reply]:
         """See `coatcheck.drivers.sql.client.Client`."""
         connection.deadline = deadline
         replies: list[Reply] = connection.wait(self._asked(connection, statements, deadline))
         return replies
 
 
-class AsyncClient(_Manners):
+class AsyncPsycopgClient(_PsycopgManners):
     """psycopg's asynchronous connections."""
 
-    async def connect(self, deadline: float) -> AsyncConnection:
+    async def connect(self, deadline: float) -> AsyncPsycopgConnection:
         """See `coatcheck.drivers.sql.client.AsyncClient`."""
         before = _limits.set(self._settings.limits(deadline))
         try:
-            connection = await AsyncConnection.connect(**self._settings.given(deadline))
+            connection = await AsyncPsycopgConnection.connect(**self._settings.given(deadline))
         finally:
             _limits.reset(before)
         try:
@@ -300,7 +307,9 @@ class AsyncClient(_Manners):
             raise
         return connection
 
-    async def run(self, connection: AsyncConnection, statements: Sequence[Statement], deadline: float) -> list[Reply]:
+    async def run(
+        self, connection: AsyncPsycopgConnection, statements: Sequence[Statement], deadline: float
+    ) -> list[Reply]:
         """See `coatcheck.drivers.sql.client.AsyncClient`."""
         if time.monotonic() >= deadline:
             raise TimedOut("there was no time left to ask the server")
@@ -309,7 +318,7 @@ class AsyncClient(_Manners):
 
 
 def _how(statement: Statement) -> dict[str, bool | None]:
-    """Say how to send a statement: rows come back in binary form, exact and short; without rows it may be several."""
+    """Return how to send a statement: rows come back in binary form, exact and short; without rows, several may go."""
     return {"binary": statement.wants is not Wants.COUNT, "prepare": False if statement.is_ranged else None}
 
 
@@ -329,7 +338,7 @@ def _answer(rows: Any, statement: Statement) -> Reply:
 
 
 def commits_alone(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Tell whether the next statement on a connection of the application's would be committed by itself."""
+    """Return whether the next statement on a connection of the application's would be committed by itself."""
     return connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 
@@ -346,7 +355,7 @@ def _check_mode(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[An
         )
 
 
-class Borrower:
+class PsycopgBorrower:
     """How to use a `psycopg.Connection` of the application's."""
 
     def run(self, connection: psycopg.Connection[Any], statement: Statement) -> Reply:
@@ -358,7 +367,7 @@ class Borrower:
         return _reply(cursor, statement)
 
 
-class AsyncBorrower:
+class AsyncPsycopgBorrower:
     """How to use a `psycopg.AsyncConnection` of the application's."""
 
     async def run(self, connection: psycopg.AsyncConnection[Any], statement: Statement) -> Reply:

@@ -10,13 +10,13 @@ from coatcheck.drivers._lent import lent
 from coatcheck.drivers._urls import Option, parsed, seconds, text, whole
 from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.drivers.postgresql.client import (
-    AsyncBorrower,
-    AsyncClient,
-    AsyncConnection,
-    Borrower,
-    Client,
-    Connection,
-    Settings,
+    AsyncPsycopgBorrower,
+    AsyncPsycopgClient,
+    AsyncPsycopgConnection,
+    PostgreSQLSettings,
+    PsycopgBorrower,
+    PsycopgClient,
+    PsycopgConnection,
     commits_alone,
 )
 from coatcheck.drivers.postgresql.dialect import PostgreSQL
@@ -52,7 +52,7 @@ class _Arguments:
     def __init__(self, parameters: dict[str, str], prefix: str, timeout: float, max_connections: int) -> None:
         check_bounds(timeout, max_connections)
         hosts = parameters.get("host", "").split(",")
-        self.settings: Final = Settings(parameters, timeout, len(hosts))
+        self.settings: Final = PostgreSQLSettings(parameters, timeout, len(hosts))
         self.dialect: Final = PostgreSQL(prefix, timeout)
         ports = parameters.get("port", "").split(",")
         places = [
@@ -72,7 +72,7 @@ def _from_url(url: str) -> dict[str, Any]:
     return given | {name: value for name, value in place.options.items() if value is not None}
 
 
-class PostgreSQLDriver(SQLDriver[Connection]):
+class PostgreSQLDriver(SQLDriver[PsycopgConnection]):
     """Sessions in PostgreSQL.
 
     Nothing is connected to before the first use. The tables are made by `setup` (`coatcheck init URL`).
@@ -99,7 +99,7 @@ class PostgreSQLDriver(SQLDriver[Connection]):
         **parameters: str,
     ) -> None:
         made = _Arguments(parameters, prefix, timeout, max_connections)
-        super().__init__(made.dialect, Client(made.settings), made.place, timeout, max_connections)
+        super().__init__(made.dialect, PsycopgClient(made.settings), made.place, timeout, max_connections)
 
     @classmethod
     def from_url(cls, url: str) -> PostgreSQLDriver:
@@ -114,7 +114,7 @@ class PostgreSQLDriver(SQLDriver[Connection]):
         return cls(**_from_url(url))
 
     def borrow(self, connection: object) -> Driver:
-        """Give a driver on a connection of the application's, with the same table prefix.
+        """Return a driver on a connection of the application's, with the same table prefix.
 
         Args:
             connection: A `psycopg.Connection`, or what has one inside: SQLAlchemy's Connection or Session, Django's.
@@ -123,10 +123,10 @@ class PostgreSQLDriver(SQLDriver[Connection]):
             ConfigurationError: It is something else.
         """
         found = lent(connection, self.name, (psycopg.Connection,), commits_alone)
-        return LentDriver(PostgreSQL(self._dialect.prefix, None), Borrower(), found)
+        return LentDriver(PostgreSQL(self._dialect.prefix, None), PsycopgBorrower(), found)
 
 
-class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncConnection]):
+class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncPsycopgConnection]):
     """Sessions in PostgreSQL, for asynchronous programs; see `PostgreSQLDriver`. Each event loop has connections."""
 
     name: ClassVar[str] = NAME
@@ -140,7 +140,7 @@ class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncConnection]):
         **parameters: str,
     ) -> None:
         made = _Arguments(parameters, prefix, timeout, max_connections)
-        super().__init__(made.dialect, AsyncClient(made.settings), made.place, timeout, max_connections)
+        super().__init__(made.dialect, AsyncPsycopgClient(made.settings), made.place, timeout, max_connections)
 
     @classmethod
     def from_url(cls, url: str) -> AsyncPostgreSQLDriver:
@@ -152,10 +152,10 @@ class AsyncPostgreSQLDriver(AsyncSQLDriver[AsyncConnection]):
         return cls(**_from_url(url))
 
     def borrow(self, connection: object) -> AsyncDriver:
-        """Give a driver on a `psycopg.AsyncConnection` of the application's, with the same table prefix.
+        """Return a driver on a `psycopg.AsyncConnection` of the application's, with the same table prefix.
 
         Raises:
             ConfigurationError: It is something else.
         """
         found = lent(connection, self.name, (psycopg.AsyncConnection,), commits_alone)
-        return AsyncLentDriver(PostgreSQL(self._dialect.prefix, None), AsyncBorrower(), found)
+        return AsyncLentDriver(PostgreSQL(self._dialect.prefix, None), AsyncPsycopgBorrower(), found)

@@ -31,7 +31,7 @@ class TablesMissing(Exception):
 
 
 def trouble_of(error: BaseException, dialect: Dialect) -> Trouble:
-    """Say what an error means, of the client library or of the operating system."""
+    """Return what an error means, of the client library or of the operating system."""
     if isinstance(error, dialect.errors):
         return dialect.trouble(error)
     return Trouble.LOST if isinstance(error, OSError) else Trouble.OTHER
@@ -125,7 +125,7 @@ class Attempt:
         )
 
     def failed(self, error: Exception) -> float:
-        """Give the seconds after which to try once more, or raise what the caller is to see.
+        """Return the seconds after which to try once more, or raise what the caller is to see.
 
         Args:
             error: `Again`, `PoolBusy`, or an error of the client library or of the operating system.
@@ -192,12 +192,12 @@ class Attempt:
         return DriverUnavailable(self._dialect.name, self._operation, why, outcome_unknown=outcome_unknown)
 
     def without_tables(self) -> CoatcheckError:
-        """Give the error to raise where the tables are not there."""
+        """Return the error to raise where the tables are not there."""
         return tables_missing(self._dialect, self._place)
 
 
 def tables_missing(dialect: Dialect, place: str) -> ConfigurationError:
-    """Give the error to raise where the tables are not there, or not as they should be."""
+    """Return the error to raise where the tables are not there, or not as they should be."""
     prefix = f" with the prefix {dialect.prefix!r}" if dialect.prefix else ""
     return ConfigurationError(
         f"the session tables{prefix} are not in {place}, or are those of an older coatcheck: make them, or bring them"

@@ -49,7 +49,7 @@ class AsyncBorrower(Protocol[C_contra]):
 
 
 def _is_written(operation: str, dialect: Dialect) -> bool:
-    """Tell whether somebody has to commit what an operation does."""
+    """Return whether somebody has to commit what an operation does."""
     return operation not in READS and (dialect.ddl_is_transactional or operation not in DDL)
 
 

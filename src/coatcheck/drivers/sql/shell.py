@@ -73,7 +73,7 @@ def settings_of(dialect: Dialect) -> Steps[list[Row]]:
 
 
 def _may_go_on(error: BaseException, dialect: Dialect) -> bool:
-    """Tell whether the connection can still be used after a ROLLBACK."""
+    """Return whether the connection can still be used after a ROLLBACK."""
     if isinstance(error, (Again, CoatcheckError)):
         return True
     return isinstance(error, dialect.errors) and trouble_of(error, dialect) is not Trouble.LOST

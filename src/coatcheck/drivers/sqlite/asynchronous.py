@@ -80,7 +80,7 @@ class AsyncSQLiteDriver(ThreadedDriver):
         self._hasty.close()
 
     def borrow(self, connection: object) -> AsyncDriver:
-        """Give a driver on *connection*, a `sqlite3.Connection` of the application's that other threads may use.
+        """Return a driver on *connection*, a `sqlite3.Connection` of the application's that other threads may use.
 
         Raises:
             ConfigurationError: It is something else.

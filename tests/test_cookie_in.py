@@ -368,7 +368,7 @@ def test_what_is_asked_for_is_done_with_one_warning(
         assert cookie.startswith("sid=")
         assert "Secure" not in cookie
     (warning,) = [record for record in caplog.records if "plain http" in record.getMessage()]
-    assert "go without Secure" in warning.getMessage()
+    assert "without Secure" in warning.getMessage()
     assert "behind_tls_proxy=True" in warning.getMessage()
 
 

@@ -118,7 +118,7 @@ def test_a_setting_for_development_that_was_left_in_is_warned_of(
         (cookie,) = visit(application)[1]
         assert cookie.startswith("sid=")
     (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "Behind a proxy that speaks TLS say Policy(behind_tls_proxy=True) instead" in text
+    assert "Behind a proxy that terminates TLS, set Policy(behind_tls_proxy=True) instead" in text
 
 
 def _failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:

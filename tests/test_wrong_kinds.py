@@ -35,14 +35,14 @@ def test_a_driver_of_the_other_kind() -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(ConfigurationError, match="has to be a Policy"):
+    with pytest.raises(ConfigurationError, match="must be a Policy"):
         SessionManager("memory:", {"idle": 3})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("manager", [SessionManager("memory:"), AsyncSessionManager("memory:")])
 def test_a_cookie_that_is_in_no_list(manager: Any) -> None:
     """Its letters would be taken for cookies, and a visitor who has a session for a new one."""
-    with pytest.raises(CoatcheckError, match=r"say open\(\[header\]\)") as caught:
+    with pytest.raises(CoatcheckError, match=r"call open\(\[header\]\)") as caught:
         manager.open("sid=treasure")
     assert "treasure" not in str(caught.value)
 

@@ -61,7 +61,7 @@ def test_charset(content_type: str, text: str, sent_type: str, sent: bytes) -> N
         ({"headers": [("Content-type", "text/plain; charset=latin-1")]}, "€", r"'\\u20ac', which 'latin-1' cannot"),
         ({"status": 200}, "a", "self.status is 200: it must be a number and a reason"),
         ({"status": "200 OK\r\nX: y"}, "a", "must be a number and a reason"),
-        ({"headers": [("X-A", "a\r\nSet-Cookie: b")]}, "a", "value of header 'X-A' holds a line break"),
+        ({"headers": [("X-A", "a\r\nSet-Cookie: b")]}, "a", "value of header 'X-A' contains a line break"),
         ({"headers": [("X A", "b")]}, "a", "'X A' is not the name of a header"),
         ({"headers": [("X-A", "€")]}, "a", "outside of Latin-1"),
         ({"headers": ["X-A: b"]}, "a", r"no \(name, value\) pair"),

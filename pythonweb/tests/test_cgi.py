@@ -278,7 +278,7 @@ def test_uploads_are_closed_where_the_rest_is_refused_or_the_application_fails(m
 @pytest.mark.parametrize("limit", [0, -1, "5", None, 1.5])
 @pytest.mark.parametrize("name", ["maxBody", "maxFields", "maxFiles"])
 def test_limits_are_whole_numbers(name: str, limit: Any) -> None:
-    with pytest.raises(ValueError, match=rf"CGI\({name}={limit!r}\): give a whole number"):
+    with pytest.raises(ValueError, match=rf"CGI\({name}={limit!r}\): pass a whole number"):
         CGI(Collect(), **{name: limit})
 
 

@@ -58,7 +58,7 @@ def test_type_is_an_older_spelling_of_adapter(spelling: dict[str, str], tmp_path
     ("given", "message"),
     [
         ({}, r"names no adapter: add for example adapter='sqlite'"),
-        ({"adapter": "sqlite", "type": "mysql"}, "both mean the same, so give one of them"),
+        ({"adapter": "sqlite", "type": "mysql"}, "both mean the same, so pass only one of them"),
         ({"type": "oracle"}, "no adapter 'oracle'"),
         ({"adapter": "sqlite", "database": ""}, "database='' is empty"),
     ],
@@ -97,6 +97,8 @@ def test_the_package_for_a_kind_of_login_is_named(monkeypatch: pytest.MonkeyPatc
     with socketserver.TCPServer(("127.0.0.1", 0), _AsksForALogin) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(database.MissingPackage, match=r"'cryptography' for .* asks for: pip install cryptography"):
+        with pytest.raises(
+            database.MissingPackage, match=r"'cryptography' for the authentication .*: pip install cryptography"
+        ):
             database.connect("MySQLdb", "shop", "me", "secret", *server.server_address)
         thread.join()

@@ -105,7 +105,7 @@ def test_half_made_and_foreign_tables(connection) -> None:
     cursor.execute("INSERT INTO f_environment VALUES ('precious')")
     errors = driver("database", "f", cursor=connection.cursor()).createEnvironment()
     assert len(errors) == 1
-    assert "table 'f_environment' could not be made: no such column: version" in errors[0]
+    assert "table 'f_environment' could not be created: no such column: version" in errors[0]
     assert cursor.execute("SELECT * FROM f_environment").fetchall() == [("precious",)]
 
 
@@ -117,7 +117,7 @@ def test_what_fails_half_way_leaves_nothing(open_transaction: bool, connection, 
         cursor.execute("INSERT INTO t VALUES (1)")
     setup = driver("database", "e", cursor=cursor)
     monkeypatch.setattr(setup, "_versions", lambda: 1 / 0)
-    assert setup.createEnvironment() == ["table 'e_environment' could not be made: division by zero"]
+    assert setup.createEnvironment() == ["table 'e_environment' could not be created: division by zero"]
     assert tables(connection) == ["t"]
     assert connection.inTransaction is open_transaction
     connection.commit()
@@ -210,7 +210,7 @@ def test_the_middleware_adds_name_and_type(params: dict[str, Any], shown: str) -
         ({}, r"names no storage: add for example storage='database'"),
         ({"storage": ""}, "names no storage"),
         ({"storage": 5}, "names no storage"),
-        ({"storage": "redis", "type": "database"}, "both mean the same, so give one of them"),
+        ({"storage": "redis", "type": "database"}, "both mean the same, so pass only one of them"),
     ],
 )
 def test_wrong_arguments_of_the_middleware(params: dict[str, Any], message: str) -> None:

@@ -197,7 +197,7 @@ def test_that_every_client_sees_tracebacks_is_warned_of_once(caplog) -> None:
         ask(Error(Failing(), debug=True))
         ask(Error(Failing()))
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == ["debug=True shows tracebacks, with source, to every client: leave it out where strangers can come"]
+    assert said == ["debug=True shows tracebacks, with source, to every client: omit it if others can reach the server"]
 
 
 def test_middleware_may_name_more_that_must_not_appear(caplog) -> None:
@@ -316,7 +316,7 @@ def test_a_page_that_fails_leaves_the_plain_one(application, page_of, caplog) ->
     status, _, page = ask(Bad(application), **LOCAL)
     assert status == "500 Internal Server Error"
     assert "Broken" not in page
-    assert [("failed to make the error page" in r.getMessage()) for r in caplog.records] == [False, True]
+    assert [("failed to create the error page" in r.getMessage()) for r in caplog.records] == [False, True]
 
 
 def test_eight_threads_get_their_own_page() -> None:

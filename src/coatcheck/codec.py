@@ -337,7 +337,7 @@ class Codec:
         if encode is None and decode is None:
             encode, decode = functions_of(cls)
         elif encode is None or decode is None:
-            raise ConfigurationError(f"{name_of(cls)}: give both encode and decode, or neither")
+            raise ConfigurationError(f"{name_of(cls)}: pass both encode and decode, or neither")
         label = name_of(cls) if name is None else name
         if not label or not is_text(label):
             raise ConfigurationError(f"{name_of(cls)}: its name must be text and not empty")
@@ -347,7 +347,7 @@ class Codec:
             if cls in self._registered:
                 raise ConfigurationError(f"{name_of(cls)} is registered already")
             if label in self._named:
-                raise ConfigurationError(f"the name {label!r} is registered already: give another one")
+                raise ConfigurationError(f"the name {label!r} is registered already: use another one")
             # By name first: what another thread can encode, it can decode.
             self._named[label] = known
             self._registered[cls] = known

@@ -176,7 +176,7 @@ class NotACounter(CounterError):
 class CounterOverflow(CounterError):
     """The result of an increment does not fit a signed 64-bit integer."""
 
-    _why = "would leave the range of a signed 64-bit integer"
+    _why = "would be outside the range of a signed 64-bit integer"
 
 
 class StaleValue(CoatcheckError):

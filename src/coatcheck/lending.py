@@ -61,7 +61,7 @@ def look(state: State, now: float) -> Steps:
         if verdict is _Verdict.UNKNOWN:
             raise SessionUnavailable(was_saved=True) from CoatcheckError(
                 "it is not known whether the application committed the transaction in which this session was saved, for"
-                " other requests changed the same values since: open the session anew, and do the change again"
+                " other requests changed the same values since: open the session again, and repeat the change"
             )
         state.lent = state.lent[:-1]
         last.mark["changes"].journal = last.journal

@@ -39,7 +39,7 @@ __all__ = ["AsyncSessionManager", "SessionManager"]
 
 _log: Final = logging.getLogger("coatcheck")
 
-_ONE_COOKIE: Final = "open() takes the values of all Cookie headers of the request, in a list: say open([header])"
+_ONE_COOKIE: Final = "open() takes the values of all Cookie headers of the request, in a list: call open([header])"
 
 
 def _wrong_kind(storage: object, manager: str, how: str) -> ConfigurationError:

@@ -30,18 +30,18 @@ _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
 
 _SECURE_COOKIE: Final = (
-    "a session over plain http: its cookie is Secure, which browsers keep and send back over https alone, and some of"
-    " them from http://localhost or http://127.0.0.1. Serve https; or say Policy(behind_tls_proxy=True) behind a proxy"
-    " that speaks TLS, or, for development, Policy(insecure_http=True), which lets the cookie go without Secure"
+    "a session over plain http: its cookie is Secure, so browsers keep it and send it back over https only (some also"
+    " for http://localhost or http://127.0.0.1). Serve https, or set Policy(behind_tls_proxy=True) behind a proxy that"
+    " terminates TLS, or, for development, Policy(insecure_http=True), which sends the cookie without Secure"
 )
 _JOINED: Final = (
-    "the session cookie is not read, since it stands in a Cookie header that is joined by commas: the client or a proxy"
-    " sent several Cookie headers, and gunicorn and waitress join them so. Send one, with '; ' between the cookies"
+    "the session cookie is not read, because its Cookie header is joined by commas: the client or a proxy sent several"
+    " Cookie headers, and gunicorn and waitress join these by commas. Send one, with '; ' between the cookies"
 )
 _BARE_COOKIE: Final = (
-    "a session over plain http: Policy(insecure_http=True) lets its cookie go without Secure, so that anybody on the"
-    " way can read it. That is for development. Behind a proxy that speaks TLS say Policy(behind_tls_proxy=True)"
-    " instead"
+    "a session over plain http: Policy(insecure_http=True) sends its cookie without Secure, so others in the network"
+    " can read it. Use this for development only. Behind a proxy that terminates TLS, set"
+    " Policy(behind_tls_proxy=True) instead"
 )
 
 
@@ -59,7 +59,7 @@ class ManagerBase(ABC):
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not isinstance(policy, Policy | None):
-            raise ConfigurationError(f"the policy has to be a Policy(...), not a {type(policy).__qualname__}")
+            raise ConfigurationError(f"the policy must be a Policy(...), not a {type(policy).__qualname__}")
         self.policy: Final = policy or Policy()
         self.codec: Final = codec or Codec()
         self.clock: Final = clock

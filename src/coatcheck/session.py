@@ -172,7 +172,7 @@ class Session(Values):
             state.load()
             if deadline < (state.opened if state.record is None else state.record.created):
                 raise ConfigurationError(
-                    "expire_at(moment): this moment is before the session began; for a length of time from now say"
+                    "expire_at(moment): this moment is before the session began; for a duration from now use"
                     " expire_at(timedelta(seconds=...))"
                 )
         state.deadline = deadline
@@ -345,7 +345,7 @@ def sid_to_keep(keep: object) -> str | None:
     if keep is not None and (not isinstance(sid, str) or not sid or not sid.isascii()):
         raise CoatcheckError(
             "revoke_user(keep=...) takes a session or its sid; a session has a sid once it is stored or logged in:"
-            " call login() before"
+            " call login() first"
         )
     return sid if isinstance(sid, str) else None
 
@@ -363,9 +363,9 @@ def opened(session: Session) -> State:
 
 def _names_to_keep(keep: Iterable[str | ValueKey | Values]) -> list[ValueKey]:
     if isinstance(keep, str):
-        raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: say keep=[{keep!r}]")
+        raise CoatcheckError(f"login(keep={keep!r}) would keep the values under its letters: pass keep=[{keep!r}]")
     if isinstance(keep, Values):
-        raise CoatcheckError("login(keep=store) would take the store's keys for keys of the session: say keep=[store]")
+        raise CoatcheckError("login(keep=store) would take the store's keys for keys of the session: pass keep=[store]")
     names = []
     for entry in keep if isinstance(keep, Iterable) else (keep,):
         match entry:

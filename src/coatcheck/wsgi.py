@@ -58,7 +58,7 @@ class SessionMiddleware:
         self.app: Final = app
         if isinstance(storage, SessionManager):
             if policy is not None:
-                raise TypeError("SessionMiddleware: a SessionManager has its own policy; give the policy to it")
+                raise TypeError("SessionMiddleware: a SessionManager has its own policy: pass the policy to it")
             self.manager = storage
         else:
             self.manager = SessionManager(storage, policy)
@@ -71,8 +71,8 @@ class SessionMiddleware:
         around = environ.get(_AROUND, ())
         if self._cookie in around:
             raise ConfigurationError(
-                "there are two SessionMiddleware around one application, with the same cookie: take one away, or give"
-                " one a cookie of its own, Policy(cookie_name=...)"
+                "there are two SessionMiddleware around one application, with the same cookie: remove one, or give"
+                " one another cookie name, Policy(cookie_name=...)"
             )
         environ[_AROUND] = (*around, self._cookie)
         environ[self._key] = exchange.session

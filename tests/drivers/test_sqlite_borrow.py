@@ -94,7 +94,7 @@ def test_a_borrowed_write_is_part_of_a_transaction_that_somebody_ends(
     borrowed = driver.borrow(lent)
     loaded(borrowed, record.digest, START)
     if is_alone:
-        with pytest.raises(ConfigurationError, match="nobody would commit one: begin one first"):
+        with pytest.raises(ConfigurationError, match="nothing would commit one: begin one first"):
             borrowed.commit(record.digest, puts({A: b"a"}), START)
         assert not lent.in_transaction
         lent.execute("BEGIN")

@@ -355,7 +355,7 @@ def test_a_closed_connection_of_sqlalchemys_is_unavailable(database: Database) -
     lender = SQLAlchemy(database)
     borrowed = database.driver.borrow(lender.lent)
     lender.close()
-    with pytest.raises(DriverUnavailable, match="has no connection to give") as caught:
+    with pytest.raises(DriverUnavailable, match="has no underlying connection") as caught:
         borrowed.load(digest(), START)
     assert caught.value.operation == "load"
     assert caught.value.__cause__ is not None

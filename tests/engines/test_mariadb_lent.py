@@ -234,7 +234,7 @@ def test_a_transaction_that_began_before_another_request_merges_with_it(late: An
 def test_a_transaction_that_may_not_see_what_is_newer_is_refused(late: Any) -> None:
     """As newer MariaDB servers have it by themselves."""
     connection, save, cart = late
-    with pytest.raises(DriverUnavailable, match="rolled back and begun anew") as caught:
+    with pytest.raises(DriverUnavailable, match="rolled back and begun again") as caught:
         save()
     assert not caught.value.outcome_unknown
     connection.rollback()
@@ -368,7 +368,7 @@ def test_a_deadlock_is_for_the_application_to_answer(mariadb_server: MariaDBServ
         said = sorted(pool.map(work, [(first, second), (second, first)]))
     assert said[0] == "done"
     assert "a deadlock" in said[1]
-    assert "rolled back and begun anew" in said[1]
+    assert "rolled back and begun again" in said[1]
 
 
 def test_a_cancelled_task_costs_the_lent_connection(mariadb_server: MariaDBServer, own: Driver) -> None:

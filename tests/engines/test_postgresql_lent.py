@@ -196,7 +196,7 @@ def test_a_write_in_autocommit_mode_needs_a_transaction(own: PostgreSQLDriver, u
     connection = psycopg.connect(url, autocommit=True, prepare_threshold=None)
     lent = own.borrow(connection)
     loaded(lent, record.digest, START)
-    with pytest.raises(ConfigurationError, match="nobody would commit one: begin one first"):
+    with pytest.raises(ConfigurationError, match="nothing would commit one: begin one first"):
         lent.commit(record.digest, puts({A: b"a"}), START)
     assert connection.info.transaction_status == TransactionStatus.IDLE
     with connection.transaction():
@@ -223,7 +223,7 @@ def test_a_transaction_that_saw_too_little_has_to_begin_anew(own: PostgreSQLDriv
             connection.execute("SELECT 1")
             lent = own.borrow(connection)
             elsewhere(own)
-            with pytest.raises(DriverUnavailable, match="begun anew") as caught:
+            with pytest.raises(DriverUnavailable, match="begun again") as caught:
                 here(lent)
             assert not caught.value.outcome_unknown
             assert connection.info.transaction_status == TransactionStatus.INTRANS
@@ -289,7 +289,7 @@ def test_a_deadlock_is_told_and_not_retried(
         waiting = threading.Thread(target=lambda: there.commit(first.digest, change, START))
         waiting.start()
         time.sleep(0.3)
-        with pytest.raises(DriverUnavailable, match=r"deadlock.*rolled back and begun anew"):
+        with pytest.raises(DriverUnavailable, match=r"deadlock.*rolled back and begun again"):
             lent.commit(second.digest, puts({A: b"mine"}), START)
         mine.rollback()
         waiting.join(120)

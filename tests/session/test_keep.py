@@ -143,5 +143,5 @@ def test_what_cannot_be_kept_is_refused_and_changes_nothing(shop: Shop, keep: It
 def test_a_store_is_kept_in_a_list(shop: Shop) -> None:
     session = shop.open()
     for keep in (session.store("shop"), session):
-        with pytest.raises(CoatcheckError, match=r"say keep=\[store\]"):
+        with pytest.raises(CoatcheckError, match=r"pass keep=\[store\]"):
             session.login("ada", keep=keep)

@@ -238,7 +238,7 @@ def test_another_request_that_ends_all_sessions_refuses_a_log_in_under_way(house
 
 def test_keep_is_no_single_string(house: House) -> None:
     session = _filled(house).open()
-    with pytest.raises(CoatcheckError, match=r"say keep=\['cart'\]"):
+    with pytest.raises(CoatcheckError, match=r"pass keep=\['cart'\]"):
         session.login("ada", keep="cart")
     assert session["cart"] == ["hat"]
 

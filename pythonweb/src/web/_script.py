@@ -59,7 +59,7 @@ def header(type: str = "text/html") -> str:
         ValueError: *type* cannot stand in a header.
     """
     if not type or not type.isascii() or not type.isprintable():
-        raise ValueError(f"header({type!r}) is no content type: give one such as 'text/plain'")
+        raise ValueError(f"header({type!r}) is not a content type: pass one such as 'text/plain'")
     so_far = printed()
     if so_far.typed or so_far.closed:
         return ""

@@ -169,7 +169,7 @@ class DatabaseDriver(Driver):
                 return []
             if isinstance(error, _PartFailed):
                 return list(error.args)
-            return [f"table {self.table!r} could not be made: {error}"]
+            return [f"table {self.table!r} could not be created: {error}"]
         if versions != [_VERSION]:
             found = ", ".join(map(str, versions))
             return [

@@ -31,7 +31,7 @@ _SHORT = 4
 # sends must not buy much time. Beyond them a message is hidden as a whole.
 _MOST = 64 * 1024
 _MOST_WORK = 20_000_000
-_TOO_MUCH = f"{_HIDDEN}: what must not be shown of this request is too long to be looked for in the message"
+_TOO_MUCH = f"{_HIDDEN}: the secrets of this request are too long to search the message for them"
 # Stands for what is hidden until all is: a private character, so that no secret is found in it.
 _MARK = "\U0010fffd"
 # A report of an endless recursion keeps this many of its first and of its last frames.
@@ -116,7 +116,7 @@ def checkReport(output: str, format: str, context: int) -> None:  # noqa: A002, 
     if format not in _FORMATS:
         raise ValueError(f"info(format={format!r}): use one of {', '.join(map(repr, _FORMATS))}")
     if context < 0:
-        raise ValueError(f"info(context={context!r}): give a number of lines, 0 or more")
+        raise ValueError(f"info(context={context!r}): pass a number of lines, 0 or more")
 
 
 def enable(

@@ -238,7 +238,7 @@ def test_the_header_line_comes_once(script: Script, before: str, after: str) -> 
 def test_what_is_no_content_type_is_refused(kind: str) -> None:
     import web  # noqa: PLC0415 -- the package is what is tested
 
-    with pytest.raises(ValueError, match="is no content type"):
+    with pytest.raises(ValueError, match="is not a content type"):
         web.header(kind)
 
 

@@ -162,7 +162,7 @@ def test_a_locked_database_says_so(file: str) -> None:
         (("sqlite", None), database.ParameterError, "database=None is"),
         (("sqlite", "a\0b"), database.ParameterError, "is not the path of a file"),
         (("postgresql", ""), database.ParameterError, "the name of the database"),
-        (("sqlite", "x", "me"), database.ParameterError, "takes no user: it opens a file, so leave user out"),
+        (("sqlite", "x", "me"), database.ParameterError, "takes no user: it opens a file, so omit user"),
         (("sqlite", "x", "", "pw-secret"), database.ParameterError, "takes no password"),
         (("sqlite", "x", "", "", "h"), database.ParameterError, "takes no host"),
         (("sqlite", "x", "", "", "", 5), database.ParameterError, "takes no port"),

@@ -66,7 +66,7 @@ class Breaker:
                 self._next_look = now + LONGEST_PAUSE  # the others go on failing while this one looks
                 self._is_looking = True
                 return
-        why = f"{self._place} was down a moment ago and is not asked again yet"
+        why = f"{self._place} was down a moment ago and is not tried again yet"
         raise DriverUnavailable(self._driver, operation, why)
 
     def failed(self, began: float = math.inf) -> None:

@@ -47,13 +47,13 @@ class Lent(ABC):
                 first write, the driver sees to it.
 
         Raises:
-            ConfigurationError: It leads to another kind of database, or nobody would commit what is written.
-            DriverUnavailable: Its owner has no connection to give.
+            ConfigurationError: It leads to another kind of database, or nothing would commit the writes.
+            DriverUnavailable: Its owner has no underlying connection.
         """
         try:
             inside = self._opened()
         except Exception as error:
-            why = f"the {_name(type(self._connection))} that the application lends has no connection to give"
+            why = f"the {_name(type(self._connection))} that the application lends has no underlying connection"
             raise DriverUnavailable(self._engine, operation, why) from error
         if not isinstance(inside, self._kinds):
             raise ConfigurationError(
@@ -63,7 +63,7 @@ class Lent(ABC):
         if to_write and self._commits_alone(inside):
             raise ConfigurationError(
                 f"no transaction is open on the {_name(type(self._connection))} lent to the {self._engine} driver, and"
-                f" nobody would commit one: {self._remedy}"
+                f" nothing would commit one: {self._remedy}"
             )
         return inside
 

@@ -53,7 +53,7 @@ class Connection:
         if self._base is None:
             raise ConnectionClosed(
                 "this database connection is closed: one from environ['web.database.connection'] ends with its "
-                "request, so take it from environ anew in each request"
+                "request, so take it from environ again in each request"
             )
         return self._base
 
@@ -312,5 +312,5 @@ def _values(parameters: Any) -> tuple[Any, ...]:
             f"the values of a statement are a {type(parameters).__name__}: put them into a list, as in [value]"
         )
     if isinstance(parameters, dict):
-        raise TypeError("the values of a statement are a dict: placeholders are ?, so give the values in a list")
+        raise TypeError("the values of a statement are a dict: placeholders are ?, so pass the values in a list")
     return tuple(parameters)

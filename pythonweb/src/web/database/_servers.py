@@ -62,7 +62,7 @@ class ServerAdapter(Adapter):
             if found is None:
                 raise
             raise MissingPackage(
-                f"adapter {self.name!r} needs the package {found[1]!r} for the kind of login that this server asks for:"
+                f"adapter {self.name!r} needs the package {found[1]!r} for the authentication of this server:"
                 f" pip install {found[1]}"
             ) from None
         except self._module.Error as error:

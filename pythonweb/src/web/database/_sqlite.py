@@ -44,7 +44,7 @@ class SQLite(Adapter):
         self._create = create
         for option, value in server.items():
             if value:
-                raise ParameterError(f"adapter {name!r} takes no {option}: it opens a file, so leave {option} out")
+                raise ParameterError(f"adapter {name!r} takes no {option}: it opens a file, so omit {option}")
         for option in params:
             if option not in self._options:
                 raise ParameterError(
@@ -171,7 +171,7 @@ class SQLite(Adapter):
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return f"{error}; let this process write to the file and to its folder"
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return f"{error}; end the program that keeps it locked, or give a longer timeout="
+            return f"{error}; end the program that keeps it locked, or pass a longer timeout="
         return str(error)
 
     def _failed(self, problem: str) -> ConnectionFailed:

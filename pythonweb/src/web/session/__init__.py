@@ -146,7 +146,7 @@ def prepare(chosen: Driver, *, create: bool) -> None:
     if not create:
         raise SessionError(
             f"the session environment {chosen.environment!r} is not there yet: create it once with"
-            " driver.createSessionEnvironment(), or say setupEnvironment=True in the Session middleware"
+            " driver.createSessionEnvironment(), or set setupEnvironment=True in the Session middleware"
             " (autoCreate=1 in web.session.manager)"
         )
     was_open = chosen.connection is not None and chosen.connection.inTransaction

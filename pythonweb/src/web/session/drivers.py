@@ -155,7 +155,7 @@ def _how_to(name: str) -> str:
 def _on_cursor(environment: str, cursor: Any) -> Driver:
     connection = getattr(cursor, "connection", None)
     if not isinstance(connection, Connection):
-        raise SessionError("web.session.driver('database', cursor=...): that is no cursor of web.database")
+        raise SessionError("web.session.driver('database', cursor=...): this is not a cursor of web.database")
     return Driver(environment, on_connection(connection, environment), connection)
 
 

@@ -239,8 +239,8 @@ class Manager(Saving):
         """
         if not ignoreWarning:
             raise SessionWarning(
-                "destroy ends the session for every application of its environment, also for requests that are just"
-                " using it: say destroy(ignoreWarning=True)"
+                "destroy ends the session for every application of its environment, including requests that are"
+                " using it now: call destroy(ignoreWarning=True)"
             )
         if sessionID is not None and sessionID != self.sessionID:
             self._do(_revoking(self._token(sessionID).digest))
@@ -319,7 +319,7 @@ class Manager(Saving):
             raise SessionError("cleanup: min and max must be numbers of seconds since the epoch")
         if until > now and not ignoreWarning:
             raise SessionWarning(
-                "cleanup: max is in the future, which would end live sessions: say ignoreWarning=True if you mean it"
+                "cleanup: max is in the future, which would end live sessions: pass ignoreWarning=True to confirm"
             )
         self._do(_sweeping(min, until))
 

@@ -57,7 +57,7 @@ def encode(text: str, headers: Iterable[tuple[str, str]]) -> bytes:
     except UnicodeEncodeError as error:
         lacking = text[error.start : error.start + 1]
         raise ValueError(
-            f"the body holds {lacking!a}, which {charset!r} cannot encode: "
+            f"the body contains {lacking!a}, which {charset!r} cannot encode: "
             f"name another charset in Content-type ({content_type!r}), for example charset=utf-8"
         ) from None
     except (LookupError, ValueError):
@@ -137,7 +137,7 @@ class BaseApplication:
         Raises:
             NotImplementedError: The subclass does not override it.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs a start() method that makes the response")
+        raise NotImplementedError(f"{type(self).__name__} needs a start() method that creates the response")
 
     def output(self, *text: object) -> None:
         """Add to the body of the response.
@@ -372,14 +372,14 @@ def _checked_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
             raise ValueError(f"self.headers holds a {type(header).__name__} that is no (name, value) pair") from None
         # No message shows a value: it may be a cookie.
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a header: names hold letters, digits and hyphens")
+            raise ValueError(f"{name!r} is not the name of a header: names consist of letters, digits and hyphens")
         if not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"the value of header {name!r} holds a line break or another control character")
+            raise ValueError(f"the value of header {name!r} contains a line break or another control character")
         try:
             value.encode("latin-1")
         except UnicodeEncodeError:
             raise ValueError(
-                f"the value of header {name!r} holds a character outside of Latin-1: encode it first"
+                f"the value of header {name!r} contains a character outside of Latin-1: encode it first"
             ) from None
         checked.append((name, value))
     return checked

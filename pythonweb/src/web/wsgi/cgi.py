@@ -207,7 +207,7 @@ class CGI(BaseMiddleware):
         limits: dict[str, Any] = {"maxBody": maxBody, "maxFields": maxFields, "maxFiles": maxFiles}
         for name, limit in limits.items():
             if not isinstance(limit, int) or limit < 1:
-                raise ValueError(f"CGI({name}={limit!r}): give a whole number, 1 or more")
+                raise ValueError(f"CGI({name}={limit!r}): pass a whole number, 1 or more")
         self.maxBody = maxBody
         self.maxFields = maxFields
         self.maxFiles = maxFiles

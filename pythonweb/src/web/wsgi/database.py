@@ -70,13 +70,13 @@ class Database(BaseMiddleware):
         super().__init__(application)
         if adapter and type and adapter != type:
             raise ParameterError(
-                f"Database(adapter={adapter!r}, type={type!r}): both mean the same, so give one of them"
+                f"Database(adapter={adapter!r}, type={type!r}): both mean the same, so pass only one of them"
             )
         adapter = adapter or type
         if not adapter:
             raise ParameterError("Database() names no adapter: add for example adapter='sqlite'")
         if poolSize < 0:
-            raise ParameterError(f"Database(poolSize={poolSize!r}): give a number of connections, 0 or more")
+            raise ParameterError(f"Database(poolSize={poolSize!r}): pass a number of connections, 0 or more")
         chosen = adapter_for(
             adapter,
             database,

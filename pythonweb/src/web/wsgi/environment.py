@@ -42,7 +42,7 @@ class Environment(BaseMiddleware):
         self.name = checkName(name)
         if storage and type and storage != type:
             raise ValueError(
-                f"Environment(storage={storage!r}, type={type!r}): both mean the same, so give one of them"
+                f"Environment(storage={storage!r}, type={type!r}): both mean the same, so pass only one of them"
             )
         chosen = storage or type
         if not chosen or not isinstance(chosen, str):

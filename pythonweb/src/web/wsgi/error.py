@@ -44,7 +44,7 @@ _PLAIN = """<!doctype html>
 @lru_cache(maxsize=1)
 def warn_of_debug() -> None:
     """Log once per process what clients see."""
-    _log.warning("debug=True shows tracebacks, with source, to every client: leave it out where strangers can come")
+    _log.warning("debug=True shows tracebacks, with source, to every client: omit it if others can reach the server")
 
 
 class Error(BaseMiddleware):
@@ -224,7 +224,7 @@ class _Guard:
             status, headers, page = self._middleware.error()
             return status, headers, [_bytes(item, headers) for item in page]
         except Exception as error:  # noqa: BLE001 -- a subclass's page must not hide the error it is about
-            self._middleware.report("failed to make the error page", error)
+            self._middleware.report("failed to create the error page", error)
         plain = copy.copy(self._middleware)
         plain.debug = False
         status, headers, page = Error.error(plain)

@@ -32,8 +32,8 @@ _THREADS: Final = 8
 _ATTEMPTS: Final = 5  # to do something in a folder that somebody removes meanwhile
 _REMEDIES: Final = {
     errno.ENOENT: "it was removed: call setup(), or mount what it is on",
-    errno.EACCES: "it has to be writable for this program",
-    errno.EROFS: "it has to be writable for this program",
+    errno.EACCES: "this program must be able to write to it",
+    errno.EROFS: "this program must be able to write to it",
     errno.ENOSPC: "the disk is full, or has no room for more files",
     errno.EDQUOT: "the quota is used up",
     errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",

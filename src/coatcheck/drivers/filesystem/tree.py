@@ -150,8 +150,8 @@ class Tree:
             )
         if found.st_mode & 0o077:
             raise ConfigurationError(
-                f"{self.root!r} is open to others (mode {stat.S_IMODE(found.st_mode):o}), who could read sessions or"
-                " make some: chmod 700 it"
+                f"{self.root!r} is open to others (mode {stat.S_IMODE(found.st_mode):o}), who could read or"
+                " create sessions: chmod 700 it"
             )
         kind = network_file_system(Path(self.root))
         if kind is not None and not self._network_allowed:

@@ -311,7 +311,7 @@ class AioMySQLConnection(aiomysql.Connection, _ExchangeState):  # type: ignore[m
         await super()._get_server_information()
         if self._ssl_context is not None and not self.server_capabilities & _TLS_FLAG:
             # aiomysql would go on without a word, and without encryption
-            raise OperationalError(_NO_TLS, "TLS is asked for, and the server does not offer it")
+            raise OperationalError(_NO_TLS, "TLS is required, but the server does not offer it")
 
     @property
     def endpoint(self) -> socket.socket:
@@ -413,7 +413,7 @@ def _left_until(deadline: float) -> float:
     """
     left = deadline - time.monotonic()
     if left < _LEAST:
-        raise TimeoutError("there was no time left to ask the server")
+        raise TimeoutError("there was no time left to query the server")
     return left
 
 
@@ -426,5 +426,5 @@ def _told() -> Iterator[None]:
         raise OperationalError(_NO_LOGIN, str(error)) from error
     except OperationalError as error:
         if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
-            raise OperationalError(_NO_TLS, "no TLS connection came about") from error
+            raise OperationalError(_NO_TLS, "no TLS connection was established") from error
         raise

@@ -118,14 +118,14 @@ REFUSED: Final = frozenset({1062, 1264, 1690})
 
 _SAID: Final = {
     0: "the connection is closed",
-    1020: "another transaction changed a row that this one had read: it has to be begun anew",
+    1020: "another transaction changed a row that this one had read: it must be begun again",
     1021: "the disk of the server is full",
-    1040: "the server has as many connections as it allows: raise its max_connections, or lower ours in the URL",
+    1040: "the server has no free connections: raise its max_connections, or lower max_connections in the URL",
     1044: "the user may not use this database: GRANT ALL on it",
     1045: "the server does not let this user in: check user, password and tls= in the URL",
     1046: "no database is selected: name one in the URL",
-    1047: "the server belongs to no cluster at the moment, and takes no statements",
-    1049: "there is no such database: create it, or name another in the URL",
+    1047: "the server belongs to no cluster at the moment, and accepts no statements",
+    1049: "there is no such database: create it, or use another one in the URL",
     1053: "the server is shutting down",
     1054: "a column is missing: bring the session tables up to date with setup() or coatcheck init",
     1060: "another program has just added the column",

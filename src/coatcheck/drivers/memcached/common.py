@@ -33,7 +33,7 @@ __all__ = [
 CAPABILITIES: Final = frozenset({Capability.SCOPE_SHARED, Capability.COUNTERS, Capability.COLLECTS_GARBAGE})
 
 AT_RISK: Final = (
-    "memcached keeps sessions in memory alone: a restart ends them all, and where memory is short it evicts those that"
+    "memcached keeps sessions in memory only: a restart ends them all, and when memory is short it evicts those that"
     " were not used for the longest time"
 )
 

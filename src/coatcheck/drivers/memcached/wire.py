@@ -109,7 +109,7 @@ def _items(buffer: bytearray, keys: tuple[str, ...]) -> Parser[dict[str, Item]]:
         except ValueError:
             raise Garbled("no item") from None
         if word != b"VALUE" or key not in keys or size < 0:
-            raise Garbled("an item that nobody asked for")
+            raise Garbled("an item that was not requested")
         while len(buffer) < size + 2:
             buffer += yield
         if buffer[size : size + 2] != b"\r\n":

@@ -312,7 +312,7 @@ class AsyncPsycopgClient(_PsycopgManners):
     ) -> list[Reply]:
         """See `coatcheck.drivers.sql.client.AsyncClient`."""
         if time.monotonic() >= deadline:
-            raise TimedOut("there was no time left to ask the server")
+            raise TimedOut("there was no time left to query the server")
         replies: list[Reply] = await connection.wait(self._asked(connection, statements, deadline))
         return replies
 

@@ -100,7 +100,7 @@ class ClusterWork(Work):
                     if login is not None and told == _CROWDED:
                         yield from self.sessions_of(login.user, now)  # which takes those off the list that have ended
                     return answer(reply, delta, version)
-        raise NotSent(f"log-ins of others into this session came first {_TRIES} times in a row")
+        raise NotSent(f"other log-ins into this session came first {_TRIES} times in a row")
 
     def _login_of(self, digest: bytes, delta: Delta, now: float) -> Steps[_Login | Gone | None]:
         """Return the log-in that a change is; None where it is none."""

@@ -149,7 +149,7 @@ class Line(Link):
         self._expected = 0
         if self._is_asking and not is_primary(replies.pop(0)):
             self.steps_back = True
-            return [ReadOnlyError("it says that it is a replica", status_code="READONLY")] * len(replies)
+            return [ReadOnlyError("it reports that it is a replica", status_code="READONLY")] * len(replies)
         return replies
 
 

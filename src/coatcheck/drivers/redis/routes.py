@@ -237,7 +237,7 @@ class Routes:
         try:
             self._lookout.check("connect")
         except DriverUnavailable as error:
-            raise NotSent(f"a moment ago, and nobody is asked again yet: {self._why}") from error
+            raise NotSent(f"a moment ago, and no server is tried again yet: {self._why}") from error
         problem: NotSent | None = None
         has_answered = False
         for address in sorted(addresses, key=self._doubtful.__contains__):
@@ -245,7 +245,7 @@ class Routes:
                 told = yield from told_by(address)
             except (NotSent, Lost) as error:
                 self._doubtful.add(address)
-                problem = NotSent(f"nobody says who is the primary: {error}")
+                problem = NotSent(f"no server reports a primary: {error}")
                 problem.__cause__ = error.__cause__ or error
                 if error.is_timeout:
                     break

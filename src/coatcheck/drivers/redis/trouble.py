@@ -44,17 +44,17 @@ _PERMISSION: Final = (
 )
 _ADVICE: Final = {
     "LOADING": "it is still reading its data from disk: try again soon",
-    "READONLY": "it is a replica and takes no writes: name the primary in the URL, or use Sentinel",
+    "READONLY": "it is a replica and accepts no writes: use the primary in the URL, or use Sentinel",
     "MASTERDOWN": "its primary is down",
     "CLUSTERDOWN": "some slots of the cluster have no server",
-    "BUSY": "a script of somebody else's holds it up",
+    "BUSY": "a script of another program blocks it",
     "OOM": "its memory is full: raise maxmemory (and keep maxmemory-policy noeviction), or let sessions end sooner",
-    "MISCONF": "it cannot write its data to disk, and takes no writes until it can: see its log",
+    "MISCONF": "it cannot write its data to disk, and accepts no writes until it can: see its log",
     "NOREPLICAS": "too few replicas are in touch with it for its setting min-replicas-to-write",
     "NOAUTH": "it wants a password: redis://user:password@host",
     "WRONGPASS": "it does not accept the user name and password in the URL",
     "NOPERM": _PERMISSION,
-    "NOSCRIPT": "it forgets scripts at once",
+    "NOSCRIPT": "it loses scripts at once",
     "MOVED": "it is part of a cluster: use redis+cluster://",
     "TRYAGAIN": "the slot is moving to another server: try again soon",
 }

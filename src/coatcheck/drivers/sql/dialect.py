@@ -33,11 +33,11 @@ class Trouble(Enum):
     """What an error of the client library means to us."""
 
     LOST = "the server cannot be reached, gave no answer in time, or ended the connection: the outcome is unknown"
-    CLASH = "our transaction was chosen to give way to another and is undone: it may be begun anew"
+    CLASH = "the transaction was chosen as the victim of a deadlock and rolled back: it may be begun again"
     READ_ONLY = (
-        "the server takes no writes, for it is not the primary: nothing was done, and another server may take them"
+        "the server is not the primary and accepts no writes: nothing was done, and another server may accept them"
     )
-    MISSING = "a table or a column is not there"
+    MISSING = "a table or a column does not exist"
     OTHER = "the server refused, and nothing was done"
 
 

@@ -55,14 +55,14 @@ def _is_written(operation: str, dialect: Dialect) -> bool:
 
 def _translated(error: Exception, operation: str, dialect: Dialect) -> CoatcheckError:
     if isinstance(error, Again):
-        why = "other requests changed the session again and again: begin the application's transaction anew"
+        why = "other requests changed the session again and again: begin the application's transaction again"
         return DriverUnavailable(dialect.name, operation, why)
     trouble = trouble_of(error, dialect)
     if trouble is Trouble.MISSING:
         return tables_missing(dialect, PLACE)
     said = dialect.said(error) if isinstance(error, dialect.errors) else str(error)
     if trouble is Trouble.CLASH:
-        said += ": this write is undone, and the application's transaction has to be rolled back and begun anew"
+        said += ": this write is undone, and the application's transaction must be rolled back and begun again"
     elif trouble is Trouble.LOST:
         said += ": the connection is lost, and the application's transaction with it"
     return DriverUnavailable(dialect.name, operation, said)

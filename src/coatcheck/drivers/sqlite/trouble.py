@@ -43,14 +43,14 @@ def _why(error: Exception, code: int | None, place: str, timeout: float | None) 
         return str(error)
     said = f"{error} ({getattr(error, 'sqlite_errorname', code)}) in {place}"
     if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
-        return f"{said}: the transaction began with a read and another program wrote meanwhile: use BEGIN IMMEDIATE"
+        return f"{said}: the transaction began with a read and another program has written since: use BEGIN IMMEDIATE"
     patience, where = ("the connection's timeout", "of the connection")
     if timeout is not None:
         patience, where = f"{timeout:g} s", "in the URL"
     advice = {
         sqlite3.SQLITE_BUSY: f"another program wrote for longer than {patience}: keep its transactions short,"
         f" or raise timeout= {where}",
-        sqlite3.SQLITE_LOCKED: "another statement of this process holds the table",
+        sqlite3.SQLITE_LOCKED: "another statement of this process holds a lock on the table",
         sqlite3.SQLITE_READONLY: "the database, its -wal and -shm files and its folder must be writable for this user",
         sqlite3.SQLITE_CANTOPEN: "the file and its folder must exist and be writable for this user",
         sqlite3.SQLITE_FULL: "the disk is full, or a quota is used up",

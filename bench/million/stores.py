@@ -162,10 +162,10 @@ class RedisStore(Store):
 
         from coatcheck.drivers.redis.keys import Keys  # noqa: PLC0415 (a short cut of this store alone)
         from coatcheck.drivers.redis.scripts import Scripts  # noqa: PLC0415
-        from coatcheck.drivers.redis.work import Work  # noqa: PLC0415
+        from coatcheck.drivers.redis.work import RedisOperations  # noqa: PLC0415
 
         keys = Keys(population.prefix, is_spread=False)
-        work = Work(keys, Scripts(indexed=True))
+        work = RedisOperations(keys, Scripts(indexed=True))
         with redis.Redis(unix_socket_path=str(self.server.socket)) as client:
             connection = client.connection_pool.get_connection()
             first = True

@@ -71,7 +71,9 @@ def test_no_internal_names_are_shown() -> None:
     result = run("check", f"redis://127.0.0.1:{free_port()}")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is_set_up" not in result.stderr
-    assert re.fullmatch(r"coatcheck: redis: 127.0.0.1:\d+ cannot be reached: .*\n", result.stderr)
+    assert re.fullmatch(
+        r"coatcheck: redis: 127.0.0.1:\d+ cannot be reached: .* \(is the server running.*\)\n", result.stderr
+    )
 
 
 def test_findings_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

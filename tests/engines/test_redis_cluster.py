@@ -16,7 +16,7 @@ from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis import RedisDriver
 from coatcheck.drivers.redis.carried import driven
-from coatcheck.drivers.redis.cluster_work import ClusterWork
+from coatcheck.drivers.redis.cluster_work import ClusterOperations
 from coatcheck.record import USER_FENCE, Committed, Delta, Gone, Missing, Reason, Record, ValueKey
 from coatcheck.testing.helpers import START, committed, loaded, make_record, puts, started, successor
 
@@ -70,8 +70,8 @@ def driver(redis_cluster: RedisCluster, open_at: Callable[..., RedisDriver]) -> 
     driver.tear_down()
 
 
-def work(driver: RedisDriver) -> ClusterWork:
-    assert isinstance(driver._operations, ClusterWork)
+def work(driver: RedisDriver) -> ClusterOperations:
+    assert isinstance(driver._operations, ClusterOperations)
     return driver._operations
 
 

@@ -26,7 +26,7 @@ from coatcheck.drivers._steps import Steps
 from coatcheck.drivers.redis.records import head_in, new_version
 from coatcheck.drivers.redis.requests import Ask, Effect, ask, run
 from coatcheck.drivers.redis.trouble import NotSent
-from coatcheck.drivers.redis.work import Work, answer
+from coatcheck.drivers.redis.work import RedisOperations, answer
 from coatcheck.record import (
     NEVER,
     USER_FENCE,
@@ -39,7 +39,7 @@ from coatcheck.record import (
     SessionInfo,
 )
 
-__all__ = ["ClusterWork"]
+__all__ = ["ClusterOperations"]
 
 _TRIES: Final = 8  # how many log-ins of others a write sees to before it gives up
 _AGAIN: Final = -1
@@ -55,7 +55,7 @@ class _Login(NamedTuple):
     moment: float
 
 
-class ClusterWork(Work):
+class ClusterOperations(RedisOperations):
     """The operations of the contract on a cluster."""
 
     # -- log-ins

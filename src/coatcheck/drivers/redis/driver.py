@@ -14,15 +14,15 @@ from coatcheck.drivers._steps import AsyncSteppedDriver, SteppedDriver, Steps, d
 from coatcheck.drivers.base import Capability
 from coatcheck.drivers.redis.carried import driven
 from coatcheck.drivers.redis.checkup import advice_for, first_look
-from coatcheck.drivers.redis.cluster_work import ClusterWork
+from coatcheck.drivers.redis.cluster_work import ClusterOperations
 from coatcheck.drivers.redis.keys import Keys
-from coatcheck.drivers.redis.places import Settings, settings_from
-from coatcheck.drivers.redis.requests import Exchange, Forget, Listen, News, Pause
+from coatcheck.drivers.redis.places import RedisSettings, settings_from
+from coatcheck.drivers.redis.requests import Forget, Listen, News, Pause, RoundTrip
 from coatcheck.drivers.redis.routes import Routes
 from coatcheck.drivers.redis.scripts import Scripts
 from coatcheck.drivers.redis.servers import AsyncEndpoint, Endpoint, Servers
 from coatcheck.drivers.redis.trouble import NAME
-from coatcheck.drivers.redis.work import Work
+from coatcheck.drivers.redis.work import RedisOperations
 
 __all__ = ["AsyncRedisDriver", "RedisDriver"]
 
@@ -41,21 +41,21 @@ CAPABILITIES: Final = frozenset(
 )
 """What one server gives. A cluster revokes a user in several steps; with copies on replicas, a failover is survived."""
 
-Performed = Exchange | Forget | Listen | News | Pause
+Performed = RoundTrip | Forget | Listen | News | Pause
 """What is left of an operation and the way to the servers."""
 
 _LEAVING_NOTHING: Final = frozenset({"advice", "is_set_up", "tear_down"})
 _ROTATION_BITS: Final = 8  # in a cluster: the first byte of a digest says where its session is
 
 
-def work_for(settings: Settings) -> Work:
+def work_for(settings: RedisSettings) -> RedisOperations:
     """Give the operations that fit the servers."""
     is_cluster = settings.kind == "cluster"
     keys = Keys(settings.prefix, is_spread=is_cluster)
-    return (ClusterWork if is_cluster else Work)(keys, Scripts(indexed=not is_cluster))
+    return (ClusterOperations if is_cluster else RedisOperations)(keys, Scripts(indexed=not is_cluster))
 
 
-def promised(settings: Settings) -> dict[str, object]:
+def promised(settings: RedisSettings) -> dict[str, object]:
     """Give what the servers promise, as the attributes that differ from those of the class."""
     capabilities = CAPABILITIES
     if settings.kind == "cluster":
@@ -68,7 +68,7 @@ def promised(settings: Settings) -> dict[str, object]:
 class _InProcess:
     """What belongs to one process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = Servers(settings, Endpoint)
         self.has_looked = False
@@ -88,7 +88,7 @@ class _InProcess:
 
     def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
         """Do what a request asks for; return the replies."""
-        if type(request) is Exchange:
+        if type(request) is RoundTrip:
             return self.servers.at(request.address).exchange(request.packed, deadline)
         match request:
             case News():
@@ -118,9 +118,9 @@ class RedisDriver(SteppedDriver):
     name: ClassVar[str] = NAME
     capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self._settings: Final = settings
-        self._operations: Work = work_for(settings)
+        self._operations: RedisOperations = work_for(settings)
         vars(self).update(promised(settings))
         self._processes: Final = PerProcess(lambda: _InProcess(settings))
 
@@ -156,7 +156,7 @@ class RedisDriver(SteppedDriver):
 class _InLoop:
     """What belongs to one event loop; see `_InProcess`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self.routes: Final[Routes] = settings.routes()
         self.servers: Final = Servers(settings, AsyncEndpoint)
         self.has_looked = False
@@ -173,7 +173,7 @@ class _InLoop:
         )
 
     async def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
-        if type(request) is Exchange:
+        if type(request) is RoundTrip:
             return await self.servers.at(request.address).exchange(request.packed, deadline)
         match request:
             case News():
@@ -203,9 +203,9 @@ class AsyncRedisDriver(AsyncSteppedDriver):
     name: ClassVar[str] = NAME
     capabilities: ClassVar[frozenset[Capability]] = CAPABILITIES
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         self._settings: Final = settings
-        self._operations: Work = work_for(settings)
+        self._operations: RedisOperations = work_for(settings)
         vars(self).update(promised(settings))
         self._loops: Final = PerLoop(lambda: _InLoop(settings))
 

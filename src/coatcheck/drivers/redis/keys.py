@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import ValueKey
 
-__all__ = ["DEFAULT_PREFIX", "Keys", "app_field", "field_of", "name_of"]
+__all__ = ["DEFAULT_PREFIX", "Keys", "app_field", "field_of", "key_in"]
 
 DEFAULT_PREFIX: Final = "coatcheck"
 
@@ -95,7 +95,7 @@ def field_of(name: ValueKey) -> bytes:
     return (f"0:{key}" if not app else f"{len(app.encode())}:{app}{key}").encode()
 
 
-def name_of(field: bytes) -> ValueKey | None:
+def key_in(field: bytes) -> ValueKey | None:
     """Give the name of the value in a field, or None where the field is none of ours."""
     if field[:2] == b"0:":
         try:

@@ -19,7 +19,7 @@ from coatcheck.drivers._pool import Link
 from coatcheck.drivers.redis.requests import Address, command
 from coatcheck.drivers.redis.trouble import Lost, NotSent, refused, steps_back
 
-__all__ = ["CHUNK", "ROLE", "Line", "connection_failed", "is_primary", "is_refused", "lost"]
+__all__ = ["CHUNK", "ROLE", "Line", "connection_failed", "connection_lost", "is_primary", "is_refused"]
 
 CHUNK: Final = 1 << 16
 """Bytes read at once."""
@@ -162,10 +162,11 @@ def connection_failed(error: Exception, address: Address) -> NotSent:
     """Return the error for a connection that could not be made."""
     if is_refused(error):
         return NotSent(refused(error, str(address)))
-    return NotSent(f"{address} cannot be reached: {error}", is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
+    why = f"{address} cannot be reached: {error} (is the server running, and does the URL name its host and port?)"
+    return NotSent(why, is_timeout=isinstance(error, (RedisTimeout, TimeoutError)))
 
 
-def lost(error: Exception, address: Address) -> Lost:
+def connection_lost(error: Exception, address: Address) -> Lost:
     """Return the error for a connection that failed in the middle of something."""
     if isinstance(error, (RedisTimeout, TimeoutError)):
         return Lost(f"{address} did not answer in time", is_timeout=True)

@@ -19,7 +19,7 @@ from coatcheck.drivers.redis.routes import ClusterRoutes, Routes
 from coatcheck.drivers.redis.sentinel import SentinelRoutes
 from coatcheck.errors import ConfigurationError
 
-__all__ = ["Settings", "settings_from"]
+__all__ = ["RedisSettings", "settings_from"]
 
 # redis-py's annotations of these do not fit each other
 _blocking: Final[Any] = redis.connection
@@ -56,7 +56,7 @@ _KEEPALIVE: Final[dict[str, Any]] = {"socket_keepalive": True, "socket_keepalive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class RedisSettings:
     """What a URL says.
 
     Attributes:
@@ -133,7 +133,7 @@ class Settings:
         return _asynchronous.Connection(**where, **_PLAIN, **times)
 
 
-def settings_from(url: str) -> Settings:
+def settings_from(url: str) -> RedisSettings:
     """Read a URL.
 
     Raises:
@@ -142,41 +142,51 @@ def settings_from(url: str) -> Settings:
     place = parsed(url, "Redis", FORM, _OPTIONS)
     options = place.options
     scheme, _, kind = place.scheme.partition("+")
-    is_encrypted = scheme == "rediss"
-    ca = options["ca"] or None
-    if ca is not None and not is_encrypted:
+    if options["ca"] and scheme != "rediss":
         raise ConfigurationError("ca= is for connections with TLS: the scheme is rediss://")
-    common: dict[str, Any] = {
-        "kind": kind,
-        "username": place.username,
-        "password": place.password,
-        "is_encrypted": is_encrypted,
-        "ca": ca,
-        "prefix": options["prefix"],
-        "timeout": options["timeout"],
-        "max_connections": options["max_connections"],
-        "replicas": options["durable"],
-    }
-    if kind == "unix":
-        if place.hosts or not place.path:
-            raise ConfigurationError("the URL of a Unix socket is redis+unix:///path/to/redis.sock?db=0")
-        return Settings(seeds=(Address("/" + place.path, 0),), db=_db(options["db"] or ""), **common)
-    if options["db"] is not None:
+    if options["db"] is not None and kind != "unix":
         raise ConfigurationError("db= is for Unix sockets: elsewhere the number comes after a slash: redis://host/1")
-    if kind == "sentinel":
-        service, _, db = place.path.partition("/")
-        if not place.hosts or not service:
-            raise ConfigurationError("the URL for Sentinel is redis+sentinel://host:port,host:port/service[/db]")
-        seeds = _addresses(place, _SENTINEL_PORT, is_sentinel=True)
-        return Settings(seeds=seeds, service=service, db=_db(db), **common)
-    if kind == "cluster":
-        if not place.hosts or place.path:
-            raise ConfigurationError("the URL of a cluster is redis+cluster://host:port,host:port: it has one database")
-        return Settings(seeds=_addresses(place, _PORT), **common)
+    return RedisSettings(
+        kind=kind,
+        username=place.username,
+        password=place.password,
+        is_encrypted=scheme == "rediss",
+        ca=options["ca"] or None,
+        prefix=options["prefix"],
+        timeout=options["timeout"],
+        max_connections=options["max_connections"],
+        replicas=options["durable"],
+        **_KINDS[kind](place),
+    )
+
+
+def _one_server(place: Place) -> dict[str, Any]:
     if len(place.hosts) > 1:
         raise ConfigurationError("redis:// names one server; for several, use redis+sentinel:// or redis+cluster://")
-    seeds = _addresses(place, _PORT) or (Address("localhost", _PORT),)
-    return Settings(seeds=seeds, db=_db(place.path), **common)
+    return {"seeds": _addresses(place, _PORT) or (Address("localhost", _PORT),), "db": _db(place.path)}
+
+
+def _socket(place: Place) -> dict[str, Any]:
+    if place.hosts or not place.path:
+        raise ConfigurationError("the URL of a Unix socket is redis+unix:///path/to/redis.sock?db=0")
+    return {"seeds": (Address("/" + place.path, 0),), "db": _db(place.options["db"] or "")}
+
+
+def _sentinels(place: Place) -> dict[str, Any]:
+    service, _, db = place.path.partition("/")
+    if not place.hosts or not service:
+        raise ConfigurationError("the URL for Sentinel is redis+sentinel://host:port,host:port/service[/db]")
+    return {"seeds": _addresses(place, _SENTINEL_PORT, is_sentinel=True), "service": service, "db": _db(db)}
+
+
+def _cluster(place: Place) -> dict[str, Any]:
+    if not place.hosts or place.path:
+        raise ConfigurationError("the URL of a cluster is redis+cluster://host:port,host:port: it has one database")
+    return {"seeds": _addresses(place, _PORT)}
+
+
+_KINDS: Final = {"": _one_server, "unix": _socket, "sentinel": _sentinels, "cluster": _cluster}
+"""By the kind in the scheme: what reads which servers the URL names."""
 
 
 def _addresses(place: Place, port: int, *, is_sentinel: bool = False) -> tuple[Address, ...]:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from coatcheck.drivers.redis.keys import name_of
+from coatcheck.drivers.redis.keys import key_in
 from coatcheck.record import (
     ABSENT,
     COUNTER_MAX,
@@ -31,9 +31,9 @@ __all__ = [
     "mark_in",
     "new_version",
     "packed",
-    "record_in",
+    "session_in",
+    "stored_form",
     "version_text",
-    "written",
 ]
 
 _HEAD: Final = struct.Struct("<9dBB")
@@ -76,7 +76,7 @@ def version_text(version: int | None) -> bytes:
     return b"" if version is None else version.to_bytes(8, "big") if 0 <= version < 1 << 64 else b"?"
 
 
-def written(version: bytes, data: bytes | int) -> bytes:
+def stored_form(version: bytes, data: bytes | int) -> bytes:
     """Give a value as it is stored: its version, a letter for its kind, its content."""
     return b"%bi%d" % (version, data) if isinstance(data, int) else b"%bb%b" % (version, data)
 
@@ -143,8 +143,10 @@ def mark_in(raw: Any) -> tuple[bytes, float]:
     return kind, ends
 
 
-def record_in(fields: Sequence[bytes], digest: bytes, now: float) -> tuple[Record | Missing, Head | None, bytes | None]:
-    """Give the session in the fields of a hash, or why it is none; its head; and the log-in that waits.
+def session_in(
+    fields: Sequence[bytes], digest: bytes, now: float
+) -> tuple[Record | Missing, Head | None, bytes | None]:
+    """Return the session in the fields of a hash, or why it is none; its head; and the log-in that waits.
 
     A value that makes no sense is left out: to the application it is missing, and its next write replaces it.
 
@@ -167,7 +169,7 @@ def record_in(fields: Sequence[bytes], digest: bytes, now: float) -> tuple[Recor
             note = fields[at + 1]
         else:
             value = _value_in(fields[at + 1])
-            name = name_of(field)
+            name = key_in(field)
             if name is not None and value is not None:
                 values[name] = value
     head = head_in(raw)

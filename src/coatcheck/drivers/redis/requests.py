@@ -21,17 +21,17 @@ __all__ = [
     "Address",
     "Ask",
     "Effect",
-    "Exchange",
     "Forget",
     "Listen",
     "Message",
     "News",
     "Pause",
     "Primaries",
+    "RoundTrip",
     "ask",
     "command",
     "given",
-    "is_refusal",
+    "is_script_refusal",
     "loading",
     "run",
     "writes",
@@ -96,7 +96,7 @@ class Primaries(NamedTuple):
     """Asks for the addresses of all servers that have sessions. The reply is a list of them."""
 
 
-class Exchange(NamedTuple):
+class RoundTrip(NamedTuple):
     """Commands for one server, to be sent together. The reply is the list of their replies, errors among them.
 
     Whoever carries it out throws `NotSent` or `Lost` where it fails.
@@ -163,7 +163,7 @@ def loading(script: Script) -> Ask:
     return Ask(command(b"SCRIPT", b"LOAD", script.text), 0, Effect.READS)
 
 
-def is_refusal(reply: Any) -> bool:
+def is_script_refusal(reply: Any) -> bool:
     """Tell whether a script answered that it wrote nothing."""
     return isinstance(reply, list) and bool(reply) and isinstance(reply[0], bytes) and reply[0] in _REFUSALS
 

@@ -24,13 +24,13 @@ from coatcheck.drivers.redis.requests import (
     Address,
     Ask,
     Effect,
-    Exchange,
     Forget,
     Pause,
     Primaries,
+    RoundTrip,
     command,
     given,
-    is_refusal,
+    is_script_refusal,
     loading,
     writes,
 )
@@ -87,7 +87,7 @@ class Routes:
         """
         if type(request) is Ask and self._fixed is not None:  # the usual case, and the shortest way
             try:
-                (reply,) = yield Exchange(self._fixed, (request.packed,))
+                (reply,) = yield RoundTrip(self._fixed, (request.packed,))
             except Lost as error:
                 (reply,) = yield from self._after_loss(error, self._fixed, [request], (request.packed,))
             if not isinstance(reply, RedisError):
@@ -161,7 +161,7 @@ class Routes:
         if self._replicas and writes(asks):
             packed.append(self._wait)
         try:
-            replies: list[Any] = yield Exchange(address, packed)
+            replies: list[Any] = yield RoundTrip(address, packed)
         except Lost as error:
             replies = yield from self._after_loss(error, address, asks, packed)
         if len(replies) > len(asks):
@@ -177,12 +177,12 @@ class Routes:
             raise error
         if not error.is_reset or any(each.effect is not Effect.READS for each in asks):
             raise NotSent(str(error), is_reset=error.is_reset, is_timeout=error.is_timeout) from error.__cause__
-        replies: list[Any] = yield Exchange(address, packed)
+        replies: list[Any] = yield RoundTrip(address, packed)
         return replies
 
     def _check_copies(self, address: Address, copies: Any, replies: list[Any]) -> Steps[None]:
         """Raise `Lost` where too few replicas have a write: they may follow another primary by now."""
-        if all(isinstance(reply, RedisError) or is_refusal(reply) for reply in replies):
+        if all(isinstance(reply, RedisError) or is_script_refusal(reply) for reply in replies):
             return
         if not isinstance(copies, int) or copies < self._replicas:
             what = (
@@ -325,7 +325,7 @@ class ClusterRoutes(Routes):
         self._is_stale = False
 
     def _told_by(self, address: Address) -> Steps[list[Address | None]]:
-        (told,) = yield Exchange(address, [_SLOTS])
+        (told,) = yield RoundTrip(address, [_SLOTS])
         if not isinstance(told, list) or not told:
             raise NotSent(refused(told, str(address)) if told else f"{address} is not part of a cluster")
         slots: list[Address | None] = [None] * _SLOT_COUNT

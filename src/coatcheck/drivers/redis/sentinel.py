@@ -23,12 +23,12 @@ from coatcheck.drivers.redis.requests import (
     SUBSCRIBED,
     SWITCHED,
     Address,
-    Exchange,
     Forget,
     Listen,
     Message,
     News,
     Pause,
+    RoundTrip,
     command,
 )
 from coatcheck.drivers.redis.routes import PAUSE, Routes
@@ -144,14 +144,14 @@ class SentinelRoutes(Routes):
         return address == self._shunned and time.monotonic() < self._shunned_until
 
     def _told_by(self, sentinel: Address) -> Steps[Address | None]:
-        (told,) = yield Exchange(sentinel, [self._question])
+        (told,) = yield RoundTrip(sentinel, [self._question])
         if not isinstance(told, list):
             text = "it knows no such service" if told is None else str(told)
             raise NotSent(f"the sentinel {sentinel} says of the service {self._service!r}: {text}")
         address = Address(told[0].decode(), int(told[1]))
         if self._is_shunned(address):
             return None
-        (role,) = yield Exchange(address, [ROLE])
+        (role,) = yield RoundTrip(address, [ROLE])
         if isinstance(role, RedisError) or not is_primary(role):
             raise NotSent(f"{address}, which the sentinel {sentinel} names, is no primary")
         return address

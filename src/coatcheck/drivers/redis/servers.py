@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from coatcheck.drivers._breaker import Breaker
 from coatcheck.drivers._pool import AsyncPool, Pool, PoolBusy
 from coatcheck.drivers.redis.connect import AsyncLine, SyncLine, abort
-from coatcheck.drivers.redis.lines import ROLE_AGE, Line, connection_failed, is_refused, lost
-from coatcheck.drivers.redis.places import Settings
+from coatcheck.drivers.redis.lines import ROLE_AGE, Line, connection_failed, connection_lost, is_refused
+from coatcheck.drivers.redis.places import RedisSettings
 from coatcheck.drivers.redis.requests import Address
 from coatcheck.drivers.redis.trouble import NAME, Lost, NotSent, refused
 from coatcheck.errors import DriverUnavailable
@@ -37,7 +37,7 @@ class _Endpoint:
 
     pool: Pool[SyncLine] | AsyncPool[AsyncLine]
 
-    def __init__(self, settings: Settings, address: Address) -> None:
+    def __init__(self, settings: RedisSettings, address: Address) -> None:
         self._settings: Final = settings
         self._address: Final = address
         self._asks_role: Final = settings.asks_role(address)
@@ -81,7 +81,7 @@ class _Endpoint:
             self._stepped_back()
         if is_refused(error) and not line.is_partly_read:
             return NotSent(refused(error, str(self._address)))
-        failure = lost(error, self._address)
+        failure = connection_lost(error, self._address)
         if failure.is_timeout:
             self._went_down(failure, line.began, deadline)
         return failure
@@ -106,7 +106,7 @@ class Endpoint(_Endpoint):
         pool: The connections.
     """
 
-    def __init__(self, settings: Settings, address: Address) -> None:
+    def __init__(self, settings: RedisSettings, address: Address) -> None:
         super().__init__(settings, address)
         self.pool: Pool[SyncLine] = Pool(self._open, settings.max_connections)
 
@@ -160,7 +160,7 @@ class AsyncEndpoint(_Endpoint):
     A task that is cancelled closes the connection that it has, whatever it was waiting for.
     """
 
-    def __init__(self, settings: Settings, address: Address) -> None:
+    def __init__(self, settings: RedisSettings, address: Address) -> None:
         super().__init__(settings, address)
         self.pool: AsyncPool[AsyncLine] = AsyncPool(self._open, settings.max_connections)
 
@@ -219,7 +219,7 @@ class Servers(Generic[E]):
         ears: Those that listen to sentinels.
     """
 
-    def __init__(self, settings: Settings, endpoint: Callable[[Settings, Address], E]) -> None:
+    def __init__(self, settings: RedisSettings, endpoint: Callable[[RedisSettings, Address], E]) -> None:
         self._settings: Final = settings
         self._endpoint: Final = endpoint
         self._all: Final[dict[Address, E]] = {}

@@ -18,9 +18,9 @@ from coatcheck.drivers.redis.records import (
     mark_in,
     new_version,
     packed,
-    record_in,
+    session_in,
+    stored_form,
     version_text,
-    written,
 )
 from coatcheck.drivers.redis.requests import Ask, Effect, Primaries, ask, run
 from coatcheck.drivers.redis.scripts import Scripts
@@ -38,7 +38,7 @@ from coatcheck.record import (
     SessionInfo,
 )
 
-__all__ = ["SCHEMA_VERSION", "Work", "answer", "schema_checked"]
+__all__ = ["SCHEMA_VERSION", "RedisOperations", "answer", "schema_checked"]
 
 SCHEMA_VERSION: Final = 1
 
@@ -48,7 +48,7 @@ _NO_CHANGE: Final = Delta()
 _FARTHEST: Final = 1 << 65  # any amount beyond overflows, whatever the counter holds
 
 
-class Work(Operations):
+class RedisOperations(Operations):
     """The operations of the contract, on keys that one script can look at together.
 
     Args:
@@ -71,7 +71,7 @@ class Work(Operations):
             return (yield from self._load_marked(digest, fields[1], now))
         if not fields:
             return Missing(Reason.UNKNOWN)
-        found, _, waiting = record_in(fields, digest, now)
+        found, _, waiting = session_in(fields, digest, now)
         if waiting is not None and isinstance(found, Record) and not (yield from self._see_to(found, waiting, now)):
             return Missing(Reason.REVOKED, ended=now)
         return found
@@ -85,7 +85,7 @@ class Work(Operations):
             return Missing(Reason.REVOKED, ended=ended_at(ends))
         base, slot = self.keys.of_digest(digest)
         raw, fields = yield run(self.scripts.load, base + b"d:" + digest, slot, Effect.READS, base, digest, repr(now))
-        found, head, waiting = record_in(fields, b"", now)
+        found, head, waiting = session_in(fields, b"", now)
         if waiting is not None and isinstance(found, Record) and not (yield from self._see_to(found, waiting, now)):
             return Missing(Reason.REVOKED, ended=now)
         return _behind(mark_in(raw), digest, found, head, now)
@@ -145,7 +145,7 @@ class Work(Operations):
         if record.note:
             words += (NOTE, record.note)
         for name, value in record.values.items():
-            words += (field_of(name), written(text, value.data))
+            words += (field_of(name), stored_form(text, value.data))
         return run(self.scripts.create, base + b"d:" + record.digest, slot, Effect.WRITES, *words)
 
     def commit(self, digest: bytes, delta: Delta, now: float) -> Steps[Answer]:
@@ -285,7 +285,7 @@ def _words(base: bytes, digest: bytes, delta: Delta, version: int, now: float) -
     words: list[bytes | str | int] = [base, digest, repr(now), text, touch]
     words += (len(delta.puts), len(delta.increments), "more" if more else "")
     for name, put in delta.puts.items():
-        words += (field_of(name), version_text(put.base), written(text, checked(name, put)))
+        words += (field_of(name), version_text(put.base), stored_form(text, checked(name, put)))
     for name, amount in delta.increments.items():
         words += (field_of(name), str(max(-_FARTHEST, min(_FARTHEST, amount))))
     return words + more

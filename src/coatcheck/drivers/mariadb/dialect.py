@@ -14,6 +14,7 @@ from pymysql.err import Error as PyMySQLError
 from pymysql.err import OperationalError
 
 from coatcheck.drivers._migrations import AddColumn, Migration, renamed
+from coatcheck.drivers.mariadb import packed
 from coatcheck.drivers.mariadb.fast import Fast
 from coatcheck.drivers.sql.dialect import Dialect, Single, Trouble
 from coatcheck.drivers.sql.statement import Row, Statement, Wants
@@ -199,6 +200,8 @@ class MariaDBDialect(Dialect):
     title: ClassVar[str] = "MariaDB"
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMySQLError, MySQLdbError)
     current: ClassVar[str] = ""  # READ COMMITTED, which our own connections have, looks anew for each statement
+    load_columns: ClassVar[str] = packed.LOAD_COLUMNS
+    find_columns: ClassVar[str] = packed.FIND_COLUMNS
     locks_indexes: ClassVar[bool] = True
     ddl_is_transactional: ClassVar[bool] = False
     settings: ClassVar[Statement | None] = Statement(

@@ -25,7 +25,7 @@ from coatcheck.drivers.mariadb.wire import (
     rendered,
     reply_of,
 )
-from coatcheck.drivers.sql.dialect import Single
+from coatcheck.drivers.sql.dialect import FIND_COLUMNS, LOAD_COLUMNS, Single
 from coatcheck.drivers.sql.lent import DDL, AsyncLentDriver, LentDriver
 from coatcheck.drivers.sql.statement import Reply, Statement
 from coatcheck.drivers.sql.writing import SQLOperations
@@ -48,6 +48,8 @@ class LentDialect(MariaDBDialect):
     """
 
     current: ClassVar[str] = " LOCK IN SHARE MODE"
+    load_columns: ClassVar[str] = LOAD_COLUMNS
+    find_columns: ClassVar[str] = FIND_COLUMNS
     all_rows: ClassVar[str] = " LIMIT 18446744073709551615"  # goes before the connection's sql_select_limit
 
     def __init__(self, prefix: str, *, newest: bool = False) -> None:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final, cast
 
 from coatcheck.drivers.mariadb.dialect import REFUSED, TooLong, number_of
+from coatcheck.drivers.mariadb.packed import unpacked
 from coatcheck.drivers.sql.statement import Reply, Statement, Wants
 from coatcheck.errors import ConfigurationError
 
@@ -117,6 +118,9 @@ def reply_of(statement: Statement, cursor: Any, rows: Sequence[Sequence[Any]]) -
         return int(cursor.lastrowid) if cursor.rowcount else None
     if cursor.description is None:  # a change in one statement: the row that it is to give is the sum of a counter
         return [(_signed(cursor.lastrowid or 0),)] if cursor.rowcount else []
+    sessions = unpacked(cursor.description[0][0], rows)
+    if sessions is not None:
+        return sessions
     texts = [place for place, column in enumerate(cursor.description) if column[1] == _VARBINARY]
     return [_with_text(row, texts) for row in rows]
 

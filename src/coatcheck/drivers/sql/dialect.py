@@ -23,10 +23,31 @@ from coatcheck.drivers.sql.statement import Row, Statement
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, Delta, ValueKey
 
-__all__ = ["BY", "By", "Dialect", "Single", "Statements", "Trouble", "check_prefix", "marks"]
+__all__ = [
+    "BY",
+    "FIND_COLUMNS",
+    "LOAD_COLUMNS",
+    "By",
+    "Dialect",
+    "Single",
+    "Statements",
+    "Trouble",
+    "check_prefix",
+    "marks",
+]
 
 _LONGEST_PREFIX: Final = 40  # the servers cut names of tables and indexes at 63 or 64, and ours take 23
 _TABLE: Final = re.compile(r"\bcoatcheck_\w+")
+
+
+LOAD_COLUMNS: Final = (
+    "s.sid, s.created, s.seen, s.deadline, s.idle, s.absolute, s.username, s.auth_time, s.rotated, s.prior_until,"
+    " s.ends, s.note, v.app, v.name, v.version, v.data, v.number"
+)
+FIND_COLUMNS: Final = (
+    "id, sid, created, seen, deadline, idle, absolute, username, auth_time, rotated, prior_until, ends, note, grace,"
+    " digest, prior"
+)
 
 
 class Trouble(Enum):
@@ -74,6 +95,8 @@ class Dialect(ABC):
         snapshot: Asks for the isolation level, on a server and a connection on which a DELETE may leave rows that are
             newer than the transaction; None elsewhere.
         migrations: What creates the tables and brings them up to date, step by step.
+        load_columns: The columns of a session `s` and of a value `v`, as `_rows` has them or the client unpacks them.
+        find_columns: The same of a session that is to be written.
         locks_indexes: Whether a locking read locks the entries of the index by which it finds its rows.
         ddl_is_transactional: Whether that can be part of a transaction.
         setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
@@ -90,6 +113,8 @@ class Dialect(ABC):
     current: ClassVar[str]
     all_rows: ClassVar[str] = ""
     snapshot: Statement | None = None
+    load_columns: ClassVar[str] = LOAD_COLUMNS
+    find_columns: ClassVar[str] = FIND_COLUMNS
     locks_indexes: ClassVar[bool] = False
     ddl_is_transactional: ClassVar[bool]
     setup_lock: ClassVar[Statement | None] = None
@@ -204,17 +229,6 @@ def marks(count: int, columns: int = 1) -> str:
     return ", ".join([row] * count)
 
 
-_LOAD: Final = """
-    SELECT s.sid, s.created, s.seen, s.deadline, s.idle, s.absolute, s.username, s.auth_time, s.rotated,
-           s.prior_until, s.ends, s.note, v.app, v.name, v.version, v.data, v.number
-    FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v ON v.session = s.id
-    WHERE """
-_FIND: Final = """
-    SELECT id, sid, created, seen, deadline, idle, absolute, username, auth_time, rotated, prior_until, ends,
-           note, grace, digest, prior
-    FROM coatcheck_session WHERE """
-
-
 class Statements:
     """The SQL text of what every dialect has in common, for the tables of one prefix."""
 
@@ -223,6 +237,11 @@ class Statements:
         skip, current, all_rows = dialect.skip, dialect.current, dialect.all_rows
         bound, lock = dialect.bound, dialect.lock
         self._dialect: Final = dialect
+        load = (
+            f"SELECT {dialect.load_columns} FROM coatcheck_session AS s LEFT JOIN coatcheck_value AS v"
+            " ON v.session = s.id WHERE "
+        )
+        self._find = find = f"SELECT {dialect.find_columns} FROM coatcheck_session WHERE "
 
         self.meta = sql("SELECT name, content FROM coatcheck_meta")
         self.set_meta = sql(dialect.insert_new("coatcheck_meta (name, content) VALUES (%s, %s)"))
@@ -233,11 +252,11 @@ class Statements:
         # -- reading
         why_not = "SELECT reason, expires FROM coatcheck_ended WHERE digest = %s"
         by_ended = f"sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s{current})"
-        self.load = sql(_LOAD + "s.digest = %s" + all_rows)
-        self.load_prior = sql(_LOAD + "s.prior = %s" + all_rows)
-        self.load_heir = sql(_LOAD + "s.sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s)" + all_rows)
+        self.load = sql(load + "s.digest = %s" + all_rows)
+        self.load_prior = sql(load + "s.prior = %s" + all_rows)
+        self.load_heir = sql(load + "s.sid = (SELECT sid FROM coatcheck_ended WHERE digest = %s)" + all_rows)
         self.why_not = sql(why_not)
-        self.of_user = sql(_FIND + "username = %s ORDER BY created, id" + all_rows)
+        self.of_user = sql(find + "username = %s ORDER BY created, id" + all_rows)
         self._alive = sql("SELECT sid FROM coatcheck_session WHERE ends > %s AND sid IN ")
         self.is_dirty = sql("""
             SELECT EXISTS (SELECT 1 FROM coatcheck_session WHERE ends <= %s)
@@ -245,17 +264,17 @@ class Statements:
                 OR EXISTS (SELECT 1 FROM coatcheck_fence WHERE expires <= %s)""")
 
         # -- reading inside a transaction, for a write
-        self.find = sql(_FIND + "digest = %s" + bound + lock)
-        self.find_prior = sql(_FIND + "prior = %s" + bound + lock)
-        self.find_successor = sql(_FIND + by_ended + bound + lock)
+        self.find = sql(find + "digest = %s" + bound + lock)
+        self.find_prior = sql(find + "prior = %s" + bound + lock)
+        self.find_successor = sql(find + by_ended + bound + lock)
         self.why_not_now = sql(why_not + current)
-        self.lock_user = sql(_FIND + f"username = %s{bound} ORDER BY id" + all_rows + lock)
+        self.lock_user = sql(find + f"username = %s{bound} ORDER BY id" + all_rows + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
         # Whoever files a digest need not see the very latest, since unique keys refuse what comes too late; and the gap
         # where nothing is found must not be locked, or sessions that begin at the same moment run into a deadlock.
-        self.taken = sql(f"({_FIND}digest = %s) UNION ALL ({_FIND}prior = %s)")
+        self.taken = sql(f"({find}digest = %s) UNION ALL ({find}prior = %s)")
         # not with OR: where that is no use of two indexes, all rows would be locked
-        self.filed = sql(f"({_FIND}digest = %s{current}) UNION ALL ({_FIND}prior = %s{current})")
+        self.filed = sql(f"({find}digest = %s{current}) UNION ALL ({find}prior = %s{current})")
         self.ended = sql("SELECT reason, expires FROM coatcheck_ended WHERE digest = %s" + bound + lock)
         self.fence = sql("SELECT moment FROM coatcheck_fence WHERE username = %s" + lock)
         of_session = f"session = (SELECT id FROM coatcheck_session WHERE {{}} = %s{current})"
@@ -327,12 +346,12 @@ class Statements:
 
     def of_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
         """Return the statement that finds the sessions with some sids, and its parameters."""
-        return self._dialect.named(f"{_FIND}sid IN ({marks(len(sids))}){self._all_rows}"), tuple(sids)
+        return self._dialect.named(f"{self._find}sid IN ({marks(len(sids))}){self._all_rows}"), tuple(sids)
 
     def lock_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
         """Return the statement that locks the sessions with some sids, by rising id, and its parameters."""
         dialect = self._dialect
-        text = f"{_FIND}sid IN ({marks(len(sids))}){dialect.bound} ORDER BY id{self._all_rows}{dialect.lock}"
+        text = f"{self._find}sid IN ({marks(len(sids))}){dialect.bound} ORDER BY id{self._all_rows}{dialect.lock}"
         return dialect.named(text), tuple(sids)
 
     def versions(self, by: By, digest: bytes, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 __all__ = [
     "COUNTER", "COUNTS", "FRACTION", "FRACTION_BITS", "FROZENSET", "INT", "LEAF_READERS", "LEAVES", "NEST_READERS",
-    "PAIRS", "RANGE", "REGISTERED", "SET", "TUPLE", "RefusedError", "ensure", "is_text", "name_of", "write_int",
+    "PAIRS", "RANGE", "REGISTERED", "SET", "TUPLE", "RefusedError", "ensure", "full_name", "is_text", "write_int",
 ]  # fmt: skip
 
 FRACTION_BITS: Final = 1 << 14
@@ -53,7 +53,7 @@ class RefusedError(Exception):
         self.steps: list[str] = []
 
 
-def name_of(kind: type) -> str:
+def full_name(kind: type) -> str:
     """Return the full name of a type, as used in messages and registrations."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -110,7 +110,7 @@ def _write_zone(zone: tzinfo) -> bytes:
         if not _ZONE_KEY.fullmatch(zone.key or ""):
             raise RefusedError(ZoneInfo, "a ZoneInfo that was not made by its key cannot be stored")
         return b"Z" + zone.key.encode("ascii")
-    why = f"the time zone {name_of(type(zone))} cannot be stored: use zoneinfo.ZoneInfo or datetime.timezone"
+    why = f"the time zone {full_name(type(zone))} cannot be stored: use zoneinfo.ZoneInfo or datetime.timezone"
     raise RefusedError(type(zone), why)
 
 

@@ -8,7 +8,7 @@ from enum import Enum, Flag
 from functools import cached_property, partial
 from typing import Any
 
-from coatcheck._forms import ensure, name_of
+from coatcheck._forms import ensure, full_name
 from coatcheck.errors import ConfigurationError
 
 __all__ = ["functions_of", "is_namedtuple"]
@@ -48,11 +48,11 @@ def functions_of(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
             object.__new__(cls)
         except TypeError as error:
             raise ConfigurationError(
-                f"{name_of(cls)} has more state than its fields: pass encode and decode"
+                f"{full_name(cls)} has more state than its fields: pass encode and decode"
             ) from error
         names = {field.name: _default(field) for field in fields(cls)}
         return partial(_take_apart, names), partial(_put_together, cls, names)
-    raise ConfigurationError(f"{name_of(cls)} is not an enum, namedtuple or dataclass: pass encode and decode")
+    raise ConfigurationError(f"{full_name(cls)} is not an enum, namedtuple or dataclass: pass encode and decode")
 
 
 def _default(field: Field[Any]) -> Callable[[], Any]:

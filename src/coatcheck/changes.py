@@ -20,22 +20,22 @@ from coatcheck.record import COUNTER_MAX, COUNTER_MIN, Committed, Delta, Put, Va
 from coatcheck.snapshot import (
     DELETED,
     NOT_STORED,
+    UNCHANGED,
     UNCLEARED,
-    UNTOUCHED,
     Assigned,
     Cleared,
     Deleted,
-    Entry,
     Owner,
     Settled,
     Unchanged,
     Updated,
-    together,
+    ValueEntry,
+    undone_change,
 )
 
 __all__ = ["Changes"]
 
-_PLAIN: Final = frozenset({list, dict})
+_PLAIN_CONTAINERS: Final = frozenset({list, dict})
 
 
 class Changes:
@@ -70,7 +70,7 @@ class Changes:
         self._max_bytes: Final = max_bytes
         self._owner: Final = owner
         self.values = values
-        self._entries: dict[ValueKey, Entry] = {}
+        self._entries: dict[ValueKey, ValueEntry] = {}
         self._adds: dict[ValueKey, int] = {}
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -107,33 +107,33 @@ class Changes:
         """Check whether a clear by this request deletes, or has deleted, what is stored under *name*."""
         return self._pending.hides(name) or self._blank.hides(name)
 
-    def _open(self, name: ValueKey) -> Entry:
+    def _open(self, name: ValueKey) -> ValueEntry:
         """Note that this request read the value, and as what."""
         if (self._pending is not UNCLEARED or self._blank is not UNCLEARED) and self._is_hidden(name):
-            entry = Entry(MISSING, None, UNTOUCHED)
+            entry = ValueEntry(MISSING, None, UNCHANGED)
         elif (raw := (self._stored() if self.values is None else self.values).get(name)) is None:
-            entry = Entry(MISSING, NOT_STORED, UNTOUCHED)
+            entry = ValueEntry(MISSING, NOT_STORED, UNCHANGED)
         else:
             entry = self._entry_of(name, raw)
         self._entries[name] = entry
         return entry
 
-    def _entry_of(self, name: ValueKey, raw: Value | None) -> Entry:
+    def _entry_of(self, name: ValueKey, raw: Value | None) -> ValueEntry:
         """Return what there is to know of a value that is stored so."""
         value = self._decode(name, raw)
         # Encoded again rather than compared with what is stored: another release of this library, or another program,
         # may have written the same value with other bytes.
-        if (plain := encode_plain(value) if type(value) in _PLAIN else None) is not None:
+        if (plain := encode_plain(value) if type(value) in _PLAIN_CONTAINERS else None) is not None:
             origin, own = plain
         elif value is MISSING or not self._codec.is_mutable(value):
-            return Entry(value, raw, UNTOUCHED)
+            return ValueEntry(value, raw, UNCHANGED)
         else:
             try:
                 origin, own = self._codec.encode(value), containers([value])
             except Unencodable:  # a registered decode function returned something that cannot be stored
                 self._asked().unreadable(name)
-                return Entry(MISSING, raw, UNTOUCHED)
-        entry = Entry(value, raw, Unchanged(origin))
+                return ValueEntry(MISSING, raw, UNCHANGED)
+        entry = ValueEntry(value, raw, Unchanged(origin))
         entry.own = own
         return entry
 
@@ -174,7 +174,7 @@ class Changes:
             if name[0] in self._scanned and not self._is_hidden(name):
                 entry = self._open(name)
             else:
-                entry = self._entries[name] = Entry(value, None, UNTOUCHED)
+                entry = self._entries[name] = ValueEntry(value, None, UNCHANGED)
         if entry.value is not value:
             entry.value = value
             entry.own = ()
@@ -269,7 +269,7 @@ class Changes:
         for name, entry in self._entries.items():
             if entry.parted and not self._reconciler(name).bring_in_parted(entry, self._others(name)):
                 raise StaleValue(*name)
-            if entry.change is UNTOUCHED:
+            if entry.change is UNCHANGED:
                 continue
             if entry.value is not MISSING:
                 if (data := self._changed_data(name, entry)) is not None:
@@ -306,7 +306,7 @@ class Changes:
             delta.user, delta.auth_time = login
         return delta
 
-    def _changed_data(self, name: ValueKey, entry: Entry) -> bytes | int | None:
+    def _changed_data(self, name: ValueKey, entry: ValueEntry) -> bytes | int | None:
         """Return what is to be written of a value that is there; None if it is as it was."""
         change = entry.change
         if isinstance(change, Unchanged):
@@ -338,7 +338,7 @@ class Changes:
         for name in delta.increments:
             self._adds.pop(name, None)
             if self._is_hidden(name):  # what is stored there does not count for this request, but this does
-                self._entries[name] = Entry(done.counters[name], stored[name], UNTOUCHED)
+                self._entries[name] = ValueEntry(done.counters[name], stored[name], UNCHANGED)
             else:
                 self._entries.pop(name, None)
         for name, entry in self._entries.items():
@@ -357,7 +357,7 @@ class Changes:
         for name in (*delta.puts, *delta.drops):
             if (entry := self._entries.get(name)) is not None:
                 entry.seen, before = settled.before[name]
-                entry.change = together(before, entry.change)
+                entry.change = undone_change(before, entry.change)
         for name, entry in self._entries.items():
             if self._pending.hides(name):  # what is stored there does not count any more, as when it was cleared first
                 entry.seen = None
@@ -433,7 +433,7 @@ class Changes:
             entry.value = total = incremented(name, entry.value, self._adds.pop(name))
             entry.change = Assigned(total, None)
 
-    def _is_changed(self, name: ValueKey, entry: Entry) -> bool:
+    def _is_changed(self, name: ValueKey, entry: ValueEntry) -> bool:
         """Check whether the application has assigned a value, or changed it in place."""
         if isinstance(entry.change, Unchanged):
             return entry.change.origin is not None and self._encode(name, entry.value) != entry.change.origin

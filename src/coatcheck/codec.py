@@ -37,8 +37,8 @@ from coatcheck._forms import (
     TUPLE,
     RefusedError,
     ensure,
+    full_name,
     is_text,
-    name_of,
     write_int,
 )
 from coatcheck._kinds import functions_of, is_namedtuple
@@ -47,15 +47,15 @@ from coatcheck.errors import CoatcheckError, ConfigurationError
 __all__ = ["MAX_DEPTH", "Codec", "Undecodable", "Unencodable", "encode_plain"]
 
 MAX_DEPTH: Final = 64
-"""How many containers may stand inside one another."""
+"""The most containers that may stand inside one another."""
 
 _PATH_STEPS: Final = 10
-"""As much of the way to a refused value as a message has room for."""
+"""The most steps of the path to a refused value that a message shows."""
 
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
 
-_write = Encoder().encode
+_to_msgpack = Encoder().encode
 
 
 class Unencodable(CoatcheckError, TypeError):
@@ -85,17 +85,17 @@ class _Registration:
 
 
 def path_step(key: object) -> str:
-    """A dict's key as a step of a path: short, and only where its text is harmless to make."""
+    """Return a dict's key as a step of a path: short, and its text only if that is harmless to make."""
     text = repr(key) if type(key) in (str, int, bool) else f"<{type(key).__name__}>"
     return f"[{text[:40]}]"
 
 
-def _remedy(kind: type) -> str:
-    """Why a type is refused, and the call that makes it storable."""
-    name = name_of(kind)
+def _refusal(kind: type) -> str:
+    """Return why a type is refused, and the call that makes it storable."""
+    name = full_name(kind)
     if issubclass(kind, Enum) or is_dataclass(kind) or is_namedtuple(kind):
         return f"{name} cannot be stored before codec.register({name})"
-    base = next((base for base in kind.__mro__ if base in _BUILT_IN), None)
+    base = next((base for base in kind.__mro__ if base in _BUILT_IN_TYPES), None)
     turn = f" turn it into a plain {base.__name__}, or" if base else ""
     return f"{name} cannot be stored as it is:{turn} codec.register({name}, name, encode, decode)"
 
@@ -106,8 +106,8 @@ def _too_deep_error(kind: type) -> RefusedError:
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _NESTS: Final = frozenset({list, dict, tuple, set, frozenset, Counter})
-_BUILT_IN: Final = _SCALARS | _NESTS | {Fraction, range} | LEAVES.keys()
-_SIMPLE: Final = _BUILT_IN - _NESTS - {bytearray}
+_BUILT_IN_TYPES: Final = _SCALARS | _NESTS | {Fraction, range} | LEAVES.keys()
+_SIMPLE: Final = _BUILT_IN_TYPES - _NESTS - {bytearray}
 
 
 def _is_plain(value: Any, found: list[Any], depth: int = 1) -> bool:
@@ -139,7 +139,7 @@ def encode_plain(value: object) -> tuple[bytes, list[Any]] | None:
     if not _is_plain(value, found):
         return None
     try:
-        return _write(value), found
+        return _to_msgpack(value), found
     except (OverflowError, ValueError):  # then `Codec.encode` has to look at every part
         return None
 
@@ -173,7 +173,7 @@ class _Walk:
         self._plain = _SCALARS - {int, str} if careful else _SCALARS
 
     def convert(self, value: Any, depth: int) -> Any:
-        """What msgspec writes for a value with that many containers around it: the value itself where it can."""
+        """Return what msgspec writes for a value with that many containers around it: if it can, the value itself."""
         kind = type(value)
         if kind in self._plain:
             return value
@@ -185,11 +185,11 @@ class _Walk:
             tag, write, _ = LEAVES[kind]
             return Ext(tag, write(value))
         if kind is tuple:
-            return Ext(TUPLE, _write(self._list(value, depth)))
+            return Ext(TUPLE, _to_msgpack(self._list(value, depth)))
         if kind is set or kind is frozenset:
             # Sets of equal members may iterate differently; their bytes must not differ.
-            members = sorted(map(_write, self._list(list(value), depth)))
-            return Ext(SET if kind is set else FROZENSET, _write(list(map(Raw, members))))
+            members = sorted(map(_to_msgpack, self._list(list(value), depth)))
+            return Ext(SET if kind is set else FROZENSET, _to_msgpack(list(map(Raw, members))))
         if kind in self._registered:
             return self._application(self._registered[kind], value, depth)
         return self._rare(kind, value, depth)
@@ -204,12 +204,12 @@ class _Walk:
         if kind is Fraction:
             if max(value.numerator.bit_length(), value.denominator.bit_length()) > FRACTION_BITS:
                 raise RefusedError(Fraction, f"a Fraction over {FRACTION_BITS} bits cannot be stored")
-            return Ext(FRACTION, _write(self._list([value.numerator, value.denominator], depth - 1)))
+            return Ext(FRACTION, _to_msgpack(self._list([value.numerator, value.denominator], depth - 1)))
         if kind is range:
-            return Ext(RANGE, _write(self._list([value.start, value.stop, value.step], depth - 1)))
+            return Ext(RANGE, _to_msgpack(self._list([value.start, value.stop, value.step], depth - 1)))
         if kind is Counter:
             return self._counter(value, depth)
-        raise RefusedError(kind, _remedy(kind))
+        raise RefusedError(kind, _refusal(kind))
 
     def _list(self, value: Any, depth: int) -> Any:
         if depth >= MAX_DEPTH:
@@ -263,7 +263,7 @@ class _Walk:
         return self._pairs(value, depth, COUNTER)
 
     def _pairs(self, value: dict[Any, Any], depth: int, tag: int = PAIRS) -> Ext:
-        """A dict with keys that are no scalars: MessagePack's own maps would lose the types of such keys."""
+        """Return a dict with keys that are no scalars. MessagePack's own maps would lose the types of such keys."""
         flat: list[Any] = []
         key = None
         try:
@@ -272,7 +272,7 @@ class _Walk:
         except RefusedError as refused:
             refused.steps.append(path_step(key))
             raise
-        return Ext(tag, _write(flat))
+        return Ext(tag, _to_msgpack(flat))
 
     def _application(self, known: _Registration, value: Any, depth: int) -> Ext:
         if depth >= MAX_DEPTH:
@@ -280,9 +280,9 @@ class _Walk:
         try:
             inner = known.encode(value)
         except Exception as error:
-            why = f"the encode function registered for {name_of(type(value))} raised {type(error).__name__}"
+            why = f"the encode function registered for {full_name(type(value))} raised {type(error).__name__}"
             raise RefusedError(type(value), why) from error
-        return Ext(REGISTERED, _write([known.name, self.convert(inner, depth + 1)]))
+        return Ext(REGISTERED, _to_msgpack([known.name, self.convert(inner, depth + 1)]))
 
 
 class Codec:
@@ -332,20 +332,20 @@ class Codec:
         Raises:
             ConfigurationError: The class or the name is taken, the class is built in, or the functions are missing.
         """
-        if cls in _BUILT_IN:
-            raise ConfigurationError(f"{name_of(cls)} is storable already and cannot be registered")
+        if cls in _BUILT_IN_TYPES:
+            raise ConfigurationError(f"{full_name(cls)} is storable already and cannot be registered")
         if encode is None and decode is None:
             encode, decode = functions_of(cls)
         elif encode is None or decode is None:
-            raise ConfigurationError(f"{name_of(cls)}: pass both encode and decode, or neither")
-        label = name_of(cls) if name is None else name
+            raise ConfigurationError(f"{full_name(cls)}: pass both encode and decode, or neither")
+        label = full_name(cls) if name is None else name
         if not label or not is_text(label):
-            raise ConfigurationError(f"{name_of(cls)}: its name must be text and not empty")
+            raise ConfigurationError(f"{full_name(cls)}: its name must be text and not empty")
         fixed = issubclass(cls, Enum) if immutable is None else immutable
         known = _Registration(label, encode, decode, fixed)
         with self._lock:
             if cls in self._registered:
-                raise ConfigurationError(f"{name_of(cls)} is registered already")
+                raise ConfigurationError(f"{full_name(cls)} is registered already")
             if label in self._named:
                 raise ConfigurationError(f"the name {label!r} is registered already: use another one")
             # By name first: what another thread can encode, it can decode.
@@ -353,36 +353,36 @@ class Codec:
             self._registered[cls] = known
 
     def encode(self, value: object) -> bytes:
-        """The bytes of a value; the same for the same value, wherever and whenever it was made.
+        """Return the bytes of a value: the same bytes for the same value, on every machine and at any time.
 
         "The same" is stricter than ``==``: 1, True and 1.0 differ, and so do dicts in another order.
 
         Raises:
             Unencodable: A type is not storable, nesting is deeper than `MAX_DEPTH` (as in a value that contains
-                itself), or a str is not Unicode text. The message says where and what to do.
+                itself), or a str is not Unicode text. The message names the place and the remedy.
         """
         try:
             if type(value) in _SCALARS or _is_plain(value, []):
-                return _write(value)
-            return _write(self._quick.convert(value, 0))
+                return _to_msgpack(value)
+            return _to_msgpack(self._quick.convert(value, 0))
         except RefusedError as refused:
             raise _unencodable(refused) from refused.__cause__
         except (OverflowError, ValueError):
             pass
         try:
-            return _write(self._careful.convert(value, 0))
+            return _to_msgpack(self._careful.convert(value, 0))
         except RefusedError as refused:
             raise _unencodable(refused) from refused.__cause__
         except (OverflowError, ValueError) as error:
             # Over four gigabytes in one piece, or a time zone whose name is no text.
             raise Unencodable(
-                name_of(type(value)), "", f"a part of it cannot be stored ({type(error).__name__})"
+                full_name(type(value)), "", f"a part of it cannot be stored ({type(error).__name__})"
             ) from error
 
     def decode(self, data: bytes) -> Any:
-        """The value that `encode` made these bytes of.
+        """Return the value that `encode` made these bytes of.
 
-        Time and memory are bounded by a small multiple of the size of `data`, whoever wrote it.
+        Time and memory are bounded by a small multiple of the size of `data`, even if an attacker wrote it.
 
         Raises:
             Undecodable: These are not bytes that this codec writes, or they hold a type that is not registered.
@@ -399,7 +399,7 @@ class Codec:
         return value
 
     def is_mutable(self, value: object) -> bool:
-        """Whether a value can change in place: True also for registered types not said to be immutable."""
+        """Check whether a value can change in place. So can registered types that are not said to be immutable."""
         if type(value) in _SIMPLE:  # most values
             return False
         left = [value]
@@ -432,4 +432,4 @@ def _unencodable(refused: RefusedError) -> Unencodable:
     steps = refused.steps[::-1]
     if len(steps) > _PATH_STEPS:
         steps[_PATH_STEPS:] = ["[…]"]
-    return Unencodable(name_of(refused.kind), "".join(steps), refused.why)
+    return Unencodable(full_name(refused.kind), "".join(steps), refused.why)

@@ -45,7 +45,7 @@ def update_in_place(
         codec: Compares values, types included, and knows which can change.
 
     Returns:
-        The value to go on with, which is *held* itself where that may be changed; and the objects that can change and
+        The value to go on with, which is *held* itself if that may be changed; and the objects that can change and
         were parts of *held*, but are not parts of that value.
     """
     update = _Update(merged, own, others, codec)

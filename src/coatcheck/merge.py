@@ -1,6 +1,6 @@
 """Three-way merge of one value that two requests changed at the same time.
 
-Both started from the same base. Where their changes can both be kept they are; where they cannot, the caller's own
+Both started from the same base. If their changes can both be kept, they are; if they cannot, the caller's own
 change wins and it is told, so that losing the other one is never silent. Nothing here knows of sessions or storage.
 """
 
@@ -38,7 +38,7 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
     """Merge two changes of one value.
 
     A side that changed nothing yields to the other. Dicts merge key by key, at every depth (the order is theirs, then
-    my new keys). Sets keep what either side added, without what either removed. Lists merge where at least one side
+    my new keys). Sets keep what either side added, without what either removed. Lists merge if at least one side
     only appended: its additions follow the other side's list, equal ones too, since two requests that put the same
     thing into a cart meant two. Counters merge by adding what each side added and subtracting what it took, equal
     changes too; a key that one side removed goes, unless the other side added to it. A base that is missing counts as
@@ -50,10 +50,10 @@ def merge(base: Any, mine: Any, theirs: Any, same: _Same) -> tuple[Any, bool]:
         base: What both sides started from, or `MISSING`.
         mine: The caller's value, or `MISSING` if it deleted the value.
         theirs: The other side's value, or `MISSING` likewise.
-        same: Tells whether two values are exactly equal, types included, at every depth. Never called with `MISSING`.
+        same: Returns whether two values are exactly equal, types included, at every depth. Never called with `MISSING`.
 
     Returns:
-        The merged value (`MISSING` where the result is a deletion), and whether any part of their change was lost.
+        The merged value (`MISSING` if the result is a deletion), and whether any part of their change was lost.
         The arguments are not changed, but the result may share parts with them.
     """
     if _equal(base, theirs, same):
@@ -89,7 +89,7 @@ def _equal(a: Any, b: Any, same: _Same) -> bool:
 
 
 def _respelled(members: Iterable[Any], same: _Same) -> bool:
-    """True where equal members differ in type, as 1 and True do.
+    """Check whether equal members differ in type, as 1 and True do.
 
     A dict or a set holds only one of them, so merging member by member would silently choose between the spellings.
     """

@@ -9,7 +9,7 @@ from coatcheck.codec import Codec, Unencodable
 from coatcheck.inplace import containers, update_in_place
 from coatcheck.merge import MISSING, merge
 from coatcheck.record import Value
-from coatcheck.snapshot import NOT_STORED, Assigned, Entry, First, Merged, Parted, Updated
+from coatcheck.snapshot import NOT_STORED, Assigned, First, Merged, Parted, Updated, ValueEntry
 
 __all__ = ["Reconciler"]
 
@@ -26,7 +26,7 @@ class Reconciler:
         self._codec = codec
         self._decode = decode
 
-    def merge(self, entry: Entry, raw: Value, others: Iterable[Any]) -> bool:
+    def merge(self, entry: ValueEntry, raw: Value, others: Iterable[Any]) -> bool:
         """Merge the change of a value with what is stored now; True if a part of the latter is lost.
 
         Args:
@@ -45,7 +45,7 @@ class Reconciler:
         self._go_on_with(entry, merged, others, is_made_here=True)
         return clash
 
-    def rerun(self, entry: Entry, change: Updated, raw: Value, result: Any, others: Iterable[Any]) -> None:
+    def rerun(self, entry: ValueEntry, change: Updated, raw: Value, result: Any, others: Iterable[Any]) -> None:
         """Take what the functions given to `update_with` made of a value that another request has changed.
 
         Args:
@@ -59,7 +59,7 @@ class Reconciler:
         entry.change = change if change.result is None else Updated(change.reruns, self._codec.encode(result))
         self._go_on_with(entry, result, others, is_made_here=False)
 
-    def _own_change(self, entry: Entry) -> tuple[Any, First]:
+    def _own_change(self, entry: ValueEntry) -> tuple[Any, First]:
         """Return the changed value as it would be without any merge so far, and the change."""
         change, mine = entry.change, entry.value
         if not isinstance(change, Merged):
@@ -82,7 +82,7 @@ class Reconciler:
                 return merged, False
         return merge(self._decode(first.seen), mine, theirs, self._same)
 
-    def _go_on_with(self, entry: Entry, merged: Any, others: Iterable[Any], *, is_made_here: bool) -> None:
+    def _go_on_with(self, entry: ValueEntry, merged: Any, others: Iterable[Any], *, is_made_here: bool) -> None:
         """Take what a merge made of a value, in the objects that the application holds if the session made those.
 
         Args:
@@ -106,7 +106,7 @@ class Reconciler:
             entry.own = containers([entry.value])
             entry.parted += (Parted(held, self._codec.encode(held), is_whole=True),)
 
-    def bring_in_parted(self, entry: Entry, others: Iterable[Any]) -> bool:
+    def bring_in_parted(self, entry: ValueEntry, others: Iterable[Any]) -> bool:
         """Merge later changes of objects that a merge took out of the session; False if one does not merge."""
         for place, part in enumerate(entry.parted):
             data = self._encoding(part.held)

@@ -12,13 +12,11 @@ from coatcheck.record import ABSENT, Delta, Value, ValueKey, is_spared
 __all__ = [
     "DELETED",
     "NOT_STORED",
+    "UNCHANGED",
     "UNCLEARED",
-    "UNTOUCHED",
     "Assigned",
-    "Change",
     "Cleared",
     "Deleted",
-    "Entry",
     "First",
     "Merged",
     "Owner",
@@ -27,7 +25,9 @@ __all__ = [
     "Settled",
     "Unchanged",
     "Updated",
-    "together",
+    "ValueChange",
+    "ValueEntry",
+    "undone_change",
 ]
 
 NOT_STORED: Final = Value(b"", ABSENT)
@@ -130,7 +130,7 @@ class First(NamedTuple):
     Beginning from the result of the last merge would count twice what that result has kept of the base.
 
     Attributes:
-        seen: What the change was based on, as in `Entry.seen`.
+        seen: What the change was based on, as in `ValueEntry.seen`.
         mine: The encoding of the changed value, or None if it was deleted.
         merged: The encoding of what the last merge made of it, or None likewise. What the application changes after
             a save that failed is the difference to this.
@@ -153,14 +153,14 @@ class Merged(NamedTuple):
     first: First
 
 
-Change = Unchanged | Assigned | Updated | Deleted | Merged
+ValueChange = Unchanged | Assigned | Updated | Deleted | Merged
 """What the application did to a value since it was read or last written."""
 
-UNTOUCHED: Final = Unchanged(None)
+UNCHANGED: Final = Unchanged(None)
 DELETED: Final = Deleted()
 
 
-def together(before: Change, since: Change) -> Change:
+def undone_change(before: ValueChange, since: ValueChange) -> ValueChange:
     """Return a change that was written, and undone, together with what was done to the value since."""
     if isinstance(since, Unchanged):
         return Updated(before.reruns, since.origin) if isinstance(before, Updated) else before
@@ -187,7 +187,7 @@ class Parted(NamedTuple):
     is_whole: bool
 
 
-class Entry:
+class ValueEntry:
     """What a request knows of one value.
 
     Attributes:
@@ -202,7 +202,7 @@ class Entry:
     own: Sequence[Any] = ()
     parted: tuple[Parted, ...] = ()
 
-    def __init__(self, value: Any, seen: Value | None, change: Change) -> None:
+    def __init__(self, value: Any, seen: Value | None, change: ValueChange) -> None:
         self.value = value
         self.seen = seen
         self.change = change
@@ -223,7 +223,7 @@ class Entry:
             self.seen = written
         elif isinstance(self.change, Unchanged):
             return
-        self.change = UNTOUCHED
+        self.change = UNCHANGED
         if self.value is MISSING:
             self.seen = None if self.seen is None else NOT_STORED
         elif self.seen is not None and isinstance(self.seen.data, bytes) and is_mutable(self.value):
@@ -236,11 +236,11 @@ class Settled(NamedTuple):
     Attributes:
         delta: What was written.
         values: What was stored before, as far as it was known.
-        before: Of each value that was known: `Entry.seen` and `Entry.change`, as they were.
+        before: Of each value that was known: `ValueEntry.seen` and `ValueEntry.change`, as they were.
         version: The version that everything written has.
     """
 
     delta: Delta
     values: Mapping[ValueKey, Value] | None
-    before: Mapping[ValueKey, tuple[Value | None, Change]]
+    before: Mapping[ValueKey, tuple[Value | None, ValueChange]]
     version: int

@@ -94,7 +94,7 @@ class Values(MutableMapping[str, Any]):
         return dict(self)
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last key, as a dict does, and give it with its value.
+        """Remove the last key, as a dict does, and return it with its value.
 
         Raises:
             KeyError: There is none.
@@ -115,7 +115,7 @@ class Values(MutableMapping[str, Any]):
             amount: What to add; negative to subtract.
 
         Returns:
-            The sum as this request sees it, or None where nobody has read or loaded the session yet: nothing is read
+            The sum as this request sees it, or None if nobody has read or loaded the session yet: nothing is read
             for it. What other requests have added meanwhile is not in it before the session is saved.
 
         Raises:
@@ -137,7 +137,7 @@ class Values(MutableMapping[str, Any]):
         Args:
             key: The key.
             function: Takes the present value and returns the new one, which is not None. It has no other effect, since
-                it runs again where another request changed the value meanwhile.
+                it runs again if another request changed the value meanwhile.
             default: What the function gets for a key that is missing.
 
         Returns:

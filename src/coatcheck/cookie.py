@@ -42,9 +42,9 @@ class Channel(Enum):
 
 
 def channel_of(policy: Policy, scheme: str) -> Channel:
-    """Say how a request came, by its scheme and the settings.
+    """Return how a request came, by its scheme and the settings.
 
-    Nothing else counts. Where a proxy asks for ``http://127.0.0.1:8000`` and adds no header, as nginx does unless it is
+    Nothing else counts. If a proxy asks for ``http://127.0.0.1:8000`` and adds no header, as nginx does unless it is
     told otherwise, its requests look in every way like those of a browser on this machine.
 
     Args:
@@ -59,7 +59,7 @@ def _is_secure(policy: Policy, channel: Channel) -> bool:
 
 
 def cookie_name(policy: Policy, channel: Channel) -> str:
-    """Give the cookie's full name: prefixed wherever it is Secure; over https the plain name is never read."""
+    """Return the cookie's full name: prefixed wherever it is Secure; over https the plain name is never read."""
     if not _is_secure(policy, channel):
         return policy.cookie_name
     prefix = "__Host-" if policy.path == "/" and policy.domain is None else "__Secure-"
@@ -67,7 +67,7 @@ def cookie_name(policy: Policy, channel: Channel) -> str:
 
 
 def find(headers: Iterable[str], name: str) -> list[str]:
-    """Give the differing values that a request's Cookie headers hold under exactly *name*, in their order.
+    """Return the differing values that a request's Cookie headers hold under exactly *name*, in their order.
 
     Linear in the length of the headers. Names are compared as they stand, case and all; only spaces and tabs are
     stripped; nothing is unquoted or decoded. A header over 64 KiB or 1,000 pairs is passed over.
@@ -130,8 +130,8 @@ def deletions_of_others(policy: Policy, channel: Channel, host: str = "", path: 
     Args:
         policy: The settings.
         channel: How the request came.
-        host: The ``Host`` header, port and all; empty where it is not known.
-        path: The path of the request, decoded; empty where it is not known.
+        host: The ``Host`` header, port and all; empty if it is not known.
+        path: The path of the request, decoded; empty if it is not known.
     """
     own = _own_place(policy)
     wanted = [place for place in dict.fromkeys(_places(policy, channel, host, path)) if place != own]

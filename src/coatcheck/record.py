@@ -156,9 +156,9 @@ class Record(SessionInfo):
         digest: SHA-256 of the token, 32 bytes: what the session is filed under.
         values: The values by (app, key).
         rotated: When the present token was issued.
-        fresh: True where the token asked for came from a periodic rotation and no commit has yet confirmed that the
+        fresh: True if the token asked for came from a periodic rotation and no commit has yet confirmed that the
             client has it. The first commit under it does.
-        stale: True where the token asked for has a successor and is in its period of grace.
+        stale: True if the token asked for has a successor and is in its period of grace.
         basis: Whatever the driver wants back in the `Delta`. Opaque to everybody else.
     """
 
@@ -181,11 +181,11 @@ class Delta:
         puts: Values to write.
         drops: Keys to delete, with the base version as in `Put.base`. Dropping what is not there is no error.
         clears: Apps whose values all go, apart from those in `spare`.
-        clear_all: True where the values of every app go, apart from those in `spare`.
+        clear_all: True if the values of every app go, apart from those in `spare`.
         spare: Values that a clear leaves alone; (app, `WHOLE`) stands for all of that app. See `is_spared`.
         increments: Amounts to add to counters, atomically; a missing counter starts at 0.
         touch: Activity at that moment: `seen` becomes the later of the two. None for no activity.
-        if_due: True where the activity has to be recorded only once the session's touch interval has gone by since
+        if_due: True if the activity must be recorded only once the session's touch interval has gone by since
             `seen`. The driver may record it earlier.
         deadline: The new `deadline`, or None to keep it.
         user: The user to set, together with `auth_time`; None for no change.
@@ -209,7 +209,7 @@ class Delta:
     basis: object = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
-        """True where there is something to write."""
+        """True if there is something to write."""
         return bool(
             self.puts
             or self.drops
@@ -259,7 +259,7 @@ class Conflict:
     """Another request got there first; nothing was written.
 
     Attributes:
-        keys: The values whose base version no longer holds. Empty where the conflict is over a digest: from `create`
+        keys: The values whose base version no longer holds. Empty if the conflict is over a digest: from `create`
             and `rotate`, the new digest exists already, or another rotation of the same token just issued a successor.
     """
 
@@ -282,6 +282,6 @@ def is_spared(name: ValueKey, spare: Collection[ValueKey]) -> bool:
 
 
 def touch_interval(idle: float) -> float:
-    """Give the seconds between two recordings of activity, for a session with the limit *idle*."""
+    """Return the seconds between two recordings of activity, for a session with the limit *idle*."""
     interval = idle / TOUCHES_PER_IDLE
     return interval if interval < MAX_TOUCH_INTERVAL else MAX_TOUCH_INTERVAL  # noqa: FURB136 (thrice as fast as min)

@@ -1,8 +1,8 @@
 """The last revocation of a user by this very thread or task, for a log-in of the same request.
 
-A log-in is dated when its request came, so that a revocation after that moment refuses it: whoever is still under way
-proved who they are before it. A request that itself revokes a user and logs that user in is another matter (a new
-password is set, say): there the log-in comes after the revocation, by the program's own order.
+A log-in is dated when its request came, so that a revocation after that moment refuses it: the user of a request in
+progress proved their identity before it. A request that itself revokes a user and then logs that user in is different,
+for example when it sets a new password: there the program's own order puts the log-in after the revocation.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ class Revocations:
         return last if last is not None and last.moment >= opened else None
 
     def login_moment(self, user: str, opened: float) -> float:
-        """Give the moment of a log-in that is asked for now, in a request that came at *opened*."""
+        """Return the moment of a log-in that is asked for now, in a request that came at *opened*."""
         last = self._last.get()
         return last.after if last is not None and last.user == user and last.moment >= opened else opened
 
     def settled_moment(
         self, user: str, moment: float, sid: str | None, opened: float, now: float, spared: Revocation | None
     ) -> float:
-        """Give the moment of a log-in as it is to be stored.
+        """Return the moment of a log-in as it is to be stored.
 
         It also stands where this request has revoked the user since, and asked to keep this very session.
 
         Args:
             user: Who logs in.
             moment: What `login_moment` gave.
-            sid: The session's name, or None where it is new.
+            sid: The session's name, or None if it is new.
             opened: When the request came.
             now: The present moment.
             spared: The last revocation that was given this very session to keep, by whatever thread or task.

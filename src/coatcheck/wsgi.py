@@ -26,7 +26,7 @@ _AROUND: Final = "coatcheck.cookies"
 
 
 class SessionMiddleware:
-    """Gives the application ``environ["coatcheck.session"]``, a `Session`, and saves it before the headers go out.
+    """Adds a `Session` to the environ, ``environ["coatcheck.session"]``, and saves it before the headers are sent.
 
     What changes while the body streams is saved when the body is closed, to a session that exists. An exception that
     reaches the middleware saves nothing. If storage fails, the answer is 503 with Retry-After and the client keeps

@@ -69,7 +69,7 @@ def open_async_driver(url: str) -> AsyncDriver:
 
 
 def built_in_drivers() -> list[type[Driver]]:
-    """Give the drivers that come with coatcheck, by name.
+    """Return the drivers that come with coatcheck, by name.
 
     Raises:
         MissingExtra: The client library of one of them is not installed.

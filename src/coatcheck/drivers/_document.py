@@ -116,7 +116,7 @@ class Document(msgspec.Struct, array_like=True, frozen=True, tag=1):
         return (*known, *(digest for digest, _ in self.past))
 
     def is_fresh(self, digest: bytes) -> bool:
-        """Tell whether *digest* is a successor that nobody presented yet."""
+        """Return whether *digest* is a successor that nobody presented yet."""
         return digest == self.digest and self.prior_until == NEVER
 
 
@@ -143,7 +143,7 @@ class Change(NamedTuple):
 
     Attributes:
         document: The document as it will be, but for its `values`.
-        values: The new values, or None where they stay as they are.
+        values: The new values, or None if they stay as they are.
         done: The answer.
     """
 
@@ -162,17 +162,17 @@ _SPOILT: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def encoded(what: Document | Ended | Pointer) -> bytes:
-    """Give the bytes to store."""
+    """Return the bytes to store."""
     return _encoder.encode(what)
 
 
 def encoded_values(values: Mapping[ValueKey, Value]) -> bytes:
-    """Give the values as bytes."""
+    """Return the values as bytes."""
     return _encoder.encode([(app, key, data, version) for (app, key), (data, version) in values.items()])
 
 
 def session_in(data: bytes) -> Document | Ended | None:
-    """Give what *data*, stored under a sid, says; None where it makes no sense."""
+    """Return what *data*, stored under a sid, says; None if it makes no sense."""
     try:
         return _session_decoder.decode(data)
     except _SPOILT:
@@ -180,7 +180,7 @@ def session_in(data: bytes) -> Document | Ended | None:
 
 
 def pointer_in(data: bytes) -> Pointer | Ended | None:
-    """Give what *data*, stored under a digest, says; None where it makes no sense."""
+    """Return what *data*, stored under a digest, says; None if it makes no sense."""
     try:
         return _pointer_decoder.decode(data)
     except _SPOILT:
@@ -188,7 +188,7 @@ def pointer_in(data: bytes) -> Pointer | Ended | None:
 
 
 def values_in(data: bytes) -> dict[ValueKey, Value] | None:
-    """Give the values that `encoded_values` made *data* of; None where it makes no sense."""
+    """Return the values that `encoded_values` made *data* of; None if it makes no sense."""
     try:
         rows = _values_decoder.decode(data)
     except _SPOILT:
@@ -200,7 +200,7 @@ def values_in(data: bytes) -> dict[ValueKey, Value] | None:
 
 
 def reason_of(session: Document | Ended, digest: bytes, now: float) -> Reason | None:
-    """Say why *digest* does not open a session, or None where it does."""
+    """Return why *digest* does not open a session, or None if it does."""
     if isinstance(session, Ended):
         return Reason.REVOKED if session.until > now else Reason.UNKNOWN
     if digest in (session.digest, session.prior):
@@ -212,7 +212,7 @@ def reason_of(session: Document | Ended, digest: bytes, now: float) -> Reason | 
 
 
 def record_of(session: Document, values: Mapping[ValueKey, Value], digest: bytes, basis: object = None) -> Record:
-    """Give the session as *digest* loads it; b"" for the heir of one that was rotated away."""
+    """Return the session as *digest* loads it; b"" for the heir of one that was rotated away."""
     return Record(
         sid=session.sid,
         created=session.created,
@@ -258,12 +258,12 @@ def missing(
 
 
 def touches_values(delta: Delta) -> bool:
-    """Tell whether the values are needed in order to apply *delta*."""
+    """Return whether the values are needed in order to apply *delta*."""
     return bool(delta.puts or delta.drops or delta.increments or delta.clears or delta.clear_all)
 
 
 def to_create(record: Record) -> tuple[Document, dict[ValueKey, Value]]:
-    """Give a new session and its values."""
+    """Return a new session and its values."""
     first = Document(
         sid=record.sid,
         created=record.created,
@@ -281,7 +281,7 @@ def to_create(record: Record) -> tuple[Document, dict[ValueKey, Value]]:
 
 
 def login_of(session: Document, delta: Delta) -> tuple[str, float] | None:
-    """Give the user and the moment of the log-in that *delta* is, or None where it is none."""
+    """Return the user and the moment of the log-in that *delta* is, or None if it is none."""
     if delta.user is None and delta.auth_time is None:
         return None
     user = session.user if delta.user is None else delta.user
@@ -294,11 +294,11 @@ def login_of(session: Document, delta: Delta) -> tuple[str, float] | None:
 def to_commit(
     session: Document, values: Mapping[ValueKey, Value] | None, digest: bytes, delta: Delta, now: float
 ) -> Change | Gone | Conflict:
-    """Say what a commit writes, or why it is refused.
+    """Return what a commit writes, or why it is refused.
 
     Args:
         session: What is stored.
-        values: Its values; None where `touches_values` says that they are not needed.
+        values: Its values; None if `touches_values` says that they are not needed.
         digest: The digest that the change came under.
         delta: The change.
         now: The present moment.
@@ -327,7 +327,7 @@ def to_rotate(
     grace: float,
     now: float,
 ) -> Change | Gone | Conflict:
-    """Say what a rotation writes, or why it is refused; see `to_commit`. *new* is free.
+    """Return what a rotation writes, or why it is refused; see `to_commit`. *new* is free.
 
     Raises:
         CounterError: An increment cannot be done.
@@ -358,7 +358,7 @@ def to_rotate(
 
 
 def ended(session: Document | None, now: float) -> Ended:
-    """Give what stands in the place of *session* once it is ended; None for one that cannot be read."""
+    """Return what stands in the place of *session* once it is ended; None for one that cannot be read."""
     return Ended(now + TOMBSTONE, () if session is None else session.digests)
 
 

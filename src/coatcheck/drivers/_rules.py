@@ -44,21 +44,21 @@ def new_version() -> int:
 
 
 def has_bases(delta: Delta) -> bool:
-    """Tell whether any part of *delta* depends on a version."""
+    """Return whether any part of *delta* depends on a version."""
     return any(put.base is not None for put in delta.puts.values()) or any(
         base is not None for base in delta.drops.values()
     )
 
 
 def failed_bases(delta: Delta, version_of: Callable[[ValueKey], int]) -> tuple[ValueKey, ...]:
-    """Give every key of *delta* whose base version is not the one that *version_of* finds (`ABSENT` for none)."""
+    """Return every key of *delta* whose base version is not the one that *version_of* finds (`ABSENT` for none)."""
     failed = [name for name, (_, base) in delta.puts.items() if base is not None and version_of(name) != base]
     failed += [name for name, base in delta.drops.items() if base is not None and version_of(name) != base]
     return tuple(failed)
 
 
 def cleared(delta: Delta, names: Iterable[ValueKey]) -> list[ValueKey]:
-    """Give those of *names* that the clears of *delta* remove."""
+    """Return those of *names* that the clears of *delta* remove."""
     if not delta.clear_all and not delta.clears:
         return []
     spare = delta.spare
@@ -66,7 +66,7 @@ def cleared(delta: Delta, names: Iterable[ValueKey]) -> list[ValueKey]:
 
 
 def checked(name: ValueKey, put: Put) -> bytes | int:
-    """Give the data of *put* as it is stored.
+    """Return the data of *put* as it is stored.
 
     Raises:
         CounterOverflow: It is a counter outside 64 signed bits.
@@ -80,7 +80,7 @@ def checked(name: ValueKey, put: Put) -> bytes | int:
 
 
 def added(name: ValueKey, held: bytes | int | None, amount: int) -> int:
-    """Give what the counter *name*, which now holds *held*, holds after adding *amount*.
+    """Return what the counter *name*, which now holds *held*, holds after adding *amount*.
 
     Raises:
         NotACounter: It holds bytes.
@@ -95,7 +95,7 @@ def added(name: ValueKey, held: bytes | int | None, amount: int) -> int:
 
 
 def prior_state(until: float, now: float) -> Reason | None:
-    """Say why a digest that was rotated away works no more, or None while it still does.
+    """Return why a digest that was rotated away works no more, or None while it still does.
 
     Args:
         until: The end of its grace; `NEVER` while the successor has not been presented.
@@ -130,7 +130,7 @@ def rotation_refused(until: float, issued: float, grace: float, now: float, *, b
 
 
 def is_fenced(fence: float | None, login: float, now: float) -> bool:
-    """Tell whether a log-in is too old for a user who was revoked.
+    """Return whether a log-in is too old for a user who was revoked.
 
     Args:
         fence: When the user was last revoked, or None.
@@ -141,7 +141,7 @@ def is_fenced(fence: float | None, login: float, now: float) -> bool:
 
 
 def raised_fence(fence: float | None, now: float) -> float:
-    """Give when a user was last revoked who is revoked now.
+    """Return when a user was last revoked who is revoked now.
 
     Args:
         fence: When that was noted to be so far, or None.

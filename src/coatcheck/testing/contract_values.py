@@ -22,7 +22,7 @@ D: ValueKey = ("shop", "d")
 
 
 def data_of(record: Record) -> dict[ValueKey, bytes | int]:
-    """Give the values of *record* without their versions."""
+    """Return the values of *record* without their versions."""
     return {name: value.data for name, value in record.values.items()}
 
 

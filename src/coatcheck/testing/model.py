@@ -46,7 +46,7 @@ class Held:
         prior_until: The end of its grace; `NEVER` while the current one was not presented.
         grace: The length of that grace.
         is_over: True once somebody ended the session on purpose.
-        may_be_swept: True where a driver may have removed what is left of it.
+        may_be_swept: True if a driver may have removed what is left of it.
         versions: Every version that a write of a name ever had.
     """
 
@@ -59,7 +59,7 @@ class Held:
     versions: dict[ValueKey, set[int]] = field(default_factory=dict)
 
     def is_live(self, now: float) -> bool:
-        """Tell whether the session is there."""
+        """Return whether the session is there."""
         return not self.is_over and self.record.expires > now
 
 
@@ -88,7 +88,7 @@ class Model:
     # -- questions
 
     def find(self, digest: bytes, now: float) -> Held | set[Reason]:
-        """Give the live session under *digest*, or the right reasons for which there is none."""
+        """Return the live session under *digest*, or the right reasons for which there is none."""
         self._end_graces(now)
         held = self.sessions.get(self.owners.get(digest, ""))
         if held is not None and digest in (held.record.digest, held.prior):
@@ -104,7 +104,7 @@ class Model:
         return right
 
     def load(self, digest: bytes, now: float) -> Record | set[Reason]:
-        """Give the record that *digest* has to load, or the right reasons for none."""
+        """Return the record that *digest* has to load, or the right reasons for none."""
         held = self.find(digest, now)
         if not isinstance(held, Held):
             return held
@@ -113,38 +113,38 @@ class Model:
         return replace(held.record, digest=digest, fresh=is_fresh, stale=not is_current)
 
     def sessions_of(self, user: str, now: float) -> list[str]:
-        """Give the sids of the live sessions of *user*, sorted."""
+        """Return the sids of the live sessions of *user*, sorted."""
         return sorted(sid for sid, held in self.sessions.items() if held.record.user == user and held.is_live(now))
 
     def missing(self, now: float) -> set[str]:
-        """Give the sids of the sessions that are no more."""
+        """Return the sids of the sessions that are no more."""
         return {sid for sid, held in self.sessions.items() if not held.is_live(now)}
 
     def count(self, now: float) -> int:
-        """Give the number of live sessions."""
+        """Return the number of live sessions."""
         return len(self.sessions) - len(self.missing(now))
 
     def remembers(self, digest: bytes, now: float) -> bool:
-        """Tell whether the contract says what stands under *digest*: a live session or a tombstone."""
+        """Return whether the contract says what stands under *digest*: a live session or a tombstone."""
         return isinstance(self.find(digest, now), Held) or any(
             until > now for until in self._fates.get(digest, _Fate()).until.values()
         )
 
     def ends(self) -> set[float]:
-        """Give the moments at which sessions expire and at which a rotation is allowed again."""
+        """Return the moments at which sessions expire and at which a rotation is allowed again."""
         found = {held.record.expires for held in self.sessions.values() if not held.is_over}
         return found | {held.record.rotated + held.grace for held in self.sessions.values() if held.prior}
 
     def open_ends(self) -> set[float]:
-        """Give the moments at which a grace, a tombstone or a fence ends: what holds just then is left open."""
+        """Return the moments at which a grace, a tombstone or a fence ends: what holds just then is left open."""
         found = {held.prior_until for held in self.sessions.values() if held.prior and held.prior_until < NEVER}
         found |= {until for fate in self._fates.values() for until in fate.until.values()}
         return found | {moment + TOMBSTONE for moment in found} | {at + USER_FENCE for at in self.fences.values()}
 
-    # -- writes: first the right refusals (none: it has to be done), then what it does
+    # -- writes: first the right refusals (none: it must be done), then what it does
 
     def create_refusals(self, record: Record, now: float) -> set[Refusal]:
-        """Give the right refusals of a creation."""
+        """Return the right refusals of a creation."""
         found: set[Refusal] = set()
         there = self.find(record.digest, now)
         if isinstance(there, Held):
@@ -163,7 +163,7 @@ class Model:
         self.owners[record.digest] = record.sid
 
     def commit_refusals(self, digest: bytes, delta: Delta, now: float) -> set[Refusal]:
-        """Give the right refusals of a commit."""
+        """Return the right refusals of a commit."""
         held = self.find(digest, now)
         if not isinstance(held, Held):
             return {Gone(reason) for reason in held}
@@ -194,7 +194,7 @@ class Model:
             held.prior_until = now + held.grace
 
     def rotate_refusals(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> set[Refusal]:
-        """Give the right refusals of a rotation."""
+        """Return the right refusals of a rotation."""
         held = self.find(old, now)
         if not isinstance(held, Held):
             return {Gone(reason) for reason in held}
@@ -221,7 +221,7 @@ class Model:
         self.owners[new] = held.record.sid
 
     def revoke(self, digest: bytes, now: float) -> bool:
-        """Note that the session of *digest* is ended; tell whether there was a live one."""
+        """Note that the session of *digest* is ended, and return whether there was a live one."""
         self._end_graces(now)
         held = self.sessions.get(self.owners.get(digest, ""))
         ended = held is not None and held.is_live(now)
@@ -231,7 +231,7 @@ class Model:
         return ended
 
     def revoke_user(self, user: str, keep: str | None, now: float) -> int:
-        """Note that the sessions of *user* are ended; give the number of live ones."""
+        """Note that the sessions of *user* are ended, and return the number of live ones."""
         self._end_graces(now)
         self.fences[user] = now
         ended = [held for sid, held in self.sessions.items() if held.record.user == user and sid != keep]
@@ -326,7 +326,7 @@ class Model:
 
 
 def _without_counts(record: Record, delta: Delta) -> dict[ValueKey, bytes | int]:
-    """Give the values after the clears, puts and drops of *delta*."""
+    """Return the values after the clears, puts and drops of *delta*."""
     data = {
         name: value.data
         for name, value in record.values.items()

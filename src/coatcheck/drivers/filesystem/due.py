@@ -61,7 +61,7 @@ class Due:
             self._tree.remove(self._path(entry))
 
     def entries(self, now: float) -> Iterator[Entry]:
-        """Give what is due at the moment *now*, the earlier hours first."""
+        """Return what is due at the moment *now*, the earlier hours first."""
         for hour in sorted(int(name) for name in self._tree.names(self._folder) if name.lstrip("-").isdigit()):
             if hour * _HOUR > now:
                 return

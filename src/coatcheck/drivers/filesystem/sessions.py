@@ -54,17 +54,17 @@ class Moved(Exception):
 
 
 def session_name(sid: str) -> str:
-    """Give the name of a session's files: whatever somebody puts into a sid, it leads nowhere else."""
+    """Return the name of a session's files: whatever somebody puts into a sid, it leads nowhere else."""
     return hashlib.blake2b(sid.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def user_name(user: str) -> str:
-    """Give the name of a user's files."""
+    """Return the name of a user's files."""
     return hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=16, person=b"user").hexdigest()
 
 
 def digest_name(digest: bytes) -> str:
-    """Give the name of a digest's file."""
+    """Return the name of a digest's file."""
     return digest.hex()
 
 
@@ -88,7 +88,7 @@ class Sessions:
     # -- reading
 
     def pointer(self, name: str) -> Pointer | Ended | None:
-        """Give what stands under a digest.
+        """Return what stands under a digest.
 
         Raises:
             Spoilt: It makes no sense.
@@ -102,7 +102,7 @@ class Sessions:
         return found
 
     def session(self, name: str) -> Document | Ended | None:
-        """Give what stands under a sid.
+        """Return what stands under a sid.
 
         Raises:
             Spoilt: It makes no sense.
@@ -116,7 +116,7 @@ class Sessions:
         return found
 
     def values(self, name: str, session: Document) -> dict[ValueKey, Value]:
-        """Give the values of a session.
+        """Return the values of a session.
 
         Raises:
             Moved: They belong to a later document.
@@ -175,7 +175,7 @@ class Sessions:
         self._remove_digests(set(before.digests) - set(after.digests))
 
     def point(self, digest: bytes, sid: str, now: float) -> bool:
-        """Make a digest's pointer; False where something is there. `pointed` follows once the session knows it."""
+        """Make a digest's pointer; False if something is there. `pointed` follows once the session knows it."""
         entry = Entry(now, EntryKind.DIGEST, digest_name(digest))
         self.due.file(entry)
         if self.tree.add(self._digest(entry.name), encoded(Pointer(sid))):
@@ -184,7 +184,7 @@ class Sessions:
         return False
 
     def pointed(self, digest: bytes, now: float) -> None:
-        """Note that the session of a pointer knows it, so that no sweep has to look after it."""
+        """Note that the session of a pointer knows it, so that no sweep must look after it."""
         with suppress(OSError):
             self.due.drop(Entry(now, EntryKind.DIGEST, digest_name(digest)))
 
@@ -205,7 +205,7 @@ class Sessions:
     def remove(self, name: str, session: Document | Ended | None) -> None:
         """Remove what is left of a session, the session itself last: so a sweep that is cut short comes again.
 
-        Where there is none, or one that makes no sense, what a crash may have left of it goes.
+        If there is none, or one that makes no sense, what a crash may have left of it goes.
         """
         self._remove_digests(() if session is None else session.digests)
         self._leave(name, session)
@@ -224,7 +224,7 @@ class Sessions:
     # -- digests that no session knows
 
     def forbid(self, name: str, now: float) -> bool:
-        """Leave a tombstone under a digest that has none; False where something is there."""
+        """Leave a tombstone under a digest that has none; False if something is there."""
         stone = ended(None, now)
         self.due.file(Entry(stone.until, EntryKind.DIGEST, name))
         return self.tree.add(self._digest(name), encoded(stone))
@@ -242,7 +242,7 @@ class Sessions:
     # -- users
 
     def of_user(self, user: str) -> list[str]:
-        """Give the names of the sessions that a user had, some of which may be over, or somebody else's by now."""
+        """Return the names of the sessions that a user had, some of which may be over, or somebody else's by now."""
         return self.tree.names(self._of_user(user))
 
     def forget_user(self, user: str, name: str) -> None:
@@ -252,7 +252,7 @@ class Sessions:
             os.rmdir(self._of_user(user))
 
     def fence(self, name: str) -> float | None:
-        """Give the moment up to which a user's log-ins are refused."""
+        """Return the moment up to which a user's log-ins are refused."""
         data = self.tree.read(self._fence(name))
         try:
             return None if data is None else float(data)

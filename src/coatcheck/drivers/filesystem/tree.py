@@ -1,7 +1,7 @@
 """The folder of the sessions: who may use it, and what is done in it.
 
 Only the owner can reach anything below it, so nobody else can put a link in the way. A file is replaced as a whole or
-made as a whole: a reader, and whoever comes after a crash, finds the old one or the new one.
+made as a whole: a reader, and anyone who comes after a crash, finds the old one or the new one.
 """
 
 # A Path takes longer to make than most calls here, and paths are made for every operation.
@@ -47,7 +47,7 @@ class Tree:
 
     Args:
         root: Its absolute path.
-        is_synced: Whether what is written has to be on the disk before it counts.
+        is_synced: Whether what is written must be on the disk before it counts.
         network_allowed: Whether it may be on a network file system.
 
     Attributes:
@@ -110,7 +110,7 @@ class Tree:
         return True
 
     def is_made(self) -> bool:
-        """Tell whether the folder is there.
+        """Return whether the folder is there.
 
         Raises:
             ConfigurationError: It has another format.
@@ -175,7 +175,7 @@ class Tree:
     # -- files
 
     def read(self, path: str) -> bytes | None:
-        """Give what is in a file; None where there is none, and nothing of what is no file at all."""
+        """Return what is in a file; None if there is none, and nothing of what is no file at all."""
         try:
             file = os.open(path, _READ)
         except (FileNotFoundError, NotADirectoryError):
@@ -213,7 +213,7 @@ class Tree:
         self._sync_folder(path)
 
     def add(self, path: str, data: bytes) -> bool:
-        """Make a file; False where there is one."""
+        """Make a file; False if there is one."""
         with self._written(data) as temporary:
             try:
                 self._in_folder(path, lambda: os.link(temporary, path, follow_symlinks=False))
@@ -227,7 +227,7 @@ class Tree:
 
         Args:
             path: Its path.
-            may_be_lost: True where it does no harm if a loss of power takes it away.
+            may_be_lost: True if it does no harm if a loss of power takes it away.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(self._in_folder(path, lambda: os.open(path, flags, 0o600)))
@@ -240,7 +240,7 @@ class Tree:
             os.unlink(path)
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder, none where there is none."""
+        """Return the names in a folder, none where there is none."""
         try:
             return os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -257,7 +257,7 @@ class Tree:
 
     @contextmanager
     def _written(self, data: bytes) -> Iterator[str]:
-        """Give the path of a file with *data* in it, which is not there afterwards."""
+        """Return the path of a file with *data* in it, which is not there afterwards."""
         temporary = f"{self.root}/temp/{secrets.token_hex(12)}"
         file = os.open(temporary, _WRITE, 0o600)
         try:

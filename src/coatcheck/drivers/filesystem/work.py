@@ -130,7 +130,7 @@ class Work:
         return found
 
     def _named(self, digest: bytes, now: float) -> str | Missing:
-        """Give the sid that *digest* names, or why it names none."""
+        """Return the sid that *digest* names, or why it names none."""
         pointer = self._sessions.pointer(digest_name(digest))
         if pointer is None:
             self._sessions.tree.check_there()
@@ -138,7 +138,7 @@ class Work:
         return pointer.sid if isinstance(pointer, Pointer) else missing(pointer, digest, now)
 
     def _peek(self, name: str) -> Document | Ended | None:
-        """Give what stands under a sid, None for what makes no sense."""
+        """Return what stands under a sid, None for what makes no sense."""
         try:
             return self._sessions.session(name)
         except Spoilt:
@@ -189,7 +189,7 @@ class Work:
             return done
 
     def _taken(self, digest: bytes, now: float) -> Answer:
-        """Say what stands under a digest that is not free."""
+        """Return what stands under a digest that is not free."""
         try:
             named = self._named(digest, now)
             if isinstance(named, Missing):
@@ -225,7 +225,7 @@ class Work:
             name = session_name(named)
             user = delta.user
             while True:
-                if user is None and delta.auth_time is not None:  # whoever is logged in proves it once more
+                if user is None and delta.auth_time is not None:  # anyone who is logged in proves it once more
                     session = self._sessions.session(name)
                     user = session.user if isinstance(session, Document) else None
                 with self._writing(name, user):
@@ -246,7 +246,7 @@ class Work:
         new: bytes | None,
         user: str | None,
     ) -> Answer | None:
-        """Do the change, under the locks of the session and of *user*; None where it is about another user by now."""
+        """Do the change, under the locks of the session and of *user*; None if it is about another user by now."""
         session = self._sessions.session(name)
         reason = Reason.UNKNOWN if session is None else reason_of(session, digest, now)
         if reason is not None or not isinstance(session, Document):
@@ -313,7 +313,7 @@ class Work:
             return isinstance(session, Document) and session.expires > now
 
     def revoke_user(self, user: str, now: float, keep: str | None) -> int:
-        """See `Driver.revoke_user`. The fence comes first, so whoever is interrupted can begin anew."""
+        """See `Driver.revoke_user`. The fence comes first, so anyone who is interrupted can begin again."""
         kept = None if keep is None else session_name(keep)
         ended = 0
         with self._locks.held(USER, user_name(user)):
@@ -365,7 +365,7 @@ class Work:
         return removed
 
     def _sweep_session(self, entry: Entry) -> bool:
-        """Remove a session that has expired; tell whether it had."""
+        """Remove a session that has expired, and return whether it had."""
         with self._locks.held(SESSION, entry.name):
             session = self._peek(entry.name)
             is_over = isinstance(session, Document) and session.expires == entry.at

@@ -1,4 +1,4 @@
-"""Small changes as one statement, which checks that the session lives and is committed by itself.
+"""Small changes as one statement, which checks that the session lives and is committed automatically.
 
 What such a statement cannot tell apart (the session is gone, the version is another, the counter is none) it leaves
 undone, and the general path says why.
@@ -63,7 +63,7 @@ class Fast:
             "UPDATE coatcheck_session SET seen = GREATEST(seen, %s)"
             f" WHERE digest = %s AND ends > %s AND prior_until < {NEVER!r}"
         )
-        # MySQL has no RETURNING: the sum comes back as what the server calls the id of the new row. Where the value is
+        # MySQL has no RETURNING: the sum comes back as what the server calls the id of the new row. If the value is
         # no counter, or counts as missing, the version is out of range, and that is an error.
         self.increment: Final = sql(
             _INSERT.format("%s, %s, %s, NULL, CAST(LAST_INSERT_ID(%s) AS SIGNED)")
@@ -92,7 +92,7 @@ class Fast:
         return self._many(live, delta, version) if 1 < len(delta.puts) == values <= _MOST else None
 
     def _one(self, live: tuple[object, ...], delta: Delta, version: int) -> Single | None:
-        """Give the statement that changes one value."""
+        """Return the statement that changes one value."""
         for name, amount in delta.increments.items():
             if not COUNTER_MIN <= amount <= COUNTER_MAX:
                 return None
@@ -107,7 +107,7 @@ class Fast:
         return Single(Statement(text, (*name, version, *content, *live)))
 
     def _many(self, live: tuple[object, ...], delta: Delta, version: int) -> Single | None:
-        """Give the statement that writes several values, or None where that depends on what is there."""
+        """Return the statement that writes several values, or None if that depends on what is there."""
         if any(put.base is not None for put in delta.puts.values()):
             return None
         contents = [(name, _columns(name, put)) for name, put in delta.puts.items()]
@@ -118,13 +118,13 @@ class Fast:
 
 
 def _puts_text(count: int) -> str:
-    """Give the statement that writes *count* values. It keeps other writers of the session out: two could deadlock."""
+    """Return the statement that writes *count* values. It locks out other writers of the session to avoid deadlocks."""
     first = "SELECT %s AS app, %s AS name, %s AS version, %s AS data, %s AS number"
     rows = " UNION ALL ".join([first, *[f"SELECT {marks(5)}"] * (count - 1)])
     return f"{_INTO}given.* FROM coatcheck_session, ({rows}) AS given WHERE {_ALIVE} FOR UPDATE{_UPDATE}"
 
 
 def _columns(name: ValueKey, put: Put) -> tuple[bytes | None, int | None]:
-    """Give what the columns `data` and `number` are to hold."""
+    """Return what the columns `data` and `number` are to hold."""
     data = checked(name, put)
     return (None, data) if isinstance(data, int) else (data, None)

@@ -1,7 +1,7 @@
 """Ordinary changes as one statement, which checks that the session lives and does the work in one round trip.
 
 A statement of PostgreSQL's sees what was committed when it began. A row that another transaction changed since is
-waited for when it is locked or written, and judged anew as it is then; but a row that is only read is not. So each
+waited for when it is locked or written, and judged again as it is then; but a row that is only read is not. So each
 statement here locks the session's row first (in the part named `s`), from which all else follows, and compares a
 version nowhere but in the row that it writes. Several base versions could not be compared so without writing some and
 not others: those take the general path, as does what a statement here found nothing to do for.
@@ -47,7 +47,7 @@ _LIVE: Final = f"digest = %s AND ends > %s AND prior_until < {NEVER!r}/*limit*/"
 _LIMIT: Final = " AND set_config('lock_timeout', (/*ms*/{})::text, TRUE) <> ''"
 _LIMITED: Final = re.compile(r"(?<=/\*ms\*/)\d+")
 _PASSED: Final = "(EXTRACT(EPOCH FROM clock_timestamp() - transaction_timestamp()) * 1000)::int"
-# So does activity that is due to be recorded with a change. Where it is not, the session's row is left as it is, which
+# So does activity that is due to be recorded with a change. If it is not, the session's row is left as it is, which
 # spares the server a new version of it and of the index by its end.
 _TOUCHED: Final = f"seen + LEAST({MAX_TOUCH_INTERVAL!r}, idle / {TOUCHES_PER_IDLE}) > %s"
 _NO_TOUCH: Final = -1.0  # the moment of no activity at all: it is never due
@@ -106,14 +106,14 @@ class Fast:
         self._work: Final = cache(self._work_text)
 
     def _puts_text(self, count: int, *, touches: bool) -> str:
-        """Give the statement that writes *count* values whatever was there."""
+        """Return the statement that writes *count* values whatever was there."""
         head = f"WITH s AS ({_TOUCH})" if touches else _LOCK
         rows = ", ".join([ROW] * count)
         values = f"{INTO} SELECT s.id, g.* FROM s, (VALUES {rows}) AS g {_KEY} DO UPDATE {_NEW}"
         return self._named(f"{head}, w AS ({values}) SELECT id FROM s")
 
     def _work_text(self, work: str, *, touches: bool) -> str:
-        """Give the statement that changes one value, and records activity if it did; its row begins with the number."""
+        """Return the statement that changes one value, and then records activity; its row begins with the number."""
         tail = "SELECT number FROM w"
         if touches:
             tail = f"UPDATE coatcheck_session SET {_SEEN} FROM w WHERE id = w.session RETURNING w.number"
@@ -160,7 +160,7 @@ class _Work(NamedTuple):
 
 
 def _work_of(delta: Delta, version: int) -> _Work | None:
-    """Give what changes the one value that *delta* names, or None for the general path."""
+    """Return what changes the one value that *delta* names, or None for the general path."""
     for name, put in delta.puts.items():
         if put.base == ABSENT:
             return _Work(_PUT_ABSENT, (*name, version, *_columns(name, put)))
@@ -176,6 +176,6 @@ def _work_of(delta: Delta, version: int) -> _Work | None:
 
 
 def _columns(name: ValueKey, put: Put) -> tuple[bytes | None, int | None]:
-    """Give what the columns `data` and `number` are to hold."""
+    """Return what the columns `data` and `number` are to hold."""
     data = checked(name, put)
     return (None, data) if isinstance(data, int) else (data, None)

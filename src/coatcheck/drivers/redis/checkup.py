@@ -20,8 +20,8 @@ class Look(NamedTuple):
     """What was seen at the first look.
 
     Attributes:
-        risk: What puts sessions at risk; None where nothing is known against the servers.
-        is_whole: False where a server did not answer, so that it is worth while to look again.
+        risk: What puts sessions at risk; None if nothing is known against the servers.
+        is_whole: False if a server did not answer, so that it is worth while to look again.
     """
 
     risk: str | None
@@ -65,7 +65,7 @@ def first_look(keys: Keys, *, is_writing: bool) -> Steps[Look]:
 
 
 def advice_for(replicas: int) -> Steps[list[str]]:
-    """Give a sentence for each setting that should be mended, and how."""
+    """Return a sentence for each setting that should be mended, and how."""
     told: list[str] = []
     for address in (yield Primaries()):
         fields = _fields((yield ask(b"INFO", address=address, may_fail=True)))
@@ -108,7 +108,7 @@ def _eviction(fields: dict[str, str]) -> str | None:
 
 
 def _fields(info: Any) -> dict[str, str]:
-    """Give the fields of INFO; none where this user may not ask for it."""
+    """Return the fields of INFO; none where this user may not ask for it."""
     if not isinstance(info, bytes):
         return {}
     lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())

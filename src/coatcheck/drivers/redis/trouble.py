@@ -24,8 +24,8 @@ class NotSent(_Trouble):
     """Nothing was done: no command left the process, or the server refused. The cause is chained, if there is one.
 
     Attributes:
-        is_reset: True where the connection was closed, and what was sent would have changed nothing.
-        is_timeout: True where it took the whole limit of time to find out.
+        is_reset: True if the connection was closed, and what was sent would have changed nothing.
+        is_timeout: True if it took the whole limit of time to find out.
     """
 
 
@@ -33,8 +33,8 @@ class Lost(_Trouble):
     """Commands were sent, and the replies did not all come. The cause is chained.
 
     Attributes:
-        is_reset: True where the server, or something on the way, closed the connection.
-        is_timeout: True where time ran out.
+        is_reset: True if the server, or something on the way, closed the connection.
+        is_timeout: True if time ran out.
     """
 
 
@@ -78,12 +78,12 @@ _AHEAD_OF_WRITES: Final = frozenset({"READONLY", "OOM", "MISCONF", "NOREPLICAS"}
 
 
 def unavailable(operation: str, why: str, *, outcome_unknown: bool) -> DriverUnavailable:
-    """Give the error to raise; the caller chains its cause."""
+    """Return the error to raise; the caller chains its cause."""
     return DriverUnavailable(NAME, operation, why, outcome_unknown=outcome_unknown)
 
 
 def refused(error: Exception, place: str) -> str:
-    """Say what a server's error reply means, without what it repeats of the command."""
+    """Return what a server's error reply means, without what it repeats of the command."""
     text = said(error)
     advice = _SPOILING if SPOILT in text else _ADVICE.get(_code(text))
     if advice is None and any(words in text.lower() for words in _FORBIDDEN):
@@ -92,7 +92,7 @@ def refused(error: Exception, place: str) -> str:
 
 
 def was_begun(error: Exception) -> bool:
-    """Tell whether a script that gave this error may have written something. What is not known counts as yes."""
+    """Return whether a script that gave this error may have written something. What is not known counts as yes."""
     text = said(error)
     code = _code(text)
     is_ahead = code in _AHEAD_OF_SCRIPTS or text.startswith(_NO_SUCH_COMMAND)
@@ -111,7 +111,7 @@ def _code(text: str) -> str:
 
 
 def said(error: Exception) -> str:
-    """Give the text of an error reply, with the code in front that redis-py takes away."""
+    """Return the text of an error reply, with the code in front that redis-py takes away."""
     code = getattr(error, "status_code", None)
     text = str(error).partition(", with args")[0]
     return f"{code} {text}" if code else text

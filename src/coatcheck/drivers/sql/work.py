@@ -116,7 +116,7 @@ class Common(Tables):
     # -- finding a session that may be written
 
     def _seek(self, digest: bytes) -> Steps[tuple[Row | None, bool]]:
-        """Lock the row that *digest* opens; give it, and whether it has a successor."""
+        """Lock the row that *digest* opens, and return it, and whether it has a successor."""
         rows = yield from rows_of(self.dialect.sql.find, (digest,))
         if rows:
             return rows[0], False
@@ -284,7 +284,7 @@ def _tombstone(rows: Sequence[Row], now: float) -> Missing:
 
 
 def judged(row: Row, now: float, *, by_prior: bool) -> Found | Reason:
-    """Give the session of a row if it is alive, or say why it is not."""
+    """Return the session of a row if it is alive, or say why it is not."""
     found = found_in(row, by_prior=by_prior)
     if found is None:
         return Reason.UNREADABLE
@@ -303,7 +303,7 @@ def _digests_of(found: Found, now: float) -> list[Tombstone]:
 
 
 def _record_in(rows: Sequence[Row], digest: bytes, now: float, *, stale: bool) -> Record | Missing:
-    """Give the session in rows of the statement `load`, or why it is none.
+    """Return the session in rows of the statement `load`, or why it is none.
 
     A value that another program spoilt is left out: to the application it is missing, and its next write replaces it.
     """

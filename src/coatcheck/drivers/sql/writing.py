@@ -95,7 +95,7 @@ class SQLOperations(Common):
         return Statement(sql.guard, (digest,)), Statement(sql.taken, (digest, digest), Wants.ROWS)
 
     def _taken(self, digest: bytes, replies: Sequence[Reply], now: float) -> Steps[Conflict | Gone | None]:
-        """Return what stands in the way of *digest*, or None: then the guard has to be taken away (`unguard`)."""
+        """Return what stands in the way of *digest*, or None: then the guard must be taken away (`unguard`)."""
         is_guarded, rows = replies
         if not is_guarded:
             tombstone = yield from rows_of(self.dialect.sql.ended, (digest,))
@@ -317,7 +317,7 @@ def _in_rows(
 
 
 def _refusal(found: Found, delta: Delta, locked: _Locked, now: float) -> Conflict | Gone | None:
-    """Say why *delta* must not be applied to the session that is locked now, or None.
+    """Return why *delta* must not be applied to the session that is locked now, or None.
 
     Raises:
         Again: The session has changed hands since its user's fence was locked.
@@ -338,7 +338,7 @@ def _refusal(found: Found, delta: Delta, locked: _Locked, now: float) -> Conflic
 
 
 def _counters(delta: Delta, held: Held) -> dict[ValueKey, int]:
-    """Give what the counters hold after the increments of *delta*.
+    """Return what the counters hold after the increments of *delta*.
 
     Raises:
         NotACounter: One holds bytes.

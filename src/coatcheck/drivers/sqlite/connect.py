@@ -150,7 +150,7 @@ class Held:
 
     def _connect(self) -> tuple[sqlite3.Connection, Identity | None]:
         """Close what was open, if it is another file, and open what is at the path; say which file that is."""
-        self._waiting = True  # whoever holds `_making` to fork need not wait for us
+        self._waiting = True  # anyone who holds `_making` to fork need not wait for us
         try:
             with _making:
                 self._waiting = False
@@ -267,7 +267,7 @@ class Connections:
             _pools.add(self)
 
     def held(self) -> Held:
-        """Give this thread's place, a new one in a new process."""
+        """Return this thread's place, a new one in a new process."""
         held: Held | None = getattr(self._local, "held", None)
         if held is None or not held.process.is_this():
             held = self._make_held()
@@ -297,7 +297,7 @@ class Connections:
         return self._settings.path
 
     def places(self) -> list[Held]:
-        """Give the places of all threads. Call it with `_making` held."""
+        """Return the places of all threads. Call it with `_making` held."""
         return list(self._all)
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
 """Which files a connection has open, and what to do when the path of the database leads to another one.
 
-SQLite finds the log of a database and its index (`-wal`, `-shm`) by name, and takes them for the database's own. Once
-that is moved away or replaced, who has it open goes on with the old three files, while who opens the new one is given
-the old log and index with it, and pages of the one database come out in the other. So the old log is taken away before
-a new file is opened: by whoever has it open and finds out, and by whoever makes a file. They do so one at a time, under
-a lock on the folder, and nobody removes a log that may be the new file's.
+SQLite finds the log of a database and its index (`-wal`, `-shm`) by name, and takes them for the database's own. When
+the database is moved away or replaced, a process that has it open continues with the old three files. A process that
+opens the new one gets the old log and index with it, and pages of one database appear in the other. So the old log is
+removed before a new file is opened: by a process that has it open and notices, and by a process that creates a file.
+They do so one at a time, under a lock on the folder. No process removes a log that may be the new file's.
 
-Where the log or its index alone is removed, who has it open still has what is in it, and everybody who opens the
-database later does without. So the one that finds out brings what is in the log into the database and opens all anew.
+If only the log or its index is removed, a process that has it open still has its content, and processes that open the
+database later do not. So the process that notices writes the log into the database and opens all files again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Opened(NamedTuple):
 
 
 def identity(path: str) -> Identity | None:
-    """Say which file *path* leads to; None where it leads to none."""
+    """Return which file *path* leads to; None if it leads to none."""
     try:
         found = os.stat(path)  # noqa: PTH116 (called for each operation: pathlib takes three times as long)
     except OSError:
@@ -76,7 +76,7 @@ def identity(path: str) -> Identity | None:
 def sight(folder: str) -> Sight | None:
     """Look at a folder; None if it is not there."""
     try:
-        found = os.stat(folder)  # noqa: PTH116 (the same)
+        found = os.stat(folder)  # noqa: PTH116 (as above)
     except OSError:
         return None
     return found.st_ino, found.st_dev, found.st_mtime_ns
@@ -88,12 +88,12 @@ def is_settled(seen: Sight) -> bool:
 
 
 def opened(path: str) -> Opened:
-    """Say which files a connection has open that was just made to the database at *path* and has read from it."""
+    """Return which files a connection has open that was just made to the database at *path* and has read from it."""
     return Opened(identity(path), log_files(path))
 
 
 def log_files(path: str) -> tuple[tuple[str, Identity | None], ...]:
-    """Say which files are the log and its index of the database at *path* now: the path and the identity of each."""
+    """Return which files are the log and its index of the database at *path* now: the path and the identity of each."""
     real = os.path.realpath(path)  # SQLite keeps the log beside the file, not beside a link to it
     return tuple((real + end, identity(real + end)) for end in _BESIDE)
 
@@ -122,7 +122,7 @@ def take_log_away(files: Opened, path: str, is_open: Callable[[], bool], patienc
 def save_log(files: Opened, connection: sqlite3.Connection, patience: float) -> None:
     """Bring what is in a log that was removed into the database, and take away the index that belongs to that log.
 
-    Where somebody made another log meanwhile, theirs is the one that counts: what is in this one is left.
+    If somebody made another log meanwhile, theirs is the one that counts: what is in this one is left.
 
     Args:
         files: What *connection* has open. The path leads to that database still.

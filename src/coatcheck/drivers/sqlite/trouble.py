@@ -11,7 +11,7 @@ __all__ = ["translated"]
 
 NAME: Final = "sqlite"
 
-# A COMMIT that failed in another way may be in the log all the same
+# A COMMIT that failed in another way may be in the log anyway
 _SURELY_UNDONE: Final = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
@@ -21,14 +21,14 @@ _SURELY_UNDONE: Final = frozenset({
 def translated(
     error: Exception, operation: str, place: str, timeout: float | None, *, committing: bool = False
 ) -> CoatcheckError:
-    """Give the error to raise instead of *error*.
+    """Return the error to raise instead of *error*.
 
     Args:
         error: What SQLite or the file system raised.
         operation: The operation of the contract.
         place: The path of the database, or what else names it.
         timeout: How long a lock was waited for, in seconds; None for as long as a connection of the application's does.
-        committing: True where a COMMIT failed, or a statement that commits by itself.
+        committing: True if a COMMIT failed, or a statement that commits automatically.
     """
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF

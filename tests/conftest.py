@@ -14,10 +14,10 @@ from wsgiref.validate import validator
 import pytest
 
 from coatcheck import Codec, Event, EventKind, Policy, Session, SessionManager
+from coatcheck.adapter import Saved
 from coatcheck.cookie import Channel
 from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.errors import DriverUnavailable
-from coatcheck.outcome import Saved
 from coatcheck.record import Value, ValueKey
 from coatcheck.testing import Clock
 from coatcheck.token import Token

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coatcheck import CoatcheckError, ConflictError, NotACounter, Policy, UnstorableValue
+from coatcheck.adapter import Saved
 from coatcheck.cookie import Channel, cookie_name
 from coatcheck.errors import DriverUnavailable
-from coatcheck.outcome import Saved
 from coatcheck.record import Delta, Put, Record
 from coatcheck.session import state_of
 from coatcheck.token import Token, new_sid

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coatcheck import EventKind, Policy
+from coatcheck.adapter import Saved
 from coatcheck.headers import with_session
-from coatcheck.outcome import Saved
 from coatcheck.token import Token
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from coatcheck.exchange import AsyncExchange, Exchange
 from coatcheck.exchange_base import ExchangeBase, Savepoint
 from coatcheck.headers import LOGIN_REFUSED, UNAVAILABLE
 from coatcheck.incoming import Incoming
-from coatcheck.outcome import Saved
 from coatcheck.record import Reason
+from coatcheck.saved import Saved
 from coatcheck.token import Token
 
 __all__ = [

@@ -6,6 +6,7 @@ No I/O: the owner of a `Changes` is asked for what is stored when a value is fir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from functools import partial
 from typing import Any, Final
 from weakref import ReferenceType
@@ -288,24 +289,6 @@ class Changes:
             increments=dict(self._adds),
         )
 
-    def is_clean(self) -> bool:
-        """Check that there is nothing to write. Raises what `pending` raises."""
-        return self.pending() is None
-
-    def delta(
-        self,
-        touch: float | None = None,
-        deadline: float | None = None,
-        login: tuple[str, float] | None = None,
-        basis: object = None,
-    ) -> Delta:
-        """Return what changed so far, together with what a save has to say besides values. Raises as `pending` does."""
-        delta = self.pending() or Delta()
-        delta.touch, delta.deadline, delta.basis = touch, deadline, basis
-        if login is not None:
-            delta.user, delta.auth_time = login
-        return delta
-
     def _changed_data(self, name: ValueKey, entry: ValueEntry) -> bytes | int | None:
         """Return what is to be written of a value that is there; None if it is as it was."""
         change = entry.change
@@ -371,6 +354,26 @@ class Changes:
 
     # -- when others have written meanwhile ---------------------------------------------------------------------
 
+    def clashes(self, values: Mapping[ValueKey, Value], keys: Iterable[ValueKey]) -> tuple[ValueKey, ...]:
+        """Return the values of which `rebase` could not keep both changes. Nothing is merged yet."""
+        trial = copy(self)
+        found = {name: self._entries[name] for name in keys if not self._is_rerun(self._entries[name])}
+        trial._entries = {name: self._copied(entry) for name, entry in found.items()}  # noqa: SLF001 (one class)
+        return trial.rebase(values, found)
+
+    def _is_rerun(self, entry: ValueEntry) -> bool:
+        """Return whether the change of a value is made by functions that run again, and by nothing else since."""
+        change = entry.change
+        return isinstance(change, Updated) and change.result in {None, self._codec.encode(entry.value)}
+
+    def _copied(self, entry: ValueEntry) -> ValueEntry:
+        """Return what is known of a value, apart from the object that the application holds."""
+        other = copy(entry)
+        if entry.value is not MISSING:
+            other.value = self._codec.decode(self._codec.encode(entry.value))
+            other.own = containers([other.value])
+        return other
+
     def rebase(self, values: Mapping[ValueKey, Value], keys: Iterable[ValueKey]) -> tuple[ValueKey, ...]:
         """Merge this request's change of *keys* into what others have written meanwhile.
 
@@ -387,7 +390,7 @@ class Changes:
     def _rebase(self, name: ValueKey, raw: Value) -> bool:
         entry, reconciler = self._entries[name], self._reconciler(name)
         change = entry.change
-        if not isinstance(change, Updated) or change.result not in {None, self._codec.encode(entry.value)}:
+        if not isinstance(change, Updated) or not self._is_rerun(entry):
             return reconciler.merge(entry, raw, self._others(name))
         value = self._entry_of(name, raw).value
         for function, default in change.reruns:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.incoming import Incoming
     from coatcheck.manager import AsyncSessionManager, SessionManager
-    from coatcheck.outcome import Saved
+    from coatcheck.saved import Saved
 
 __all__ = ["AsyncExchange", "Exchange"]
 
@@ -81,10 +81,11 @@ class Exchange(ExchangeBase[Session]):
         """
         changes = self._changes() if readable else None
         try:
-            self._note(self._manager.save(self.session, final=final))
+            saved = self._manager.save(self.session, final=final)
         except (DriverUnavailable, SessionUnavailable) as error:
             self._at_save = error
             raise
+        self.saved = saved if self.saved.set_cookie is None else self._both(saved)
         if readable:
             self._keep_readable(changes)
         return self.saved
@@ -141,10 +142,11 @@ class AsyncExchange(ExchangeBase[AsyncSession]):
         """Save the session; see `Exchange.save`."""
         changes = self._changes() if readable else None
         try:
-            self._note(await self._manager.save(self.session, final=final))
+            saved = await self._manager.save(self.session, final=final)
         except (DriverUnavailable, SessionUnavailable) as error:
             self._at_save = error
             raise
+        self.saved = saved if self.saved.set_cookie is None else self._both(saved)
         if readable:
             self._keep_readable(changes)
         return self.saved

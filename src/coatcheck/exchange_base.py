@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from coatcheck.cookie import Channel, channel_of, cookie_name, deletion, deletions_of_others, find, set_cookie
 from coatcheck.errors import CoatcheckError, SessionUnavailable
 from coatcheck.headers import with_session
-from coatcheck.opening import UNTOUCHED
-from coatcheck.plan import is_pending
+from coatcheck.saved import UNTOUCHED
+from coatcheck.saving import is_pending
 from coatcheck.session import Session, close_headers, expiry, finish, opened, state_of
 from coatcheck.token import Token
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from coatcheck.changes import Changes
     from coatcheck.incoming import Incoming
-    from coatcheck.outcome import Saved
     from coatcheck.record import Reason, SessionInfo
+    from coatcheck.saved import Saved
     from coatcheck.state import Mark, State
 
 __all__ = ["ExchangeBase", "Savepoint"]
@@ -122,7 +122,7 @@ class ExchangeBase(Generic[S]):
     def finished(self) -> bool:
         """True once the session was saved for the last time."""
         state = state_of(self.session)
-        return state is not None and state.over
+        return state is not None and state.finished
 
     @property
     def ended(self) -> bool:
@@ -140,7 +140,7 @@ class ExchangeBase(Generic[S]):
     def begun(self) -> bool:
         """True for a session that `begin` made and that no save has stored yet."""
         state = state_of(self.session)
-        return state is not None and state.wanted and state.record is None
+        return state is not None and state.wish.stored and state.record is None
 
     @property
     def wrote(self) -> bool:
@@ -202,12 +202,11 @@ class ExchangeBase(Generic[S]):
             error is failure or (isinstance(error, SessionUnavailable) and error.__cause__ is failure)
         )
 
-    def _note(self, saved: Saved) -> None:
-        before = self.saved
-        if before.set_cookie is None or saved.set_cookie is not None:
-            self.saved = saved
-        else:  # saved more than once before the headers: the cookie of the first time is still to be sent
-            self.saved = replace(before, vary=True, login_refused=saved.login_refused or before.login_refused)
+    def _both(self, saved: Saved) -> Saved:
+        """Return what two saves before the headers came to: the cookie of the first is still to be sent."""
+        if saved.set_cookie is not None:
+            return saved
+        return replace(self.saved, vary=True, login_refused=saved.login_refused or self.saved.login_refused)
 
     # -- the response -------------------------------------------------------------------------------------------
 
@@ -293,7 +292,7 @@ class ExchangeBase(Generic[S]):
             CoatcheckError: The response's headers are out, or the session was saved for the last time.
         """
         state = opened(self.session)
-        if state.over or (stored and state.closed_headers):
+        if state.finished or (stored and state.closed_headers):
             raise CoatcheckError("begin(): the response has started, so its cookie cannot be sent: begin before")
         values = self._values()
         if len(values) > 1:
@@ -312,11 +311,11 @@ class ExchangeBase(Generic[S]):
     def deadline(self) -> float | None:
         """The moment at which the session is to end in any case; None for the one that is stored, or none."""
         state = state_of(self.session)
-        return None if state is None else state.deadline
+        return None if state is None else state.wish.deadline
 
     @deadline.setter
     def deadline(self, moment: float | None) -> None:
-        opened(self.session).deadline = moment
+        opened(self.session).ask(deadline=moment)
 
     def _changes(self) -> Changes | None:
         state = state_of(self.session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coatcheck.outcome import Saved
+from coatcheck.saved import Saved
 
 __all__ = ["LOGIN_REFUSED", "UNAVAILABLE", "with_session"]
 

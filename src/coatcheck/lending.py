@@ -13,9 +13,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from coatcheck.errors import CoatcheckError, SessionUnavailable
-from coatcheck.plan import Call, Steps
 from coatcheck.record import ABSENT, Missing, Reason, Record, is_spared
 from coatcheck.state import LentSave, State
+from coatcheck.steps import Call, Steps
 
 if TYPE_CHECKING:
     from coatcheck.record import Delta, ValueKey

@@ -8,32 +8,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
-from coatcheck import lending, outcome, plan
+from coatcheck import saving
 from coatcheck.codec import Codec
 from coatcheck.cookie import Channel
 from coatcheck.drivers import open_async_driver, open_driver
 from coatcheck.drivers._strangers import check_driver
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable
 from coatcheck.events import Event, EventKind, Listener
 from coatcheck.incoming import Incoming
-from coatcheck.opening import READ, UNTOUCHED, ManagerBase
-from coatcheck.outcome import Saved
+from coatcheck.loading import load
+from coatcheck.opening import ManagerBase
 from coatcheck.policy import Policy
-from coatcheck.record import Committed, SessionInfo
-from coatcheck.session import (
-    AsyncSession,
-    Session,
-    check_user,
-    checked_sids,
-    finish,
-    sid_to_keep,
-    spare,
-    state_of,
-)
+from coatcheck.record import SessionInfo
+from coatcheck.saved import UNTOUCHED, Saved
+from coatcheck.session import AsyncSession, Session, check_user, checked_sids, sid_to_keep, spare
 from coatcheck.state import State
+from coatcheck.steps import Pause, Steps
 
 __all__ = ["AsyncSessionManager", "SessionManager"]
 
@@ -98,31 +91,42 @@ class SessionManager(ManagerBase):
         """
         if isinstance(request, str):
             raise CoatcheckError(_ONE_COOKIE)
-        return Session(self._state, request, channel, driver or self.driver, self.clock())
+        return Session(self, request, channel, driver or self.driver, self.clock())
 
-    def _load(self, driver: Driver, state: State) -> None:
+    def load_state(self, state: State) -> None:
+        """Find out which session a request belongs to; see `coatcheck.loading`."""
+        driver: Driver = state.driver
         if len(state.candidates) > 1:
-            self._run(plan.load(state, self.clock()), driver)
-        else:
+            self._run(load(state, self.clock()), driver)
+        else:  # the same without a plan, since nearly every request does this
             now = self.clock()
             try:
                 answer = driver.load(state.candidates[0].digest, now)
             except DriverUnavailable as error:
-                outcome.failed(state, error)
+                state.load_failed(error)
                 raise
-            outcome.loaded(state, answer, now)
+            state.answered(answer, now)
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
 
-    def save(self, session: Session, *, driver: Driver | None = None, final: bool = False) -> Saved:
+    def save(
+        self,
+        session: Session,
+        *,
+        driver: Driver | None = None,
+        final: bool = False,
+        on_conflict: Literal["last", "error"] | None = None,
+    ) -> Saved:
         """Write what a request changed, all of it or nothing. Call it before the response's headers go out.
 
         Args:
             session: A session of this manager.
-            driver: A driver on a connection that the application lends; default the manager's own. A second save on
-                such a connection looks whether the first one is still there, and writes it anew where the application
-                has rolled it back.
-            final: True where the request is through with its session, so that nothing is saved after this.
+            driver: A driver on a connection that the application lends; default the one that the session was opened
+                with. A second save on such a connection looks whether the first one is still there, and writes it anew
+                if the application has rolled it back.
+            final: True if the request is through with its session, so that nothing is saved after this.
+            on_conflict: What happens if another request changed one key and the changes do not merge; default as the
+                policy says. After a `ConflictError`, "last" lets this request's change win.
 
         Returns:
             The cookie to send, if any, and whether the response varies with the session.
@@ -132,70 +136,40 @@ class SessionManager(ManagerBase):
                 sent again.
             SessionUnavailable: An earlier save of this session ended so; or it was on a lent connection, and what
                 became of it cannot be told.
-            ConflictError: Two requests changed one key, and the policy says "error".
+            ConflictError: Two requests changed one key, and *on_conflict* is "error". Nothing was written.
             CounterError: An increment cannot be done.
             UnstorableValue: A value was changed in place into something that cannot be stored.
-            CoatcheckError: Another manager opened the session.
+            CoatcheckError: Another manager opened the session, or another thread is saving it.
         """
-        state = state_of(session)
+        state = self._to_save(session, final=final)
         if state is None:
-            if final:
-                finish(session)
             return UNTOUCHED
-        self.check_own(state)
-        if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
-            raise SessionUnavailable(was_saved=True) from state.failure
-        now, driver = self.clock(), driver or self.driver
-        is_lent = driver is not self.driver
+        driver = driver or state.driver
+        conflicts = on_conflict or self.policy.on_conflict
+        steps = saving.save(state, self.clock(), is_lent=driver is not self.driver, final=final, on_conflict=conflicts)
+        if vars(state).setdefault("turn", steps) is not steps:
+            raise CoatcheckError("save(session): another thread is saving it; a session belongs to one request")
         try:
-            if state.lent and is_lent and not state.over:
-                self._run(lending.look(state, now), driver)
-            if not plan.is_pending(state, now):
-                state.over = state.over or final
-                return READ if state.used else UNTOUCHED
-            if not is_lent:
-                state.lent = ()
-                return self._save(state, now, driver, final=final)
-            with lending.saving(state):
-                return self._save(state, now, driver, final=final)
-        except DriverUnavailable as error:
-            outcome.unsaved(state, error)
-            raise
-        except BaseException as error:
-            outcome.interrupted(state, driver.name, error)
-            raise
-
-    def _save(self, state: State, now: float, driver: Driver, *, final: bool) -> Saved:
-        delta = plan.plain_change(state, now)
-        if delta is not None and not delta:
-            state.over = final
-            return READ  # assigned as it was
-        refused = None
-        if delta is not None and state.token is not None:
-            answer = driver.commit(state.token.digest, delta, now)
-            if isinstance(answer, Committed):
-                state.over = final
-                return outcome.written(state, delta, answer, now)
-            refused = answer
-        saved: Saved = self._run(plan.save(state, now, refused), driver)
-        state.over = final
+            saved: Saved = self._run(steps, driver)
+        finally:
+            del vars(state)["turn"]
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
         return saved
 
     @staticmethod
-    def _run(steps: plan.Steps, driver: Driver) -> Any:
+    def _run(steps: Steps, driver: Driver) -> Any:
         """Carry out a plan."""
         try:
             step = next(steps)
             while True:
-                if isinstance(step, plan.Pause):
+                if isinstance(step, Pause):
                     time.sleep(step.seconds)
                     step = next(steps)
                     continue
                 try:
-                    answer = getattr(driver, step.method)(*step.args)
-                except Exception as error:  # noqa: BLE001 (the plan decides, and raises it again)
+                    answer = getattr(driver, step.method)(*step.args, **step.named)
+                except BaseException as error:  # noqa: BLE001 (the plan decides, and raises it again)
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
@@ -335,89 +309,59 @@ class AsyncSessionManager(ManagerBase):
         if isinstance(request, str):
             raise CoatcheckError(_ONE_COOKIE)
         chosen = driver or self.driver
-        return AsyncSession(self._load, self._state, request, channel, chosen, self.clock())
+        return AsyncSession(self, request, channel, chosen, self.clock())
 
-    async def _load(self, driver: AsyncDriver, state: State) -> None:
-        if len(state.candidates) > 1:
-            await self._run(plan.load(state, self.clock()), driver)
-        else:
-            now = self.clock()
-            try:
-                answer = await driver.load(state.candidates[0].digest, now)
-            except DriverUnavailable as error:
-                outcome.failed(state, error)
-                raise
-            if not state.loaded:  # another task of the request may have been faster
-                outcome.loaded(state, answer, now)
+    async def load_state(self, state: State) -> None:
+        """Find out which session a request belongs to; see `coatcheck.loading`."""
+        driver: AsyncDriver = state.driver
+        await self._run(load(state, self.clock()), driver)
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
 
-    async def save(self, session: Session, *, driver: AsyncDriver | None = None, final: bool = False) -> Saved:
+    async def save(
+        self,
+        session: Session,
+        *,
+        driver: AsyncDriver | None = None,
+        final: bool = False,
+        on_conflict: Literal["last", "error"] | None = None,
+    ) -> Saved:
         """Write what a request changed, all of it or nothing; see `SessionManager.save`.
 
-        Where the task is cancelled meanwhile, the change may have been written; it is not sent again.
+        If the task is cancelled meanwhile, the change may have been written; it is not sent again. If another task of
+        the request is saving the session, this one waits until it is done, and saves what was changed since.
         """
-        state = state_of(session)
+        state = self._to_save(session, final=final)
         if state is None:
-            if final:
-                finish(session)
             return UNTOUCHED
-        self.check_own(state)
-        if state.over and state.failure is not None:  # an earlier save ended with its outcome unknown
-            raise SessionUnavailable(was_saved=True) from state.failure
-        now, driver = self.clock(), driver or self.driver
-        is_lent = driver is not self.driver
+        while "turn" in vars(state):
+            await _turn(state)
+        driver = driver or state.driver
+        conflicts = on_conflict or self.policy.on_conflict
+        steps = saving.save(state, self.clock(), is_lent=driver is not self.driver, final=final, on_conflict=conflicts)
+        state.turn = []
         try:
-            if state.lent and is_lent and not state.over:
-                await self._run(lending.look(state, now), driver)
-            if not plan.is_pending(state, now):
-                state.over = state.over or final
-                return READ if state.used else UNTOUCHED
-            if not is_lent:
-                state.lent = ()
-                return await self._save(state, now, driver, final=final)
-            with lending.saving(state):
-                return await self._save(state, now, driver, final=final)
-        except DriverUnavailable as error:
-            outcome.unsaved(state, error)
-            raise
-        except BaseException as error:
-            outcome.interrupted(state, driver.name, error)
-            raise
-
-    async def _save(self, state: State, now: float, driver: AsyncDriver, *, final: bool) -> Saved:
-        delta = plan.plain_change(state, now)
-        if delta is not None and not delta:
-            state.over = final
-            return READ  # assigned as it was
-        refused = None
-        if delta is not None and state.token is not None:
-            answer = await driver.commit(state.token.digest, delta, now)
-            if isinstance(answer, Committed):
-                state.over = final
-                return outcome.written(state, delta, answer, now)
-            refused = answer
-        saved: Saved = await self._run(plan.save(state, now, refused), driver)
-        state.over = final
+            saved: Saved = await self._run(steps, driver)
+        finally:
+            for waiting in vars(state).pop("turn"):
+                waiting.set()
         if driver.at_risk is not None:
             self._warn_of_risk(driver.at_risk)
         return saved
 
     @staticmethod
-    async def _run(steps: plan.Steps, driver: AsyncDriver) -> Any:
+    async def _run(steps: Steps, driver: AsyncDriver) -> Any:
         """Carry out a plan."""
-        from asyncio import sleep  # noqa: PLC0415 (whoever gets here has it loaded; synchronous programs have not)
-
         try:
             step = next(steps)
             while True:
-                if isinstance(step, plan.Pause):
-                    await sleep(step.seconds)
+                if isinstance(step, Pause):
+                    await _sleep(step.seconds)
                     step = next(steps)
                     continue
                 try:
-                    answer = await getattr(driver, step.method)(*step.args)
-                except Exception as error:  # noqa: BLE001 (the plan decides, and raises it again)
+                    answer = await getattr(driver, step.method)(*step.args, **step.named)
+                except BaseException as error:  # noqa: BLE001 (the plan decides, and raises it again)
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
@@ -466,3 +410,18 @@ class AsyncSessionManager(ManagerBase):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+async def _sleep(seconds: float) -> None:
+    import asyncio  # noqa: PLC0415 (an asynchronous program has it loaded; a synchronous one should not have to)
+
+    await asyncio.sleep(seconds)
+
+
+async def _turn(state: State) -> None:
+    """Wait until the save that is under way is done."""
+    import asyncio  # noqa: PLC0415 (likewise)
+
+    done = asyncio.Event()
+    state.turn.append(done)
+    await done.wait()

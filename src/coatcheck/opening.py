@@ -15,16 +15,13 @@ from coatcheck.drivers.base import AsyncDriver, Driver
 from coatcheck.errors import CoatcheckError, ConfigurationError
 from coatcheck.events import Event, EventKind, Listener, emit
 from coatcheck.incoming import Incoming
-from coatcheck.outcome import READ, Saved
 from coatcheck.policy import Policy
 from coatcheck.revoked import Revocations
+from coatcheck.session import Session, finish, state_of
 from coatcheck.state import State
 from coatcheck.token import Token
 
-__all__ = ["READ", "UNTOUCHED", "ManagerBase"]
-
-UNTOUCHED: Final = Saved()
-"""A session that nobody used."""
+__all__ = ["ManagerBase"]
 
 _log: Final = logging.getLogger("coatcheck")
 _MAX_CANDIDATES: Final = 4
@@ -74,27 +71,33 @@ class ManagerBase(ABC):
         """Log an event and tell the listeners."""
         emit(self._listeners, event)
 
-    def check_own(self, state: State) -> None:
-        """Check that this manager opened a session.
+    def _to_save(self, session: Session, *, final: bool) -> State | None:
+        """Return what is behind a session that is to be saved; None if nobody used it.
 
         Raises:
-            CoatcheckError: Another one did, so that this one would write to other storage, under other settings.
+            CoatcheckError: Another manager opened it, so that this one would write to other storage, under other
+                settings.
         """
-        if state.revocations is not self._revocations:
+        if session._manager is not self:  # noqa: SLF001 (the two halves of one thing)
             raise CoatcheckError("save(session): another manager opened this session; save it with that one")
+        state = state_of(session)
+        if state is None and final:
+            finish(session)
+        return state
 
     @abstractmethod
-    def _load(self, driver: Any, state: State) -> Any:
-        """Have the session of a request loaded."""
+    def load_state(self, state: State) -> Any:
+        """Load the session of a request; of an asynchronous manager, to be awaited."""
 
     def sweep_due(self) -> bool:
         """Count a response that wrote something; True where a sweep is due after it."""
         every = self.policy.sweep_every
         return every > 0 and next(self._commits) % every == 0
 
-    def _state(
+    def state_of_request(
         self, request: Incoming | Sequence[str], channel: Channel, driver: Driver | AsyncDriver, opened: float
     ) -> State:
+        """Return what is known of a request at the first use of its session. For `Session`."""
         place = ("", "")
         if isinstance(request, Incoming):
             cookies, scheme = request.cookies, request.scheme
@@ -105,7 +108,10 @@ class ManagerBase(ABC):
                 self.warn_of_http()
         else:
             cookies = request
-        name = self._names[channel]
+        try:
+            name = self._names[channel]
+        except KeyError:
+            raise CoatcheckError("open(): the channel has to be a Channel; more facts go into an Incoming") from None
         values = find(cookies, name) if cookies else ()
         if len(values) > 1:
             state = self._state_of_several(values, name, channel, opened)
@@ -121,7 +127,7 @@ class ManagerBase(ABC):
         state.clock = self.clock
         state.revocations = self._revocations
         if self._loads_by_itself:
-            state.loader = self._load
+            state.loader = self.load_state
         state.driver = driver
         if driver.rotation_bits:
             state.rotation_bits = driver.rotation_bits

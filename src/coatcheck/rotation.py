@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from coatcheck.errors import CoatcheckError
 from coatcheck.state import MOST_DRAWS, State
 from coatcheck.token import Token
 
-__all__ = ["is_due", "rotation"]
+__all__ = ["MAX_DRAWS", "check_draws", "is_due", "rotation"]
+
+MAX_DRAWS: Final = 3
+"""How many new tokens in a row may be taken already."""
 
 
 def rotation(state: State, now: float) -> tuple[Token | None, float]:
     """Return the token that is due, or None, and the seconds for which the old one still works."""
     if state.closed_headers:
         return None, 0.0
-    if state.rotate or state.login is not None:
+    if state.wish.rotate or state.wish.login is not None:
         return _successor(state), 0.0
     if not is_due(state, now):
         return None, 0.0
@@ -40,3 +46,15 @@ def is_due(state: State, now: float) -> bool:
 def _grace(state: State) -> float:
     """Return the grace of a periodic rotation, which is never 0: that would be a rotation without one."""
     return max(state.policy.grace, 0.001)
+
+
+def check_draws(draws: int) -> None:
+    """Check how many newly drawn tokens in a row storage had already.
+
+    Raises:
+        CoatcheckError: Too many for chance.
+    """
+    if draws >= MAX_DRAWS:
+        raise CoatcheckError(
+            f"{MAX_DRAWS} newly drawn tokens in a row were taken: the system's random generator is broken"
+        )

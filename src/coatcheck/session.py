@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from coatcheck._forms import is_text
 from coatcheck.changes import Changes
-from coatcheck.errors import CoatcheckError, ConfigurationError, DriverUnavailable, SessionUnavailable
+from coatcheck.drivers.base import Capability
+from coatcheck.errors import (
+    CoatcheckError,
+    ConfigurationError,
+    DriverUnavailable,
+    SessionUnavailable,
+    UnsupportedCapability,
+)
 from coatcheck.moments import moment_of
 from coatcheck.record import WHOLE, Record, ValueKey
 from coatcheck.revoked import Revocation
@@ -55,20 +62,20 @@ class Session(Values):
     request and is not shared between threads.
     """
 
-    __slots__ = ("_arguments", "_opened", "_opener", "_stage")
+    __slots__ = ("_manager", "_opened", "_request", "_stage")
 
-    def __init__(self, opener: Callable[..., State], *arguments: Any) -> None:
-        self._opener = opener
-        self._arguments = arguments
+    def __init__(self, manager: Any, *request: Any) -> None:
+        self._manager = manager
+        self._request = request
         self._opened: State | None = None
         self._stage = 0  # _HEADERS_SENT from when no cookie can be set any more, _FINISHED after the last save
 
     def _state(self) -> State:
         state = self._opened
         if state is None:
-            state = self._opened = self._opener(*self._arguments)
+            state = self._opened = self._manager.state_of_request(*self._request)
             if self._stage:
-                state.closed_headers, state.over = True, self._stage == _FINISHED
+                state.closed_headers, state.finished = True, self._stage == _FINISHED
         return state
 
     def _changes(self) -> Changes:
@@ -82,7 +89,7 @@ class Session(Values):
     def _to_change(self) -> State:
         state = self._opened or self._state()
         state.check()
-        if state.over:
+        if state.finished:
             raise CoatcheckError(
                 "the session was saved for the last time, and this change would be lost: change it before the response"
                 " is finished, or before save(final=True)"
@@ -115,15 +122,18 @@ class Session(Values):
             raise ConfigurationError(f"store({app!r}): the name must be 1 to 255 characters of a-z A-Z 0-9 - _ .")
         return Store(self, app)
 
-    def login(self, user: str, keep: Iterable[str | ValueKey | Values] = ()) -> None:
+    def login(self, user: str, keep: Iterable[str | ValueKey | Values] = (), *, end_others: bool = False) -> None:
         """Log *user* in: a new token, the old one dead at once, and nothing of what the visitor had left, but *keep*.
 
         Args:
             user: The user's name or number as a string, as `SessionManager.revoke_user` will be given it.
             keep: What stays, such as the cart: keys of the default store, (app, key) pairs, and whole stores, as in
                 ``[session.store("shop")]``. If another user was logged in, nothing is kept (ASVS 7.2.4; WSTG-SESS-08).
+            end_others: True ends all other sessions of the user once this one is stored, as after a change of password
+                (ASVS 7.4.3). A log-in that is refused ends none.
 
         Raises:
+            UnsupportedCapability: *end_others* is set, and the engine keeps no index by user.
             CoatcheckError: *user* is not a string of 1 to 255 characters, *keep* is not a list of the above, or the
                 response's headers are already out.
         """
@@ -131,10 +141,29 @@ class Session(Values):
         kept = _names_to_keep(keep)
         state = self._to_change()
         _check_headers(state, "login")
+        if end_others:
+            _check_index(state)
         if kept and self.user not in (None, user):
             kept = []
         state.changes.clear_all(kept)
-        state.login = (user, state.revocations.login_moment(user, state.opened))
+        state.ask(login=(user, state.revocations.login_moment(user, state.opened)), end_others=end_others)
+
+    def end_others(self) -> None:
+        """End all other sessions of the user who is logged in, on every device. Done when the session is saved.
+
+        To log in and end the others in one request, say ``login(user, end_others=True)``.
+
+        Raises:
+            UnsupportedCapability: The engine keeps no index by user.
+            CoatcheckError: Nobody is logged in.
+        """
+        state = self._to_change()
+        _check_index(state)
+        if self.user is None:
+            raise CoatcheckError(
+                "end_others(): nobody is logged in, so there is no user whose other sessions could end"
+            )
+        state.ask(end_others=True)
 
     def logout(self) -> None:
         """End the session, whoever is logged in. What is written after it goes to a new session with a new token."""
@@ -148,7 +177,7 @@ class Session(Values):
         """
         state = self._to_change()
         _check_headers(state, "rotate")
-        state.rotate = True
+        state.ask(rotate=True)
 
     def destroy(self) -> None:
         """End the session in storage, for every request that has it. Done when the response starts."""
@@ -175,7 +204,7 @@ class Session(Values):
                     "expire_at(moment): this moment is before the session began; for a duration from now use"
                     " expire_at(timedelta(seconds=...))"
                 )
-        state.deadline = deadline
+        state.ask(deadline=deadline)
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -206,8 +235,8 @@ class Session(Values):
         """The user who is logged in, or None."""
         state = self._state()
         state.check()
-        if state.login is not None:
-            return state.login[0]
+        if state.wish.login is not None:
+            return state.wish.login[0]
         state.load()
         return None if state.record is None else state.record.user
 
@@ -216,8 +245,8 @@ class Session(Values):
         """When the user last logged in, in seconds since the epoch, or None."""
         state = self._state()
         state.check()
-        if state.login is not None:
-            return state.login[1]
+        if state.wish.login is not None:
+            return state.wish.login[1]
         state.load()
         return None if state.record is None else state.record.auth_time
 
@@ -246,13 +275,7 @@ class AsyncSession(Session):
     `logout`, `login` that keeps nothing) needs no load.
     """
 
-    __slots__ = ("_loader",)
-
-    def __init__(
-        self, loader: Callable[[Any, State], Awaitable[None]], opener: Callable[..., State], *arguments: Any
-    ) -> None:
-        super().__init__(opener, *arguments)
-        self._loader = loader
+    __slots__ = ()
 
     async def load(self) -> Self:
         """Find out whether there is a session, and read its values; once is enough. Gives the session itself.
@@ -266,9 +289,9 @@ class AsyncSession(Session):
         state = self._state()
         if state.failure is not None:
             state.raised = True
-            raise SessionUnavailable(was_saved=state.over) from state.failure
+            raise SessionUnavailable(was_saved=state.finished) from state.failure
         if not state.loaded:
-            await self._loader(state.driver, state)
+            await self._manager.load_state(state)
         return self
 
 
@@ -283,19 +306,14 @@ def expiry(state: State) -> float:
         idle=policy.idle_seconds,
         absolute=policy.absolute_seconds,
     )
-    start = state.login[1] if state.login is not None else record.auth_time or record.created
-    deadline = record.deadline if state.deadline is None else state.deadline
+    start = state.wish.login[1] if state.wish.login is not None else record.auth_time or record.created
+    deadline = record.deadline if state.wish.deadline is None else state.wish.deadline
     return min(deadline, record.seen + record.idle, start + record.absolute)
 
 
 def state_of(session: Session) -> State | None:
     """Give what is behind a session, for the manager and for adapters; None where nobody used the session."""
     return session._opened  # noqa: SLF001 (the one door for the rest of the package)
-
-
-def manager_of(session: Session) -> Any:
-    """Return the manager that opened a session."""
-    return session._opener.__self__  # type: ignore[attr-defined]  # noqa: SLF001 (a method of the manager)
 
 
 def close_headers(session: Session) -> None:
@@ -309,7 +327,7 @@ def finish(session: Session) -> None:
     """Record that the session was saved for the last time: from here on every change of it is refused."""
     session._stage = _FINISHED  # noqa: SLF001 (the one door for the rest of the package)
     if (state := session._opened) is not None:  # noqa: SLF001 (likewise)
-        state.over = True
+        state.finished = True
 
 
 def check_user(user: object) -> str:
@@ -386,3 +404,10 @@ def _names_to_keep(keep: Iterable[str | ValueKey | Values]) -> list[ValueKey]:
 def _check_headers(state: State, what: str) -> None:
     if state.closed_headers:
         raise CoatcheckError(f"{what}() needs a cookie, and the response has started: call it before the first output")
+
+
+def _check_index(state: State) -> None:
+    if Capability.USER_INDEX not in state.driver.capabilities:
+        raise UnsupportedCapability(
+            state.driver.name, Capability.USER_INDEX, "use an engine that can list the sessions of a user"
+        )

@@ -1,4 +1,7 @@
-"""What is known of one request's session: shared by the application's `Session` and the plan that saves it."""
+"""One request's session: what is known of it, what the application did to it, and what it asks of the next save.
+
+Everything that changes this is a method here or in `known`; the plans in `loading` and `saving` say which, and when.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import ref
 
 from coatcheck.changes import Changes
-from coatcheck.errors import SessionNotLoaded, SessionUnavailable
+from coatcheck.errors import DriverUnavailable, SessionNotLoaded, SessionUnavailable
 from coatcheck.events import Event, EventKind
-from coatcheck.record import Reason
+from coatcheck.known import Known
+from coatcheck.record import Committed, Delta, Reason, Record
 from coatcheck.revoked import Revocation, Revocations
 from coatcheck.token import Token, new_sid
 
 if TYPE_CHECKING:
     from coatcheck.codec import Codec
     from coatcheck.cookie import Channel
-    from coatcheck.drivers.base import AsyncDriver, Driver
     from coatcheck.policy import Policy
-    from coatcheck.record import Record, Value, ValueKey
+    from coatcheck.record import Value, ValueKey
     from coatcheck.snapshot import Settled
 
-__all__ = ["MOST_DRAWS", "LentSave", "Mark", "State"]
+__all__ = ["MOST_DRAWS", "NOTHING", "LentSave", "Mark", "State", "Wish"]
 
 MOST_DRAWS: Final = 64
 """How many tokens are drawn at most until one belongs to a server that is not known to be down."""
@@ -31,27 +34,47 @@ MOST_DRAWS: Final = 64
 Mark = dict[str, Any]
 """A `State` to go back to."""
 
+
+class Wish(NamedTuple):
+    """What a request asks of its next save, besides the values.
+
+    Attributes:
+        login: The user to log in and the moment.
+        rotate: True if a new token is due, whatever the policy says.
+        deadline: A new deadline, in seconds since the epoch.
+        stored: True if a new session is to be stored even without a value in it.
+        end_others: True if all other sessions of the user are to be ended.
+    """
+
+    login: tuple[str, float] | None = None
+    rotate: bool = False
+    deadline: float | None = None
+    stored: bool = False
+    end_others: bool = False
+
+    def over(self, before: Wish) -> Wish:
+        """Return this wish with those of *before* where it asks for nothing."""
+        return before._replace(**{name: asked for name, asked in self._asdict().items() if asked})
+
+
+NOTHING: Final = Wish()
+"""A request that asks for nothing."""
+
 _SAVED: Final = (
     "candidates",
     "changes",
     "dead",
-    "deadline",
     "ended",
     "ended_unread",
     "loaded",
-    "login",
     "reason",
     "record",
-    "rotate",
     "token",
     "tombstones",
     "unsettled",
-    "wanted",
+    "wish",
 )
 """What a save changes in a `State`."""
-
-_WISHES: Final = ("deadline", "login", "rotate", "wanted")
-"""What a session asks of its next save, besides its values."""
 
 
 class LentSave(NamedTuple):
@@ -68,90 +91,53 @@ class LentSave(NamedTuple):
     token: Token | None
 
 
-class State:
-    """One request's session.
+class State(Known):
+    """One request's session; what it shares with `Known` is said there.
 
     Attributes:
-        policy: The settings.
-        channel: How the request came.
-        opened: When the request came; a log-in in it is dated so, and so is a session made in it.
-        candidates: The tokens of the request that may open its session: none, one, or several under a name that others
-            can set. Once a save gave it a new token, that one.
-        rivals: Where several cookies of the name came, the well-formed tokens of all of them.
-        unsettled: Those of them of which the session could be any. Nobody knows which, so the request has none of them.
-        doubled: True where several cookies of the name came, or would from now on: a new one must be the only one left.
-        place: The host and the path that the request asked for, as far as they are known.
-        token: The token in force: the client's, or the one that replaced it.
-        record: The session as loaded or as last written, or None.
-        reason: Why the load found none.
-        heir: What the client's token opened before it was rotated away; see `Missing.heir`.
-        loaded: True once the question whether there is a session is answered.
-        failure: What went wrong with the load.
-        raised: True once a use of the session raised an error because of that.
-        changes: The values and what was done to them.
+        driver: The driver that the session was opened with.
+        loader: Loads the session when it is first read; None if a load has to be awaited.
+        wish: What the next save is to do, besides the values.
         used: True once the application read, probed or wrote; the response then varies with the cookie.
-        dead: True once it is known that the session or its token ended after the request began: nothing more is
-            written or sent.
-        tombstones: The request's tokens that open nothing, and why. Storage is asked about them once more before a new
-            session's cookie goes out: a log-in of the same browser may have been faster.
         reserved: The token and the sid of the session that is still to be made, if either was needed before.
         refused: True if the request's log-in was refused because the user was revoked meanwhile.
         ended: The tokens of the session that this request destroyed and that are still to be revoked: of several that
             the client sent, all.
-        ended_info: The sid and user of that session, where they are known.
+        ended_info: The sid and user of that session, if they are known.
+        ended_unread: True if nobody looked whether there was one.
         was_ended: True if this request ended its session by a revocation of the user, and the cookie is to be deleted.
-        ended_unread: True where nobody looked whether there was one.
-        login: The user to log in and the moment, still to be written.
-        rotate: True where a new token is due, whatever the policy says.
-        deadline: A new deadline that is still to be written.
-        wanted: True where a new session is to be stored even without a value in it.
         closed_headers: True once the response's headers are out, so that no cookie can be set any more.
         wrote: True once something was written to storage.
         lent: The saves on connections of the application's that may be undone; see `lending`.
-        over: True once nothing of the application runs any more, so that nothing is saved after the present save.
-        emit: Where events go.
+        finished: True once the session was saved for the last time: nothing of the application runs any more, or the
+            outcome of a save is not known.
+        turn: While a save is under way, the tasks that wait for its end; otherwise missing.
         clock: Returns the present moment.
-        revocations: What this thread or task has revoked. Each manager has one, so it says whose session this is.
+        revocations: What this thread or task has revoked.
         revocations_seen: How many revocations there were when this request last looked at them.
-        revocation: The one that this request made before it used the session, if any.
         spared: The last revocation that was told to keep this session, and was given the session itself.
         rotation_bits: How many leading bits the digests and the sid of a session share; see `Driver.rotation_bits`.
     """
 
-    # Defaults stand in the class, so that making a State costs no more than what is known of the request.
-    revocation: Revocation | None = None
-    spared: Revocation | None = None
-    revocations_seen = 0
-    loader: Callable[[Any, State], None] | None = None
-    driver: Driver | AsyncDriver | None = None
-    record: Record | None = None
-    reason: Reason | None = None
-    heir: Record | None = None
-    rivals: tuple[Token, ...] = ()
-    unsettled: tuple[Token, ...] = ()
-    doubled = False
-    place = ("", "")
-    failure: Exception | None = None
-    raised = False
+    driver: Any = None
+    loader: Callable[[State], None] | None = None
+    wish = NOTHING
+    turn: Any
     used = False
-    dead = False
-    tombstones: tuple[tuple[Token, Reason], ...] = ()
     reserved: tuple[Token, str] | None = None
     refused = False
     ended: tuple[Token, ...] = ()
     ended_info: tuple[str | None, str | None] = (None, None)
     ended_unread = False
     was_ended = False
-    login: tuple[str, float] | None = None
-    rotate = False
-    deadline: float | None = None
-    wanted = False
     closed_headers = False
     wrote = False
     lent: tuple[LentSave, ...] = ()
-    over = False
+    finished = False
     clock: Callable[[], float] = time.time
     revocations = Revocations()
+    revocations_seen = 0
+    spared: Revocation | None = None
     rotation_bits = 0
 
     def __init__(
@@ -173,6 +159,21 @@ class State:
         self.loaded = not candidates
         self.changes = Changes(codec, policy.max_value_bytes, ref(self), None if candidates else {})
 
+    # -- its use ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Record a use of the session.
+
+        Raises:
+            SessionUnavailable: The session could not be loaded.
+        """
+        self.used = True
+        if self.failure is not None:
+            self.raised = True
+            raise SessionUnavailable(was_saved=self.finished) from self.failure
+        if self.revocations.count != self.revocations_seen:
+            self._look_at_revocations()
+
     def load(self) -> None:
         """Make sure that it is known whether there is a session.
 
@@ -183,22 +184,24 @@ class State:
         """
         self.check()
         if not self.loaded:
-            if self.loader is None:
-                raise SessionNotLoaded
-            self.loader(self.driver, self)
+            self._load()
 
-    def check(self) -> None:
-        """Note a use of the session.
+    def _load(self) -> None:
+        if self.loader is None:
+            raise SessionNotLoaded
+        self.loader(self)
 
-        Raises:
-            SessionUnavailable: The session could not be loaded.
-        """
-        self.used = True
-        if self.failure is not None:
-            self.raised = True
-            raise SessionUnavailable(was_saved=self.over) from self.failure
-        if self.revocations.count != self.revocations_seen:
-            self._look_at_revocations()
+    def fetch(self) -> Mapping[ValueKey, Value]:
+        """Load the snapshot that the changes stand on, and return it. The use was recorded before, by `check`."""
+        if not self.loaded:
+            self._load()
+        if self.changes.values is None:  # written unread, or new
+            self.changes.values = {}
+        return self.changes.values
+
+    def unreadable(self, name: ValueKey) -> None:
+        """Emit the event of a value that no longer decodes."""
+        self.tell(EventKind.UNREADABLE, keys=(name,))
 
     def _look_at_revocations(self) -> None:
         """Go on as after a log-out, if this very request has revoked its session's user since it was last used."""
@@ -211,13 +214,25 @@ class State:
         self.ended = ()  # storage has ended it already
         self.was_ended, self.tombstones = True, ((token, Reason.REVOKED),)
 
-    def adopt(self, token: Token | None, record: Record | None, reason: Reason | None) -> None:
-        """Take the answer of a load."""
-        self.loaded = True
-        self.token = token
-        self.record = record
-        self.reason = reason
-        self.changes.values = {} if record is None else record.values
+    # -- what it asks for ---------------------------------------------------------------------------------------
+
+    def ask(self, **wishes: Any) -> None:
+        """Ask something of the next save; see `Wish`."""
+        self.wish = self.wish._replace(**wishes)
+
+    @property
+    def user(self) -> str | None:
+        """Who is logged in, or is going to be."""
+        if self.wish.login is not None:
+            return self.wish.login[0]
+        return None if self.record is None else self.record.user
+
+    @property
+    def sid(self) -> str | None:
+        """The public name of the session, also of one that a log-in is going to make; None if there is none."""
+        if self.record is not None:
+            return self.record.sid
+        return self.reserve()[1] if self.wish.login is not None and self.loaded else None
 
     def reserve(self) -> tuple[Token, str]:
         """Return the token and the sid of the session that this request is going to make; drawn once."""
@@ -232,21 +247,15 @@ class State:
 
     def begin(self, deadline: float | None) -> None:
         """Go on with a new session that is stored in any case, unless the one before ended meanwhile."""
-        self.record = self.token = self.reserved = self.login = self.reason = None
-        self.candidates, self.loaded, self.rotate = [], True, False
+        self.record = self.token = self.reserved = self.reason = None
+        self.candidates, self.loaded = [], True
         self.changes = self._no_changes()
         self.token = Token.new() if self.dead else self.reserve()[0]
-        self.used, self.wanted, self.deadline = True, not self.dead, deadline
-
-    @property
-    def sid(self) -> str | None:
-        """The public name of the session, also of one that a log-in is going to make; None if there is none."""
-        if self.record is not None:
-            return self.record.sid
-        return self.reserve()[1] if self.login is not None and self.loaded else None
+        self.used = True
+        self.wish = Wish(deadline=deadline, stored=not self.dead)
 
     def end(self) -> None:
-        """Note that the session is to be destroyed, and go on as a request without one."""
+        """Record that the session is to be destroyed, and go on as a request without one."""
         self.check()
         if self.record is not None:
             self.ended_info = (self.record.sid, self.record.user)
@@ -260,9 +269,119 @@ class State:
         elif self.token is not None and (self.record is not None or not self.loaded):
             self.ended, self.ended_unread = (self.token,), not self.loaded
         self.loaded = True
-        self.token = self.record = self.login = self.deadline = self.reserved = None
-        self.rotate = self.wanted = False
+        self.token = self.record = self.reserved = None
+        self.drop_changes()
+
+    def begin_anew(self, *, keep: bool) -> None:
+        """Make of the changes those of a session that is still to be made: the one that they were for has ended.
+
+        Args:
+            keep: True takes along the values that the log-in was to keep.
+        """
+        login = self.wish.login
+        if self.heir is not None and login is not None and self.heir.user == login[0]:
+            # The same user logged in a moment ago, and the answer with the new token is still on its way.
+            self.changes.values, keep = self.heir.values, True
+        self.changes.begin_anew(keep=keep)
+        self.record = self.token = self.reason = None
+        self.loaded = True
+        self.dead = False
+
+    def drop_changes(self) -> None:
+        """Give up what was to be written."""
         self.changes = self._no_changes()
+        self.wish = NOTHING
+
+    def _no_changes(self) -> Changes:
+        return Changes(self._codec, self.policy.max_value_bytes, ref(self), {})
+
+    # -- what storage answered to a write -----------------------------------------------------------------------
+
+    def settle(self, delta: Delta, done: Committed, successor: Token | None, grace: float, now: float) -> None:
+        """Bring what is known up to what was written.
+
+        Args:
+            delta: What was written.
+            done: The driver's answer.
+            successor: The new token, if one was issued with it.
+            grace: Seconds for which the old token goes on working beside it.
+            now: The present moment.
+        """
+        if not self.finished:
+            self.changes.settle(delta, done)
+        self.wrote, self.wish = True, NOTHING
+        record = self.record
+        if successor is not None and (grace == 0 or record is None):
+            # With a grace the request goes on under the old token: one that writes under the new one has received it.
+            self.token, self.candidates = successor, [successor]  # a load after this save looks there
+        if record is None:
+            return
+        record.fresh = False
+        if delta.touch is not None:
+            record.seen = max(record.seen, delta.touch)
+        if delta.deadline is not None:
+            record.deadline = delta.deadline
+        if delta.user is not None:
+            record.user = delta.user
+        if delta.auth_time is not None:
+            record.auth_time = delta.auth_time
+        if successor is not None:
+            record.digest = successor.digest
+            record.rotated = now
+            record.stale = grace > 0
+
+    def created(self, record: Record, token: Token, delta: Delta, done: Committed) -> None:
+        """Record that a new session was stored."""
+        self.changes.values = {}
+        self.changes.settle(delta, Committed(done.version, delta.increments))
+        self.record, self.token, self.loaded, self.reserved = record, token, True, None
+        self.wrote, self.wish = True, NOTHING
+        self.tell(EventKind.CREATED, user=record.user)
+
+    def lost(self, reason: Reason) -> None:
+        """Record that a write found no session any more, or that there never was one."""
+        if self.record is None and not self.loaded:
+            # Written without being read, under an identifier that opens nothing: as if it had been read before.
+            self.tell_missing(reason)
+            if self.token is not None:
+                self.tombstones = ((self.token, reason),)
+            self.adopt(None, None, reason)
+            return
+        if self.token is not None and reason.is_tombstone:
+            self.tombstones = ((self.token, reason),)
+        self.tell(EventKind.GONE, reason=reason)
+        if self.wish.login is not None and self.record is not None and not self.closed_headers:
+            # The user proved who they are, so they get a session: a new one. Two clicks on "log in" are the usual case,
+            # and there the values to keep come along; those of a session that was ended on purpose do not.
+            self.begin_anew(keep=reason is Reason.ROTATED)
+            return
+        self.drop_changes()
+        self.reason = reason
+        self.dead = True
+
+    def login_refused(self) -> None:
+        """Record that the request's log-in is not stored: the user was revoked after the request began."""
+        login = self.wish.login
+        self.emit(Event(kind=EventKind.LOGIN_REFUSED, user=None if login is None else login[0], reason=Reason.REVOKED))
+        self.drop_changes()
+        self.reason, self.dead, self.refused = Reason.REVOKED, True, True
+
+    def save_failed(self, error: DriverUnavailable) -> None:
+        """Record that a save failed. A load in the course of it has told so already."""
+        if self.failure is not error:
+            self.tell(EventKind.UNAVAILABLE)
+        if error.outcome_unknown:  # it may have been done, so nothing of it is ever sent again
+            self.failure = error
+            self.finished = True
+
+    def interrupted(self, error: BaseException) -> None:
+        """Record that a save was cut short from outside, by a task's cancellation or the end of the process."""
+        if not isinstance(error, Exception):
+            why = f"it was interrupted by {type(error).__name__}"
+            self.failure = DriverUnavailable(self.driver.name, "save", why, outcome_unknown=True)
+            self.finished = True
+
+    # -- saves that may not last --------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
         """Remember everything that a save changes, before a save in a transaction that may not last."""
@@ -282,47 +401,10 @@ class State:
             return  # it was ended elsewhere, which our transaction does not undo
         changes: Changes = mark["changes"]
         changes.undo()
-        since = {name: getattr(self, name) for name in ("changes", *_WISHES)}
+        since, wish = self.changes, self.wish
         for name, value in mark.items():
             setattr(self, name, value)
-        if since["changes"] is not changes:  # destroyed since
+        if since is not changes:  # destroyed since
             self.end()
-            self.changes = since["changes"]
-        for name in _WISHES:
-            if since[name] is not None and since[name] is not False:
-                setattr(self, name, since[name])
-
-    def begin_anew(self, *, keep: bool) -> None:
-        """Make of the changes those of a session that is still to be made: the one that they were for has ended.
-
-        Args:
-            keep: True takes along the values that the log-in was to keep.
-        """
-        if self.heir is not None and self.login is not None and self.heir.user == self.login[0]:
-            # The same user logged in a moment ago, and the answer with the new token is still on its way.
-            self.changes.values, keep = self.heir.values, True
-        self.changes.begin_anew(keep=keep)
-        self.record = self.token = self.reason = None
-        self.loaded = True
-        self.dead = False
-
-    def drop_changes(self) -> None:
-        """Give up what was to be written."""
-        self.changes = self._no_changes()
-        self.login = self.deadline = None
-        self.rotate = self.wanted = False
-
-    def _no_changes(self) -> Changes:
-        return Changes(self._codec, self.policy.max_value_bytes, ref(self), {})
-
-    def fetch(self) -> Mapping[ValueKey, Value]:
-        """Load the snapshot that the changes stand on, and give it."""
-        self.load()
-        if self.changes.values is None:  # written unread, or new
-            self.changes.values = {}
-        return self.changes.values
-
-    def unreadable(self, name: ValueKey) -> None:
-        """Tell of a value that no longer decodes."""
-        sid = None if self.record is None else self.record.sid
-        self.emit(Event(kind=EventKind.UNREADABLE, sid=sid, keys=(name,)))
+            self.changes = since
+        self.wish = wish.over(self.wish)

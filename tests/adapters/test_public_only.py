@@ -99,8 +99,8 @@ def test_what_an_adapter_inside_takes_from_elsewhere_is_public(module: str, name
     ("source", "found"),
     [
         ("from coatcheck.state import State", ["coatcheck.state.State"]),
-        ("import coatcheck.plan", ["coatcheck.plan"]),
-        ("from coatcheck import plan", ["coatcheck.plan"]),
+        ("import coatcheck.saving", ["coatcheck.saving"]),
+        ("from coatcheck import saving", ["coatcheck.saving"]),
         ("from coatcheck.drivers._files import PlaceError", ["coatcheck.drivers._files.PlaceError"]),
         ("session._opened.dead = True", ["_opened"]),
         ("self._manager = exchange._manager", []),

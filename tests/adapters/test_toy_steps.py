@@ -16,6 +16,7 @@ from testing.conftest import Handler, Reply, Web
 from coatcheck import AsyncSessionManager
 from coatcheck.drivers._faces import AsyncFace
 from coatcheck.drivers.base import Driver
+from coatcheck.drivers.memory import MemoryDriver
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class SteppedDriver(AsyncFace):
     """The driver under the test, for an event loop: each step runs in the loop's own thread."""
 
     name = "stepped"
+    capabilities = MemoryDriver.capabilities
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver

@@ -10,6 +10,7 @@ from browsers import Jar
 from testservers.engines import Engine, params
 
 from coatcheck import Policy, SessionManager
+from coatcheck.adapter import Incoming
 from coatcheck.drivers.base import Driver
 from coatcheck.token import Token
 
@@ -39,7 +40,7 @@ def test_which_sessions_are_left(driver: Driver, namespace: str, act: str, user:
     before = [Token(secret) for secret in jar.held.values()]
     assert len(before) == 2
 
-    session = wide.open([str(jar.header(PAGE))], ("https", "www.example.org", "/"))
+    session = wide.open(Incoming([str(jar.header(PAGE))], "https", "www.example.org", "/"))
     assert session.user is None
     if act == "login":
         session.login(f"{user} {namespace}")

@@ -14,7 +14,7 @@ import pytest
 from coatcheck import AsyncSession, AsyncSessionManager, Codec, Event, Session, SessionManager, StaleValue
 
 if TYPE_CHECKING:
-    from coatcheck.outcome import Saved
+    from coatcheck.adapter import Saved
 
 Change = Callable[[Any], object]
 

@@ -118,7 +118,7 @@ def test_what_is_no_counter_cannot_be_incremented_and_nothing_is_written(
         assert client.read() == {"n": value, "other": 1}
     else:
         session.increment("n")
-        with pytest.raises(NotACounter, match="key 'n' does not hold a 64-bit integer") as caught:
+        with pytest.raises(NotACounter, match="key 'n' is not a 64-bit integer") as caught:
             house.manager.save(session)
         assert (caught.value.app, caught.value.key) == ("", "n")
         assert client.read() == {"n": value}

@@ -149,12 +149,13 @@ def visit(tmp_path: Path) -> Visit:
 
 
 def test_the_page_of_visits(visit: Visit) -> None:
-    script = SET_UP + VISITS
+    assert visit(SET_UP + VISITS).lifetime == 10
+    script = SET_UP.replace("expire=10", "expire=1000") + VISITS  # a busy machine takes longer for a visit
     first = visit(script)
     (cookie,) = first.cookies
     token = cookie.partition(";")[0].partition("=")[2]
     assert first.body == f"<html>New Session Started {token}</html>\n"
-    assert first.lifetime == 10
+    assert first.lifetime == 1000
 
     second = visit(script, cookie)
     assert second.body == f"<html>Welcome back {token} [&#x27;Variable1&#x27;] Python Rules!</html>\n"
@@ -172,7 +173,7 @@ def test_the_page_of_visits(visit: Visit) -> None:
 
 
 def test_cookies_by_hand(visit: Visit) -> None:
-    script = SET_UP + COOKIES_BY_HAND
+    script = SET_UP.replace("expire=10", "expire=1000") + COOKIES_BY_HAND  # likewise
     first = visit(script)
     assert first.body == "True True True no session ID: the request has no session cookie\n"
     assert (len(first.cookies), first.lifetime) == (1, 300)

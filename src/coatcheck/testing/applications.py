@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from coatcheck.cookie import Channel
 from coatcheck.manager import AsyncSessionManager, SessionManager
-from coatcheck.outcome import Saved
+from coatcheck.saved import Saved
 from coatcheck.session import Session
 
 __all__ = ["SessionCookie", "signed_in"]

@@ -13,10 +13,9 @@ from coatcheck.drivers.memory import MemoryDriver
 from coatcheck.drivers.sqlite import SQLiteDriver
 from coatcheck.drivers.sqlite import driver as sqlite_driver
 from coatcheck.testing import DriverContract
-from coatcheck.testing.contract_devices import NoteRules
 
 
-class TestMemory(NoteRules, DriverContract):
+class TestMemory(DriverContract):
     @pytest.fixture
     def driver(self) -> Iterator[Driver]:
         driver = MemoryDriver()
@@ -24,7 +23,7 @@ class TestMemory(NoteRules, DriverContract):
         driver.close()
 
 
-class TestSQLite(NoteRules, DriverContract):
+class TestSQLite(DriverContract):
     @pytest.fixture
     def driver(self, tmp_path: Path) -> Iterator[Driver]:
         driver = SQLiteDriver(tmp_path / "sessions.db", timeout=120)
@@ -46,7 +45,7 @@ class TestSQLiteGeneralPath(TestSQLite):
         monkeypatch.setattr(sqlite_driver, "single", lambda *_: None)
 
 
-class TestSQLiteBorrowed(NoteRules, DriverContract):
+class TestSQLiteBorrowed(DriverContract):
     """In one open transaction of the application's."""
 
     concurrent = False

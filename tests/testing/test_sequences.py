@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,6 @@ FOUND = (
     "CreateTakesAnySid",
     "DropsIgnoreBases",
     "EndLeavesNoTombstone",
-    "EndLeavesTheOldToken",
     "EndsAnybodys",
     "EndsNobodys",
     "EveryRotationIssues",
@@ -63,6 +63,9 @@ FOUND = (
     "NamesOneConflict",
     "NeverReplacesALostSuccessor",
     "NoFence",
+    "NotesAreForgotten",
+    "NotesAreNotEmptied",
+    "NotesEndWithARotation",
     "RevivesTheExpired",
     "Revives",
     "RevokeForgetsTheUnknown",
@@ -92,7 +95,7 @@ FOUND = (
 def test_the_sequences_find_it(name: str) -> None:
     driver = MUTANTS[name]()
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(AssertionError):
-        check(driver, driver, examples=300, shrink=False)
+        check(driver, driver, examples=400, shrink=False)
 
 
 def test_a_failure_is_a_short_program() -> None:
@@ -107,10 +110,7 @@ def test_a_failure_is_a_short_program() -> None:
     ]
     assert len(steps) <= 4
     assert steps[0] == "client_0 = state.begins(values={})"
-    assert steps[-1] in (
-        "state.is_active(ago=1, client=client_0)",
-        "state.commits(based='on what it saw', change={'touch': 1}, client=client_0)",
-    )
+    assert re.search(r"ago=1|'touch': 1", steps[-1])
 
 
 def test_the_sequences_are_the_same_each_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coatcheck.drivers.base import Driver
-from coatcheck.testing.contract_devices import DeviceRules
+from coatcheck.testing.contract_devices import DeviceRules, NoteRules
 from coatcheck.testing.contract_ends import EndRules
 from coatcheck.testing.contract_life import LifeRules
 from coatcheck.testing.contract_races import RaceRules
@@ -16,7 +16,7 @@ from coatcheck.testing.contract_values import ValueRules
 __all__ = ["DriverContract"]
 
 
-class DriverContract(LifeRules, ValueRules, EndRules, DeviceRules, RotationRules, RaceRules, SequenceRules):
+class DriverContract(LifeRules, ValueRules, EndRules, DeviceRules, NoteRules, RotationRules, RaceRules, SequenceRules):
     """The contract of a driver as a pytest class. A subclass has a fixture `driver`, which gives one on empty storage.
 
     Attributes:

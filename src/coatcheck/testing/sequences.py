@@ -168,10 +168,10 @@ class Sequences(RuleBasedStateMachine):
         """The client adds to a counter."""
         self._commit(client, {"increments": {name: amount}})
 
-    @rule(client=client, ago=_ago)
-    def is_active(self, client: Client, ago: int) -> None:
-        """The client's activity is recorded, perhaps late."""
-        self._commit(client, {"touch": ago})
+    @rule(client=client, ago=_ago, note=st.sampled_from([None, b"phone", b""]))
+    def is_active(self, client: Client, ago: int, note: bytes | None) -> None:
+        """The client's activity is recorded, perhaps late, and perhaps with a note."""
+        self._commit(client, {"touch": ago, "note": note})
 
     @rule(client=client, log_in=_log_in)
     def logs_in(self, client: Client, log_in: tuple[str, int]) -> None:
@@ -193,7 +193,7 @@ class Sequences(RuleBasedStateMachine):
         """The client asks for a new token, and the old one is dead at once."""
         return self._rotate(client, self._digest(client.digest), self._delta(client, change), 0.0)
 
-    @rule(client=client, by=st.sampled_from(["token", "token", "sid", *USERS]))
+    @rule(client=client, by=st.sampled_from(["token", "token", "token", "sid", USERS[0]]))
     def logs_out(self, client: Client, by: str) -> None:
         """The session of the client's token is ended: by whichever token it has, by its sid, or as a user's device."""
         now = self._now
@@ -370,6 +370,7 @@ class Sequences(RuleBasedStateMachine):
             deadline=now + change["deadline"] if "deadline" in change else None,
             user=None if user is None else self._users[user],
             auth_time=None if ago is None else now - ago,
+            note=change.get("note"),
             basis=client.basis,
         )
 

@@ -88,7 +88,7 @@ def test_rule_12_parent_and_child_work_after_a_fork(driver: Driver) -> None:
 )
 def test_parent_and_child_have_the_same_number(engine: Engine) -> None:
     """As in containers: each is process 1 of a PID namespace of its own."""
-    namespace = ["unshare", "--pid", "--fork", *(["--map-root-user"] if os.geteuid() else [])]
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", *(["--map-root-user"] if os.geteuid() else [])]
     way = "async" if engine.asynchronous else "sync"
     command = [*namespace, sys.executable, "-W", "ignore::DeprecationWarning", FORKER, engine.url, way]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from coatcheck.drivers._lent import lent
 from coatcheck.drivers.base import AsyncDriver, Driver
-from coatcheck.drivers.mariadb.client import AioMySQLClient, AioMySQLConnection, PyMySQLClient, PyMySQLConnection
+from coatcheck.drivers.mariadb.client import AioMySQLClient, PyMySQLClient
+from coatcheck.drivers.mariadb.connections import AioMySQLConnection, PyMySQLConnection
 from coatcheck.drivers.mariadb.dialect import NAME, MariaDBDialect
 from coatcheck.drivers.mariadb.lent import (
     AsyncLentMariaDBDriver,

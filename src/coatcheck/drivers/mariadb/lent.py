@@ -12,7 +12,7 @@ from pymysql.cursors import Cursor
 
 from coatcheck.drivers._lent import Lent
 from coatcheck.drivers._steps import Steps
-from coatcheck.drivers.mariadb.client import IN_TRANSACTION, QuietCursor
+from coatcheck.drivers.mariadb.connections import IN_TRANSACTION, QuietCursor
 from coatcheck.drivers.mariadb.dialect import MariaDBDialect, MySQLdbError, number_of
 from coatcheck.drivers.mariadb.wire import (
     MOST,

@@ -50,7 +50,7 @@ class ByHand:
     def step(self) -> None:
         """Go on to the next request."""
         if not self.is_over:
-            self._go(self._perform(self._request, time.monotonic() + PATIENCE))
+            self._go(self._perform(time.monotonic() + PATIENCE, self._request))
 
     def finish(self) -> Any:
         """Go on to the end."""

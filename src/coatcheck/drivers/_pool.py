@@ -164,6 +164,12 @@ class Pool(_IdleLinks[L]):
             PoolBusy: It took too long.
         """
         try:
+            self._places.get_nowait()
+        except queue.Empty:
+            self._wait(deadline)
+
+    def _wait(self, deadline: float) -> None:
+        try:
             self._places.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise PoolBusy from None
@@ -244,10 +250,14 @@ class PerProcess(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make: Final = make
         self._all: Final[dict[Process, T]] = {}
+        self._process = this_process()
 
     def here(self) -> T:
         """Return what belongs to this process."""
-        found = self._all.get(process := this_process())
+        process = self._process
+        if not process.is_this():
+            process = self._process = this_process()
+        found = self._all.get(process)
         # no lock: one could be held, by a thread that is not there in the child, while the process forks
         return self._all.setdefault(process, self._make()) if found is None else found
 

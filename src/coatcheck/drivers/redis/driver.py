@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from coatcheck.drivers._pool import PerLoop, PerProcess
@@ -77,16 +78,16 @@ class _InProcess:
     def run(self, operation: str, steps: Steps[T]) -> T:
         """Carry out an operation, within one limit of time for all that it asks the servers."""
         deadline = time.monotonic() + self._timeout
-        return drive(driven(operation, steps, self.routes), lambda request: self.perform(request, deadline))
+        return drive(driven(operation, steps, self.routes), partial(self.perform, deadline))
 
     def look(self, operation: str, steps: Steps[T]) -> T:
         """Carry out the first look, in which each server has the whole limit: one that is silent stops no other."""
         return drive(
             driven(operation, steps, self.routes),
-            lambda request: self.perform(request, time.monotonic() + self._timeout),
+            lambda request: self.perform(time.monotonic() + self._timeout, request),
         )
 
-    def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
+    def perform(self, deadline: float, request: Performed) -> Sequence[Any]:
         """Do what a request asks for; return the replies."""
         if type(request) is RoundTrip:
             return self.servers.at(request.address).exchange(request.packed, deadline)
@@ -164,15 +165,15 @@ class _InLoop:
 
     async def run(self, operation: str, steps: Steps[T]) -> T:
         deadline = time.monotonic() + self._timeout
-        return await drive_async(driven(operation, steps, self.routes), lambda request: self.perform(request, deadline))
+        return await drive_async(driven(operation, steps, self.routes), partial(self.perform, deadline))
 
     async def look(self, operation: str, steps: Steps[T]) -> T:
         return await drive_async(
             driven(operation, steps, self.routes),
-            lambda request: self.perform(request, time.monotonic() + self._timeout),
+            lambda request: self.perform(time.monotonic() + self._timeout, request),
         )
 
-    async def perform(self, request: Performed, deadline: float) -> Sequence[Any]:
+    async def perform(self, deadline: float, request: Performed) -> Sequence[Any]:
         if type(request) is RoundTrip:
             return await self.servers.at(request.address).exchange(request.packed, deadline)
         match request:

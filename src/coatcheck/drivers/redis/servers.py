@@ -70,11 +70,6 @@ class _Endpoint:
             self._went_down(failure, began, deadline)
         return failure
 
-    def _answered(self, line: Line) -> None:
-        self._breaker.worked()
-        if line.steps_back:
-            self._stepped_back()
-
     def _failed(self, line: Line, error: Exception, deadline: float) -> NotSent | Lost:
         """Return the error for an exchange that failed."""
         if line.steps_back:
@@ -130,7 +125,9 @@ class Endpoint(_Endpoint):
             except (RedisError, OSError) as error:
                 raise self._failed(line, error, deadline) from error
             else:
-                self._answered(line)
+                self._breaker.worked()
+                if line.steps_back:
+                    self._stepped_back()
                 return replies
             finally:
                 pool.push(line)
@@ -180,7 +177,9 @@ class AsyncEndpoint(_Endpoint):
             except (RedisError, OSError) as error:
                 raise self._failed(line, error, deadline) from error
             else:
-                self._answered(line)
+                self._breaker.worked()
+                if line.steps_back:
+                    self._stepped_back()
                 return replies
             finally:
                 pool.push(line)

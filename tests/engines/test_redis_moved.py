@@ -155,7 +155,7 @@ def test_a_replica_is_not_read_from(pair: tuple[RedisServer, RedisServer], open_
         record = started(open_by(primary.url))
         driver = open_by(replica.url)
         for _ in range(3):
-            with pytest.raises(DriverUnavailable, match="name the primary") as caught:
+            with pytest.raises(DriverUnavailable, match="use the primary in the URL") as caught:
                 driver.load(record.digest, START)
             assert not caught.value.outcome_unknown
 
@@ -166,7 +166,7 @@ def test_a_replica_that_takes_writes_is_not_written_to(pair: tuple[RedisServer, 
         record = started(open_by(primary.url))
         replica.command("CONFIG", "SET", "replica-read-only", "no")
         try:
-            with pytest.raises(DriverUnavailable, match="name the primary"):
+            with pytest.raises(DriverUnavailable, match="use the primary in the URL"):
                 open_by(replica.url).commit(record.digest, puts({A: b"b"}), START)
         finally:
             replica.command("CONFIG", "SET", "replica-read-only", "yes")

@@ -158,7 +158,7 @@ def test_a_pool_has_a_limit_and_so_has_the_wait_for_it(proxy: FaultProxy, open_a
 
 def test_a_replica_takes_no_writes(redis_sentinel: RedisSentinel, open_at: Open) -> None:
     replica = redis_sentinel.replica_of(redis_sentinel.primary())
-    with pytest.raises(DriverUnavailable, match="name the primary") as caught:
+    with pytest.raises(DriverUnavailable, match="use the primary in the URL") as caught:
         open_at(replica.url).create(make_record(), START)
     assert not caught.value.outcome_unknown
 

@@ -48,7 +48,7 @@ class SessionManager(ManagerBase):
     Args:
         storage: A URL such as ``"sqlite:///sessions.db"`` or ``"memory:"``, or a driver.
         policy: The settings. Default ``Policy()``.
-        codec: Turns values into bytes; give one on which the application's own types are registered.
+        codec: Turns values into bytes. Pass one on which the application's own types are registered.
         listeners: Functions that are told of each `Event`.
         clock: Gives the time in seconds since the epoch. For tests.
 
@@ -122,7 +122,7 @@ class SessionManager(ManagerBase):
         Args:
             session: A session of this manager.
             driver: A driver on a connection that the application lends; default the one that the session was opened
-                with. A second save on such a connection looks whether the first one is still there, and writes it anew
+                with. A second save on such a connection looks whether the first one is still there, and writes it again
                 if the application has rolled it back.
             final: True if the request is through with its session, so that nothing is saved after this.
             on_conflict: What happens if another request changed one key and the changes do not merge; default as the
@@ -177,7 +177,7 @@ class SessionManager(ManagerBase):
             return done.value
 
     def sweep(self) -> int:
-        """Remove a slice of the expired sessions, `Policy.sweep_limit` at most; give their number.
+        """Remove a slice of the expired sessions, `Policy.sweep_limit` at most, and return their number.
 
         A failure is logged and goes no further: nothing depends on a sweep.
         """
@@ -243,7 +243,7 @@ class SessionManager(ManagerBase):
         return ended
 
     def close(self) -> None:
-        """Give back the driver's connections. The next use opens new ones."""
+        """Close the driver's connections. The next use opens new ones."""
         self.driver.close()
 
     def __enter__(self) -> Self:
@@ -265,7 +265,7 @@ class AsyncSessionManager(ManagerBase):
     Args:
         storage: A URL, the same as for `SessionManager`, or an asynchronous driver.
         policy: The settings. Default ``Policy()``.
-        codec: Turns values into bytes; give one on which the application's own types are registered.
+        codec: Turns values into bytes. Pass one on which the application's own types are registered.
         listeners: Functions that are told of each `Event`. They are called, not awaited.
         clock: Gives the time in seconds since the epoch. For tests.
 
@@ -402,7 +402,7 @@ class AsyncSessionManager(ManagerBase):
         return ended
 
     async def close(self) -> None:
-        """Give back the driver's connections of the running event loop. The next use opens new ones."""
+        """Close the driver's connections of the running event loop. The next use opens new ones."""
         await self.driver.close()
 
     async def __aenter__(self) -> Self:
@@ -420,7 +420,7 @@ async def _sleep(seconds: float) -> None:
 
 async def _turn(state: State) -> None:
     """Wait until the save that is under way is done."""
-    import asyncio  # noqa: PLC0415 (likewise)
+    import asyncio  # noqa: PLC0415 (as above)
 
     done = asyncio.Event()
     state.turn.append(done)

@@ -46,7 +46,7 @@ class ManagerBase(ABC):
     """A `Policy`, a `Codec`, listeners and a clock: what a manager knows before it asks its driver for anything."""
 
     driver: Driver | AsyncDriver
-    _loads_by_itself: ClassVar[bool]  # False where a load has to be awaited
+    _loads_by_itself: ClassVar[bool]  # False if a load must be awaited
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ManagerBase(ABC):
         """Load the session of a request; of an asynchronous manager, to be awaited."""
 
     def sweep_due(self) -> bool:
-        """Count a response that wrote something; True where a sweep is due after it."""
+        """Count a response that wrote something; True if a sweep is due after it."""
         every = self.policy.sweep_every
         return every > 0 and next(self._commits) % every == 0
 

@@ -185,7 +185,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(target=client, client=client, change=st.just({}) | _changes)
     def renews(self, client: Client, change: dict[str, Any]) -> Any:
-        """The client asks for a new token, with a grace; whoever goes on under the old one has lost the reply."""
+        """The client asks for a new token, with a grace; anyone who goes on under the old one has lost the reply."""
         return self._rotate(client, self._digest(client.digest), self._delta(client, change), GRACE)
 
     @rule(target=client, client=client, change=st.just({}) | _changes)
@@ -253,7 +253,7 @@ class Sequences(RuleBasedStateMachine):
         floor = 0.0 if since is None else self._now - since
         self._model.swept(self._driver.sweep(self._now, limit, since=floor), limit, floor, self._now)
 
-    # -- what has to be true after each of them
+    # -- what must be true after each of them
 
     @invariant()
     def storage_is_as_the_model_says(self) -> None:
@@ -412,7 +412,7 @@ def _answer(call: Callable[[], Answer]) -> Answer | Refusal:
 
 
 def _judged(answer: Answer | Refusal, refusals: set[Refusal]) -> Committed | None:
-    """Give the answer of a write that was done, None for one that was refused; either has to be right."""
+    """Return the answer of a write that was done, None for one that was refused; either must be right."""
     if refusals:  # a list, since an answer may hold a dict
         assert answer in list(refusals), f"the driver says {answer}, and right is {refusals}"
         return None

@@ -182,7 +182,7 @@ class Unsuited(OperationalError):
     Args:
         name: The setting.
         found: What it is.
-        needed: What it has to be.
+        needed: What it must be.
     """
 
     def __init__(self, name: str, found: str, needed: str) -> None:
@@ -199,7 +199,7 @@ class MariaDBDialect(Dialect):
     name: ClassVar[str] = NAME
     title: ClassVar[str] = "MariaDB"
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMySQLError, MySQLdbError)
-    current: ClassVar[str] = ""  # READ COMMITTED, which our own connections have, looks anew for each statement
+    current: ClassVar[str] = ""  # READ COMMITTED, which our own connections have, looks again for each statement
     load_columns: ClassVar[str] = packed.LOAD_COLUMNS
     find_columns: ClassVar[str] = packed.FIND_COLUMNS
     locks_indexes: ClassVar[bool] = True
@@ -304,6 +304,6 @@ class MariaDBDialect(Dialect):
 
 
 def number_of(error: Exception) -> int | None:
-    """Give the number of an error of the server's or the client library's, None where it has none."""
+    """Return the number of an error of the server's or the client library's, None if it has none."""
     number = error.args[0] if error.args else None
     return number if isinstance(number, int) else None

@@ -85,7 +85,7 @@ def _literal(value: object) -> str:
 
 
 def most_in(reply: Reply) -> int:
-    """Give the bytes in the reply to `MOST`."""
+    """Return the bytes in the reply to `MOST`."""
     return int(cast("Sequence[Sequence[Any]]", reply)[0][0])
 
 
@@ -105,7 +105,7 @@ def check_length(text: str, most: float) -> None:
 
 
 def reply_of(statement: Statement, cursor: Any, rows: Sequence[Sequence[Any]]) -> Reply:
-    """Give what *statement* wants.
+    """Return what *statement* wants.
 
     Args:
         statement: What was done.
@@ -142,7 +142,7 @@ def _signed(number: int) -> int:
 
 
 def is_refusal(statement: Statement, error: Exception) -> bool:
-    """Tell whether *error* says that *statement* has done nothing, as it was meant to where a key exists.
+    """Return whether *error* says that *statement* has done nothing, as it was meant to where a key exists.
 
     So an insertion may be refused, or a sum that is out of range; that another change meets a key is an error.
     """
@@ -150,7 +150,7 @@ def is_refusal(statement: Statement, error: Exception) -> bool:
 
 
 def nothing_for(statement: Statement) -> Reply:
-    """Give what *statement* wants where it did nothing."""
+    """Return what *statement* wants where it did nothing."""
     if statement.wants is Wants.ROWS:
         return []
     return 0 if statement.wants is Wants.COUNT else None

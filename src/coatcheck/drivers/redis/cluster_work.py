@@ -5,7 +5,7 @@ A log-in into a session that is there takes four steps, and a revocation of the 
 1. in the user's slot: is the log-in older than the last revocation? If not, the session is put into the index;
 2. in the session's slot: the log-in is announced by a mark, and nothing else changes;
 3. in the user's slot again: was there a revocation meanwhile? Then the log-in is refused, and the session is as it was;
-4. in the session's slot: the log-in is written, if its mark is still there; else it begins anew.
+4. in the session's slot: the log-in is written, if its mark is still there; else it begins again.
 
 A revocation sets the fence and reads the index in one script. Then it ends each session of the user that the index
 names, and takes the marks away from the others. So its fence is found in step 3, or it finds the log-in, or its mark.
@@ -103,7 +103,7 @@ class ClusterOperations(RedisOperations):
         raise NotSent(f"other log-ins into this session came first {_TRIES} times in a row")
 
     def _login_of(self, digest: bytes, delta: Delta, now: float) -> Steps[_Login | Gone | None]:
-        """Return the log-in that a change is; None where it is none."""
+        """Return the log-in that a change is; None if it is none."""
         if delta.user is None and delta.auth_time is None:
             return None
         if delta.user is not None and delta.auth_time is not None and isinstance(delta.basis, str):
@@ -166,7 +166,7 @@ class ClusterOperations(RedisOperations):
                 yield from self._see_to(head, waiting, now)
 
     def _heads(self, sids: list[str], now: float) -> Steps[list[tuple[str, SessionInfo | None, bytes]]]:
-        """Give the sessions with these sids, each with the log-in that waits."""
+        """Return the sessions with these sids, each with the log-in that waits."""
         parts = self._parts(sids)
         if not parts:
             return []
@@ -206,7 +206,7 @@ class ClusterOperations(RedisOperations):
             yield from self._see_to_all(waiting, now)
             heads = yield from self._heads(sids, now)
         ended = [sid for sid, head, _ in heads if head is None]
-        if ended:  # a session that is being created is listed anew, with another score
+        if ended:  # a session that is being created is listed again, with another score
             words = [word for sid in ended for word in (sid, scores[sid])]
             args = (self.keys.base, b"", repr(now), user, *words)
             yield run(self.scripts.delist, base + b"u", slot, Effect.PREPARES, *args)
@@ -215,7 +215,7 @@ class ClusterOperations(RedisOperations):
 
 
 def _login_in(delta: Delta, head: SessionInfo) -> _Login | None:
-    """Return the log-in that a change of a session is; None where it is none."""
+    """Return the log-in that a change of a session is; None if it is none."""
     user = delta.user or head.user
     if user is None:
         return None  # a moment without a user is no log-in
@@ -224,7 +224,7 @@ def _login_in(delta: Delta, head: SessionInfo) -> _Login | None:
 
 
 def _mark(version: int, now: float) -> bytes:
-    """Give the mark of a log-in that waits, as the scripts write it: no two are the same."""
+    """Return the mark of a log-in that waits, as the scripts write it: no two are the same."""
     return _MOMENT.pack(now) + version.to_bytes(8, "big")
 
 
@@ -233,7 +233,7 @@ def _moment(session: SessionInfo) -> float:
 
 
 def _info(raw: bytes) -> SessionInfo:
-    """Give the session in a head that a script made sense of."""
+    """Return the session in a head that a script made sense of."""
     head = head_in(raw)
     if head is None:
         raise ValueError("the server read a head that is none")

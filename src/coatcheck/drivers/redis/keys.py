@@ -50,23 +50,23 @@ class Keys:
         self._slots: Final = [key_slot(base) for base in self._bases]
 
     def of_digest(self, digest: bytes) -> tuple[bytes, int]:
-        """Give what the keys of a session begin with, and their slot; by any of its digests."""
+        """Return what the keys of a session begin with, and their slot; by any of its digests."""
         if not self._is_spread:
             return self.base, 0
         first = digest[0] if digest else 0
         return self._bases[first], self._slots[first]
 
     def of_user(self, user: str) -> tuple[bytes, int]:
-        """Give what the keys of a user begin with, and their slot."""
+        """Return what the keys of a user begin with, and their slot."""
         key = self.base + b"{u:%b}:" % user.encode()
         return key, key_slot(key) if self._is_spread else 0
 
     def is_ours(self, key: bytes) -> bool:
-        """Tell whether a key is one that we made under this prefix: another program may use the prefix too."""
+        """Return whether a key is one that we made under this prefix: another program may use the prefix too."""
         return self._ours.fullmatch(key) is not None
 
     def slot(self, key: bytes) -> int:
-        """Give the slot of a key."""
+        """Return the slot of a key."""
         return key_slot(key) if self._is_spread else 0
 
     def by_slot(self, sids: Iterable[str]) -> dict[tuple[bytes, int], list[str]]:
@@ -84,19 +84,19 @@ class Keys:
 
 
 def app_field(app: str) -> bytes:
-    """Give what the fields of an app's values begin with. No app's beginning is that of another's fields."""
+    """Return what the fields of an app's values begin with. No app's beginning is that of another's fields."""
     encoded = app.encode()
     return b"%d:%b" % (len(encoded), encoded)
 
 
 def field_of(name: ValueKey) -> bytes:
-    """Give the field of a value."""
+    """Return the field of a value."""
     app, key = name
     return (f"0:{key}" if not app else f"{len(app.encode())}:{app}{key}").encode()
 
 
 def key_in(field: bytes) -> ValueKey | None:
-    """Give the name of the value in a field, or None where the field is none of ours."""
+    """Return the name of the value in a field, or None if the field is none of ours."""
     if field[:2] == b"0:":
         try:
             return "", field[2:].decode()

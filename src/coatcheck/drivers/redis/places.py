@@ -88,7 +88,7 @@ class RedisSettings:
     replicas: int = 0
 
     def routes(self) -> Routes:
-        """Give the way to the servers; it learns as it goes."""
+        """Return the way to the servers; it learns as it goes."""
         patience = self.timeout * _FOR_REPLICAS
         if self.kind == "cluster":
             return ClusterRoutes(self.seeds, replicas=self.replicas, patience=patience)
@@ -101,7 +101,7 @@ class RedisSettings:
         return Ears(is_encrypted=self.is_encrypted, ca=self.ca)
 
     def asks_role(self, address: Address) -> bool:
-        """Return whether a server has to say that it is a primary. In a cluster, a replica passes on what is asked."""
+        """Return whether a server must say that it is a primary. In a cluster, a replica passes on what is asked."""
         return self.kind != "cluster" and not address.is_sentinel
 
     def login(self, address: Address) -> tuple[bytes, ...]:
@@ -123,7 +123,7 @@ class RedisSettings:
         return _blocking.Connection(**where, **_PLAIN, **times)
 
     def async_connection(self, address: Address) -> Any:
-        """Give a connection that is not open yet, tries nothing twice and leaves all limits of time to its user."""
+        """Return a connection that is not open yet, tries nothing twice and leaves all limits of time to its user."""
         times: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None}
         if not address.port:
             return _asynchronous.UnixDomainSocketConnection(path=address.host, **_PLAIN, **times)
@@ -137,7 +137,7 @@ def settings_from(url: str) -> RedisSettings:
     """Read a URL.
 
     Raises:
-        ConfigurationError: It says what cannot be, or leaves out what has to be said.
+        ConfigurationError: It says what cannot be, or leaves out what must be said.
     """
     place = parsed(url, "Redis", FORM, _OPTIONS)
     options = place.options

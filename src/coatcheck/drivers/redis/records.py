@@ -72,12 +72,12 @@ def new_version() -> int:
 
 
 def version_text(version: int | None) -> bytes:
-    """Give a version as the scripts compare it; nothing for None."""
+    """Return a version as the scripts compare it; nothing for None."""
     return b"" if version is None else version.to_bytes(8, "big") if 0 <= version < 1 << 64 else b"?"
 
 
 def stored_form(version: bytes, data: bytes | int) -> bytes:
-    """Give a value as it is stored: its version, a letter for its kind, its content."""
+    """Return a value as it is stored: its version, a letter for its kind, its content."""
     return b"%bi%d" % (version, data) if isinstance(data, int) else b"%bb%b" % (version, data)
 
 
@@ -98,7 +98,7 @@ def _value_in(raw: bytes) -> Value | None:
 
 
 def packed(record: Record) -> bytes:
-    """Give the head of a new session."""
+    """Return the head of a new session."""
     auth, user = record.auth_time, record.user
     flags = (0 if auth is None else _HAS_AUTH) | (0 if user is None else _HAS_USER)
     sid = record.sid.encode()
@@ -110,7 +110,7 @@ def packed(record: Record) -> bytes:
 
 
 def head_in(raw: Any, note: bytes = b"") -> Head | None:
-    """Return the head of a session that has a *note*, or None where it makes no sense."""
+    """Return the head of a session that has a *note*, or None if it makes no sense."""
     try:
         created, seen, deadline, idle, absolute, auth, rotated, ends, grace, flags, length = _HEAD.unpack_from(raw)
         start = _HEAD.size + length
@@ -135,7 +135,7 @@ def head_in(raw: Any, note: bytes = b"") -> Head | None:
 
 
 def mark_in(raw: Any) -> tuple[bytes, float]:
-    """Give the kind of a mark and when it ends; one that makes no sense ended long ago."""
+    """Return the kind of a mark and when it ends; one that makes no sense ended long ago."""
     try:
         kind, ends = _MARK.unpack_from(raw)
     except (struct.error, TypeError):

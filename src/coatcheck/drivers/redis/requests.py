@@ -78,7 +78,7 @@ class Ask(NamedTuple):
         slot: The slot of its keys, in a cluster.
         effect: What it may leave behind.
         script: The script that it runs.
-        address: Whom it is for; None for whoever has the slot.
+        address: Whom it is for; None for anyone who has the slot.
         may_fail: Whether an error is a reply like others.
         may_be_spoilt: Whether the error that the key holds something else is.
     """
@@ -136,7 +136,7 @@ class Pause(NamedTuple):
 
 
 def command(*words: Word) -> bytes:
-    """Give a command as it is sent."""
+    """Return a command as it is sent."""
     sent: bytes = pack_command(words)  # type: ignore[arg-type]  # hiredis's stub means a tuple of any length
     return sent
 
@@ -149,32 +149,32 @@ def ask(
     may_fail: bool = False,
     may_be_spoilt: bool = False,
 ) -> Ask:
-    """Give the request for a command; see `Ask`."""
+    """Return the request for a command; see `Ask`."""
     return Ask(command(*words), slot, effect, None, address, may_fail, may_be_spoilt)
 
 
 def run(script: Script, key: bytes, slot: int, effect: Effect, *words: Word) -> Ask:
-    """Give the request for a script. The key is one of those that it looks at: it tells the server the slot."""
+    """Return the request for a script. The key is one of those that it looks at: it tells the server the slot."""
     return Ask(command(b"EVALSHA", script.sha, 1, key, *words), slot, effect, script)
 
 
 def loading(script: Script) -> Ask:
-    """Give the request that a server learns a script."""
+    """Return the request that a server learns a script."""
     return Ask(command(b"SCRIPT", b"LOAD", script.text), 0, Effect.READS)
 
 
 def is_script_refusal(reply: Any) -> bool:
-    """Tell whether a script answered that it wrote nothing."""
+    """Return whether a script answered that it wrote nothing."""
     return isinstance(reply, list) and bool(reply) and isinstance(reply[0], bytes) and reply[0] in _REFUSALS
 
 
 def writes(asks: Iterable[Ask]) -> bool:
-    """Tell whether any of several commands may leave something behind."""
+    """Return whether any of several commands may leave something behind."""
     return any(each.effect is Effect.WRITES for each in asks)
 
 
 def given(reply: Any, request: Ask, address: Address, *, wrote: bool) -> Any:
-    """Give a reply that an operation makes sense of; raise any other error.
+    """Return a reply that an operation makes sense of; raise any other error.
 
     Args:
         reply: The reply, or an error.

@@ -62,7 +62,7 @@ class Routes:
 
     Args:
         seeds: The addresses in the URL.
-        replicas: How many replicas have to have a write before it counts as done.
+        replicas: How many replicas must have a write before it counts as done.
         patience: How long to wait for them, in seconds.
     """
 
@@ -79,7 +79,7 @@ class Routes:
         self._fixed: Final = None if self.can_move or replicas else self._seeds[0]
 
     def carry(self, request: Ask | list[Ask] | Primaries) -> Steps[Any]:
-        """Give the reply to a request; yields exchanges with servers.
+        """Return the reply to a request; yields exchanges with servers.
 
         Raises:
             NotSent: It was certainly not carried out.
@@ -100,7 +100,7 @@ class Routes:
         return (yield from self._all(request, []))
 
     def _all(self, asks: Sequence[Ask], failed: list[_Failed]) -> Steps[list[Any]]:
-        """Give the replies to several commands; some may have been sent already and brought an error."""
+        """Return the replies to several commands; some may have been sent already and brought an error."""
         replies: list[Any] = [None] * len(asks)
         todo = [] if failed else list(range(len(asks)))
         for left in range(_TRIES, 0, -1):
@@ -227,9 +227,9 @@ class Routes:
     def _first_told(
         self, addresses: Iterable[Address], told_by: Callable[[Address], Steps[T | None]]
     ) -> Steps[T | None]:
-        """Return what the first one says who says anything; None where there is nobody to ask, or nobody knows.
+        """Return what the first one says who says anything; None if there is nobody to ask, or nobody knows.
 
-        Waits out one limit of time and not several: whoever did not answer is not asked by the next who comes here.
+        Waits out one limit of time and not several: anyone who did not answer is not asked by the next who comes here.
 
         Raises:
             NotSent: Nobody said anything.
@@ -265,7 +265,7 @@ class Routes:
     # -- what is different where servers can take each other's place
 
     def _home(self, slot: int) -> Steps[Address]:
-        """Give the address of the primary of a slot."""
+        """Return the address of the primary of a slot."""
         del slot
         yield from ()
         return self._seeds[0]

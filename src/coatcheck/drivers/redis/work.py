@@ -77,7 +77,7 @@ class RedisOperations(Operations):
         return found
 
     def _load_marked(self, digest: bytes, raw: bytes, now: float) -> Steps[Record | Missing]:
-        """Give what a digest leads to that is not current any more: a session in its grace, or none."""
+        """Return what a digest leads to that is not current any more: a session in its grace, or none."""
         kind, ends = mark_in(raw)
         if kind != IN_GRACE and ends <= now:
             return Missing(Reason.UNKNOWN)
@@ -109,7 +109,7 @@ class RedisOperations(Operations):
         return {sid for sid, letter in letters.items() if letter == "-"}
 
     def _letters(self, sids: Iterable[str], now: float) -> Steps[dict[str, str]]:
-        """Give for each sid what scripts/missing.lua says."""
+        """Return for each sid what scripts/missing.lua says."""
         parts = self._parts(dict.fromkeys(sids))
         replies = yield [
             run(
@@ -198,7 +198,7 @@ class RedisOperations(Operations):
     # -- log-ins that wait to be confirmed: only a cluster has any
 
     def _see_to(self, found: SessionInfo, waiting: bytes, now: float) -> Steps[bool]:
-        """Confirm a log-in that waits, or end its session; tell whether it stands."""
+        """Confirm a log-in that waits, or end its session, and return whether it stands."""
         del found, waiting, now
         yield from ()
         return True
@@ -253,7 +253,7 @@ def schema_checked(found: Any) -> None:
 def _behind(
     mark: tuple[bytes, float], digest: bytes, found: Record | Missing, head: Head | None, now: float
 ) -> Record | Missing:
-    """Give what a digest with a mark opens, where *found* is the session that it once opened."""
+    """Return what a digest with a mark opens, where *found* is the session that it once opened."""
     kind, ends = mark
     heir = found if isinstance(found, Record) else None
     if kind == IN_GRACE:
@@ -292,7 +292,7 @@ def _words(base: bytes, digest: bytes, delta: Delta, version: int, now: float) -
 
 
 def _more_words(delta: Delta) -> list[bytes | str | int]:
-    """Return what else a Delta has, beside puts and increments; nothing where it has nothing else."""
+    """Return what else a Delta has, beside puts and increments; nothing if it has nothing else."""
     is_head_kept = delta.deadline is None and delta.auth_time is None and delta.user is None and delta.note is None
     if is_head_kept and not (delta.clear_all or delta.drops or delta.clears):
         return []
@@ -314,7 +314,7 @@ def _more_words(delta: Delta) -> list[bytes | str | int]:
 
 
 def answer(reply: Any, delta: Delta, version: int) -> Answer:
-    """Give the answer to a change.
+    """Return the answer to a change.
 
     Raises:
         NotACounter: The change increments a value that is bytes.

@@ -69,7 +69,7 @@ class Single(NamedTuple):
 
     Attributes:
         statement: The statement.
-        counter: Where set, the first column of the row is its new value.
+        counter: If set, the first column of the row is its new value.
     """
 
     statement: Statement
@@ -99,7 +99,7 @@ class Dialect(ABC):
         find_columns: The same of a session that is to be written.
         locks_indexes: Whether a locking read locks the entries of the index by which it finds its rows.
         ddl_is_transactional: Whether that can be part of a transaction.
-        setup_lock: Keeps other creators out until the end of the transaction, or None where nobody minds them.
+        setup_lock: Keeps other creators out until the end of the transaction, or None if nobody minds them.
         begin: Begins a transaction of our own.
         sql: The statements.
     """
@@ -127,27 +127,27 @@ class Dialect(ABC):
     # -- writing SQL
 
     def named(self, text: str) -> str:
-        """Give *text* with the prefix before the names of our tables and indexes, and quotes around them."""
+        """Return *text* with the prefix before the names of our tables and indexes, and quotes around them."""
         return _TABLE.sub(lambda found: self.quoted(f"{self.prefix}{found[0]}"), text)
 
     @abstractmethod
     def quoted(self, name: str) -> str:
-        """Give the name of a table with quotes around it."""
+        """Return the name of a table with quotes around it."""
 
     @abstractmethod
     def insert_new(self, into: str, *, returning_id: bool = False) -> str:
-        """Give a statement that inserts a row, or nothing where a key of it exists.
+        """Return a statement that inserts a row, or nothing if a key of it exists.
 
         It waits for another transaction that has inserted or deleted the same key until that one has ended.
 
         Args:
             into: All that follows INSERT INTO.
-            returning_id: True where the id of the new row is wanted.
+            returning_id: True if the id of the new row is wanted.
         """
 
     @abstractmethod
     def upsert(self, into: str, key: str, *updates: str) -> str:
-        """Give a statement that inserts rows, and updates those whose *key* exists.
+        """Return a statement that inserts rows, and updates those whose *key* exists.
 
         Args:
             into: All that follows INSERT INTO.
@@ -181,7 +181,7 @@ class Dialect(ABC):
     # -- what a server can do better than the others
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002 (see below)
-        """Give the statement that does all of *delta*, or None where it takes more than one.
+        """Return the statement that does all of *delta*, or None if it takes more than one.
 
         It must check in itself, against what is stored when it has its locks, that the session is alive under that
         very digest, that nobody waits for the digest to be confirmed (`prior_until` is under `NEVER`), and that every
@@ -198,22 +198,22 @@ class Dialect(ABC):
     """Asks for the settings that `risk` and `advice` judge, as one row."""
 
     def risk(self, settings: Row) -> str | None:  # noqa: ARG002 (for those that have settings)
-        """Say why the server may lose sessions that it acknowledged, or None; see `Driver.at_risk`."""
+        """Return why the server may lose sessions that it acknowledged, or None; see `Driver.at_risk`."""
         return None
 
     def advice(self, settings: Row) -> list[str]:  # noqa: ARG002 (for those that have settings)
-        """Give a sentence for each setting that should be mended; see `Driver.advice`."""
+        """Return a sentence for each setting that should be mended; see `Driver.advice`."""
         return []
 
     # -- reading errors
 
     @abstractmethod
     def trouble(self, error: Exception) -> Trouble:
-        """Say what an error of the client library means; `OSError` and `TimeoutError` are `LOST` already."""
+        """Return what an error of the client library means; `OSError` and `TimeoutError` are `LOST` already."""
 
     @abstractmethod
     def said(self, error: Exception) -> str:
-        """Give what the server said, without parameters, rows or a password, and what to do where that is known."""
+        """Return what the server said, without parameters, rows or a password, and what to do where that is known."""
 
 
 By = Literal["digest", "prior"]
@@ -224,7 +224,7 @@ BY: Final[tuple[By, By]] = ("digest", "prior")
 
 @cache
 def marks(count: int, columns: int = 1) -> str:
-    """Give the marks for *count* parameters, or for as many rows of *columns*."""
+    """Return the marks for *count* parameters, or for as many rows of *columns*."""
     row = "%s" if columns == 1 else f"({', '.join(['%s'] * columns)})"
     return ", ".join([row] * count)
 
@@ -341,7 +341,7 @@ class Statements:
     # -- those with any number of parameters
 
     def alive(self, sids: Sequence[str], now: float) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that finds the live sessions among *sids*, and its parameters."""
+        """Return the statement that finds the live sessions among *sids*, and its parameters."""
         return f"{self._alive}({marks(len(sids))}){self._all_rows}", (now, *sids)
 
     def of_sids(self, sids: Sequence[str]) -> tuple[str, tuple[object, ...]]:
@@ -373,44 +373,44 @@ class Statements:
         return " UNION ALL ".join([f"({self.find})"] * len(digests)), tuple(digests)
 
     def drop(self, session: object, names: Sequence[ValueKey]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes some values, and its parameters."""
+        """Return the statement that deletes some values, and its parameters."""
         return f"{self._drop}({marks(len(names), 2)})", (session, *(part for name in names for part in name))
 
     def clear(self, sessions: Sequence[object]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes all values of some sessions, and its parameters."""
+        """Return the statement that deletes all values of some sessions, and its parameters."""
         return f"{self._clear}({marks(len(sessions))})", tuple(sessions)
 
     def clear_apps(self, session: object, apps: Sequence[str]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes the values of some apps, and its parameters."""
+        """Return the statement that deletes the values of some apps, and its parameters."""
         return f"{self._clear_apps}({marks(len(apps))})", (session, *apps)
 
     def delete(self, sessions: Sequence[object]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes some sessions, and its parameters."""
+        """Return the statement that deletes some sessions, and its parameters."""
         return f"{self._delete}({marks(len(sessions))})", tuple(sessions)
 
     def forget_ended(self, digests: Sequence[object]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes some tombstones, and its parameters."""
+        """Return the statement that deletes some tombstones, and its parameters."""
         return f"{self._forget_ended}({marks(len(digests))})", tuple(digests)
 
     def forget_fences(self, users: Sequence[object]) -> tuple[str, tuple[object, ...]]:
-        """Give the statement that deletes some fences, and its parameters."""
+        """Return the statement that deletes some fences, and its parameters."""
         return f"{self._forget_fences}({marks(len(users))})", tuple(users)
 
     def _end(self, count: int) -> str:
-        """Give the statement that leaves *count* tombstones: digest, reason, until, sid of each."""
+        """Return the statement that leaves *count* tombstones: digest, reason, until, sid of each."""
         into = f"coatcheck_ended (digest, reason, expires, sid) VALUES {marks(count, 4)}"
         updates = ("reason = new.reason", "expires = new.expires", "sid = new.sid")
         return self._dialect.named(self._dialect.upsert(into, "digest", *updates))
 
     def _put(self, count: int) -> str:
-        """Give the statement that writes *count* values: session, app, name, version, data, number of each."""
+        """Return the statement that writes *count* values: session, app, name, version, data, number of each."""
         into = f"coatcheck_value (session, app, name, version, data, number) VALUES {marks(count, 6)}"
         updates = ("version = new.version", "data = new.data", "number = new.number")
         return self._dialect.named(self._dialect.upsert(into, "session, app, name", *updates))
 
 
 def check_prefix(prefix: str) -> str:
-    """Give *prefix* back if it can start the name of a table.
+    """Return *prefix* if it can start the name of a table.
 
     Raises:
         ConfigurationError: It has other characters than ASCII letters, digits and underscores, or is too long.

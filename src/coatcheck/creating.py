@@ -84,6 +84,7 @@ def _store(state: State, delta: Delta, now: float) -> Steps:
             absolute=state.policy.absolute_seconds,
             user=user,
             auth_time=auth_time,
+            note=state.wish.note or b"",
             values=values,
             rotated=state.opened,
         )

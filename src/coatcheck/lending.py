@@ -120,7 +120,8 @@ def _of_removal(settled: Settled, record: Record, versions: dict[ValueKey, int])
         return _Verdict.STANDS if is_there else _Verdict.UNKNOWN
     if delta.drops:
         return _Verdict.UNDONE if any(name in versions for name in delta.drops) else _Verdict.STANDS
-    return _Verdict.STANDS if delta.deadline in {None, record.deadline} else _Verdict.UNDONE
+    is_there = delta.deadline in {None, record.deadline} and delta.note in {None, record.note}
+    return _Verdict.STANDS if is_there else _Verdict.UNDONE
 
 
 def _cleared(delta: Delta, names: Iterable[ValueKey]) -> list[ValueKey]:

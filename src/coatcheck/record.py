@@ -128,7 +128,7 @@ class SessionInfo:
         user: The user who is logged in, or None.
         auth_time: When that user last proved who they are, or None.
         note: A few bytes that the application keeps with the session for such a list: the client, a label. Opaque to
-            drivers, at most `MAX_NOTE` bytes, kept by a rotation and a log-in.
+            drivers, at most `MAX_NOTE` bytes, kept by a rotation.
     """
 
     sid: str

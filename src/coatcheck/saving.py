@@ -111,7 +111,7 @@ def _pending(state: State, now: float) -> Delta | None:
         delta.touch, delta.if_due = now, record is None
     if record is not None:
         delta.basis = record.basis
-    delta.deadline = wish.deadline
+    delta.deadline, delta.note = wish.deadline, wish.note
     if wish.login is not None:
         delta.user, delta.auth_time = wish.login
     return delta

@@ -18,7 +18,7 @@ from coatcheck.errors import (
     UnsupportedCapability,
 )
 from coatcheck.moments import moment_of
-from coatcheck.record import WHOLE, Record, ValueKey
+from coatcheck.record import MAX_NOTE, WHOLE, Record, ValueKey
 from coatcheck.revoked import Revocation
 from coatcheck.state import State
 from coatcheck.values import MAX_NAME, Values, checked_name
@@ -146,7 +146,8 @@ class Session(Values):
         if kept and self.user not in (None, user):
             kept = []
         state.changes.clear_all(kept)
-        state.ask(login=(user, state.revocations.login_moment(user, state.opened)), end_others=end_others)
+        moment = state.revocations.login_moment(user, state.opened)
+        state.ask(login=(user, moment), end_others=end_others, note=state.wish.note or b"")
 
     def end_others(self) -> None:
         """End all other sessions of the user who is logged in, on every device. Done when the session is saved.
@@ -261,6 +262,29 @@ class Session(Values):
         """The last recorded activity, in seconds since the epoch."""
         state = self._loaded()
         return state.opened if state.record is None else state.record.seen
+
+    @property
+    def note(self) -> bytes:
+        """What the application keeps with the session for a list of devices, such as the client or a label.
+
+        `SessionInfo.note` shows it without reading values. It is at most `MAX_NOTE` (1,024) bytes. A rotation keeps it,
+        and a log-in empties it, unless the same request sets it. A note alone begins no session.
+
+        Raises:
+            CoatcheckError: What is assigned is not bytes, or is too long.
+        """
+        state = self._state()
+        state.check()
+        if state.wish.note is not None:
+            return state.wish.note
+        state.load()
+        return b"" if state.record is None else state.record.note
+
+    @note.setter
+    def note(self, note: bytes) -> None:
+        if type(note) is not bytes or len(note) > MAX_NOTE:
+            raise CoatcheckError(f"session.note takes bytes, at most {MAX_NOTE} of them")
+        self._to_change().ask(note=note)
 
     @property
     def expires(self) -> float:

@@ -43,6 +43,7 @@ class Wish(NamedTuple):
         rotate: True if a new token is due, whatever the policy says.
         deadline: A new deadline, in seconds since the epoch.
         stored: True if a new session is to be stored even without a value in it.
+        note: The new note.
         end_others: True if all other sessions of the user are to be ended.
     """
 
@@ -50,11 +51,13 @@ class Wish(NamedTuple):
     rotate: bool = False
     deadline: float | None = None
     stored: bool = False
+    note: bytes | None = None
     end_others: bool = False
 
     def over(self, before: Wish) -> Wish:
         """Return this wish with those of *before* where it asks for nothing."""
-        return before._replace(**{name: asked for name, asked in self._asdict().items() if asked})
+        asked = {name: wish for name, wish in self._asdict().items() if wish is not None and wish is not False}
+        return before._replace(**asked)
 
 
 NOTHING: Final = Wish()
@@ -325,6 +328,8 @@ class State(Known):
             record.user = delta.user
         if delta.auth_time is not None:
             record.auth_time = delta.auth_time
+        if delta.note is not None:
+            record.note = delta.note
         if successor is not None:
             record.digest = successor.digest
             record.rotated = now

@@ -15,7 +15,7 @@ setup = python=$$(bash scripts/find_python.sh) && "$$python" scripts/setup_env.p
 CHECK_TESTS := tests/test_public_names.py tests/test_docs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix test-newest check fuzz bench bench-engines bench-capacity clean
+.PHONY: help demo test test-fast test-matrix test-newest check explore fuzz bench bench-engines bench-capacity clean
 
 help:
 	@echo "make demo            serve the demo programs at http://127.0.0.1:8000 (PORT=8001 for another port)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-matrix     the same tests against the wheels, on the newest Python of this machine"
 	@echo "make test-newest     the tests of the engines on their newest servers: Valkey and MySQL, too (1 GB in /var/tmp)"
 	@echo "make check           ruff, mypy --strict, the public names, the examples of the documents"
+	@echo "make explore         chosen triples of requests in every order of their driver calls, some minutes"
 	@echo "make fuzz            mangled cookies, bodies and stored data, a million of each (INPUTS=, SEED=)"
 	@echo "make bench           measure against other session libraries and bring docs/bench.md up to date"
 	@echo "make bench-engines   measure every engine on its real server: docs/engines/figures.md"
@@ -55,6 +56,10 @@ check:
 	.venv/bin/mypy --strict
 	.venv/bin/mypy --strict scripts
 	.venv/bin/pytest -q $(CHECK_TESTS)
+
+explore:
+	@$(call setup,.venv,develop)
+	@exec .venv/bin/python scripts/explore.py
 
 # Twenty minutes and more; out of the way of whatever else the machine does.
 fuzz:

@@ -144,8 +144,10 @@ def _all(state: State, now: float, refused: Conflict | Gone | None, on_conflict:
     if login is not None:
         moment = state.revocations.settled_moment(*login, state.sid, state.opened, now, state.spared)
         state.ask(login=(login[0], moment))
-    removed = (yield from destroy(state, now)) or state.was_ended
+    removed = yield from destroy(state, now)
     cookie = yield from _write(state, now, refused, on_conflict)
+    if state.was_ended and not state.dead:  # if it is dead, a log-in may have been faster, and its cookie stays
+        removed = True
     state.was_ended = False
     if cookie is None and removed:
         cookie = deletion(state.policy, state.channel)
@@ -239,7 +241,8 @@ def _is_login_refused(state: State, answer: Gone, now: float) -> Steps:
     if state.wish.login is None or state.token is None or answer.reason is not Reason.REVOKED:
         return False
     found: Record | Missing = yield Call("load", (state.token.digest, now))
-    return isinstance(found, Record)
+    # A token that was rotated away meanwhile was not revoked either: its session goes on.
+    return isinstance(found, Record) or found.reason is not Reason.REVOKED
 
 
 def _revived_by_login(state: State) -> bool:

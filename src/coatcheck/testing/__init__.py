@@ -16,7 +16,8 @@ Each test is named after its rule in `coatcheck.drivers.base`. Its only argument
 `DriverContract` needs pytest and Hypothesis (``pip install 'coatcheck[testing]'``). The other names do not need them.
 
 For the tests of programs that use sessions: `Clock`, a clock that tests move; `signed_in`, a client that is logged in;
-`FaultyDriver` and `AsyncFaultyDriver`, storage that fails; `Interleaving`, a second request at a chosen step.
+`FaultyDriver` and `AsyncFaultyDriver`, storage that fails; `Interleaving`, a second request at a chosen step;
+`explore`, requests in every order of their driver calls.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from coatcheck.errors import MissingExtra
 from coatcheck.testing.applications import SessionCookie, signed_in
 from coatcheck.testing.blocking import Blocking
+from coatcheck.testing.explorer import Explored, explore
 from coatcheck.testing.faulty import AsyncFaultyDriver, FaultyDriver
 from coatcheck.testing.helpers import Clock, digest, make_record, sid, successor
 from coatcheck.testing.interleaving import Interleaving
@@ -38,10 +40,12 @@ __all__ = [
     "Blocking",
     "Clock",
     "DriverContract",
+    "Explored",
     "FaultyDriver",
     "Interleaving",
     "SessionCookie",
     "digest",
+    "explore",
     "make_record",
     "sid",
     "signed_in",

@@ -59,7 +59,7 @@ class LentDialect(MariaDBDialect):
             self.sql.load_prior += self.lock
 
     def single(self, digest: bytes, delta: Delta, now: float, version: int) -> Single | None:  # noqa: ARG002
-        """Give None: in a mode that is not strict, the server cuts a number that is out of range without a word."""
+        """Return None: in a mode that is not strict, the server silently truncates a number that is out of range."""
         return None
 
     def said(self, error: Exception) -> str:
@@ -69,18 +69,18 @@ class LentDialect(MariaDBDialect):
 
 
 def kinds() -> tuple[type, ...]:
-    """Give the types of DB-API connections that can be lent; mysqlclient is there only where somebody imported it."""
+    """Return the types of DB-API connections that can be lent; mysqlclient is included only if it was imported."""
     mysqlclient = getattr(sys.modules.get("MySQLdb.connections"), "Connection", None)
     return (PyMySQLConnection,) if mysqlclient is None else (PyMySQLConnection, mysqlclient)
 
 
 def async_kinds() -> tuple[type, ...]:
-    """Give the types of asynchronous connections that can be lent."""
+    """Return the types of asynchronous connections that can be lent."""
     return (aiomysql.Connection,)
 
 
 def commits_alone(connection: Any) -> bool:
-    """Tell whether each statement would be committed at once."""
+    """Return whether each statement would be committed at once."""
     return bool(connection.get_autocommit()) and not _is_open(connection)
 
 
@@ -90,7 +90,7 @@ def _is_open(connection: Any) -> bool:
 
 
 def _refusal(connection: Any) -> ConfigurationError | None:
-    """Say why tables can be neither made nor removed on *connection* as it is."""
+    """Return why tables can be neither created nor removed on *connection*, or None."""
     if not _is_open(connection):
         return None
     return ConfigurationError(
@@ -173,7 +173,7 @@ class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
 
 
 def _for_what_is_current(prefix: str) -> SQLOperations:
-    """Give the operations for a transaction that sees something older than what it is refused for.
+    """Return the operations for a transaction that sees something older than what it is refused for.
 
     Whoever merges loads once more; under REPEATABLE READ, the server's default, the same would be found for ever.
     """

@@ -50,14 +50,14 @@ _ROTATION_BITS: Final = 8  # in a cluster: the first byte of a digest says where
 
 
 def work_for(settings: RedisSettings) -> RedisOperations:
-    """Give the operations that fit the servers."""
+    """Return the operations that fit the servers."""
     is_cluster = settings.kind == "cluster"
     keys = Keys(settings.prefix, is_spread=is_cluster)
     return (ClusterOperations if is_cluster else RedisOperations)(keys, Scripts(indexed=not is_cluster))
 
 
 def promised(settings: RedisSettings) -> dict[str, object]:
-    """Give what the servers promise, as the attributes that differ from those of the class."""
+    """Return what the servers promise, as the attributes that differ from those of the class."""
     capabilities = CAPABILITIES
     if settings.kind == "cluster":
         capabilities -= {Capability.ATOMIC_REVOKE}
@@ -146,7 +146,7 @@ class RedisDriver(SteppedDriver):
         return here.run(operation, begin())
 
     def advice(self) -> list[str]:
-        """Look at the settings of the servers; give a sentence for each that should be mended, and how."""
+        """Look at the settings of the servers, and return a sentence for each that should be mended, and how."""
         return self._carry_out("advice", lambda: advice_for(self._settings.replicas))
 
     def close(self) -> None:

@@ -144,9 +144,13 @@ class SessionManager(ManagerBase):
         state = self._to_save(session, final=final)
         if state is None:
             return UNTOUCHED
-        driver = driver or state.driver
+        driver, now = driver or state.driver, self.clock()
+        is_lent = driver is not self.driver
+        pending = saving.first_look(state, now, is_lent=is_lent, final=final)
+        if isinstance(pending, Saved):
+            return pending
         conflicts = on_conflict or self.policy.on_conflict
-        steps = saving.save(state, self.clock(), is_lent=driver is not self.driver, final=final, on_conflict=conflicts)
+        steps = saving.save(state, now, pending, is_lent=is_lent, final=final, on_conflict=conflicts)
         if vars(state).setdefault("turn", steps) is not steps:
             raise CoatcheckError("save(session): another thread is saving it; a session belongs to one request")
         try:
@@ -336,9 +340,13 @@ class AsyncSessionManager(ManagerBase):
             return UNTOUCHED
         while "turn" in vars(state):
             await _turn(state)
-        driver = driver or state.driver
+        driver, now = driver or state.driver, self.clock()
+        is_lent = driver is not self.driver
+        pending = saving.first_look(state, now, is_lent=is_lent, final=final)
+        if isinstance(pending, Saved):
+            return pending
         conflicts = on_conflict or self.policy.on_conflict
-        steps = saving.save(state, self.clock(), is_lent=driver is not self.driver, final=final, on_conflict=conflicts)
+        steps = saving.save(state, now, pending, is_lent=is_lent, final=final, on_conflict=conflicts)
         state.turn = []
         try:
             saved: Saved = await self._run(steps, driver)

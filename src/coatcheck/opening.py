@@ -98,11 +98,9 @@ class ManagerBase(ABC):
         self, request: Incoming | Sequence[str], channel: Channel, driver: Driver | AsyncDriver, opened: float
     ) -> State:
         """Return what is known of a request at the first use of its session. For `Session`."""
-        place = ("", "")
         if isinstance(request, Incoming):
-            cookies, scheme = request.cookies, request.scheme
-            place = request.host, request.path
-            channel = channel_of(self.policy, scheme)
+            cookies = request.cookies
+            channel = channel_of(self.policy, request.scheme)
             if channel is Channel.PLAIN and not self._warned_http:
                 self._warned_http = True
                 self.warn_of_http()
@@ -115,7 +113,8 @@ class ManagerBase(ABC):
         values = find(cookies, name) if cookies else ()
         if len(values) > 1:
             state = self._state_of_several(values, name, channel, opened)
-            state.place = place
+            if isinstance(request, Incoming):
+                state.place = request.host, request.path
         else:
             token = Token.parse(values[0]) if values else None
             if token is None and cookies and is_joined(cookies, name):

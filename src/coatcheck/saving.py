@@ -14,14 +14,14 @@ from coatcheck.errors import ConflictError, DriverUnavailable, SessionUnavailabl
 from coatcheck.events import EventKind
 from coatcheck.loading import load
 from coatcheck.record import NEVER, Committed, Conflict, Delta, Gone, Missing, Reason, Record, ValueKey, touch_interval
-from coatcheck.saved import READ, UNTOUCHED, cookie_end, is_due_again, reply, token_cookie
+from coatcheck.saved import READ, UNTOUCHED, Saved, cookie_end, is_due_again, reply, token_cookie
 from coatcheck.state import NOTHING, State
 from coatcheck.steps import Call, Pause, Steps
 
 if TYPE_CHECKING:
     from coatcheck.token import Token
 
-__all__ = ["is_pending", "save"]
+__all__ = ["first_look", "is_pending", "save"]
 
 _MAX_MERGES: Final = 500
 _PATIENCE: Final = 3  # merges without a pause: most conflicts are over by then
@@ -39,50 +39,61 @@ def is_pending(state: State, now: float) -> bool:
     return bool(state.ended) or state.was_ended or _pending(state, now) is not None
 
 
-def save(state: State, now: float, *, is_lent: bool, final: bool, on_conflict: str) -> Steps:
+def first_look(state: State, now: float, *, is_lent: bool, final: bool) -> Saved | Delta | None:
+    """Look whether there is anything to save, without a plan, since most requests only read.
+
+    Returns:
+        What the save means for the response, if there is nothing to write; what there is to write; or None if only
+        `save` can tell.
+
+    Raises:
+        SessionUnavailable: An earlier save failed with its outcome unknown.
+        UnstorableValue: A value was changed in place into something that cannot be stored.
+    """
+    if state.failure is not None and state.finished:
+        raise SessionUnavailable(was_saved=True) from state.failure
+    if state.failure is None and not state.finished:
+        if state.lent and is_lent:
+            return None
+        delta = _pending(state, now)
+        if delta is not None or state.ended or state.was_ended:
+            return delta
+    state.finished = state.finished or final
+    return READ if state.used else UNTOUCHED
+
+
+def save(state: State, now: float, pending: Delta | None, *, is_lent: bool, final: bool, on_conflict: str) -> Steps:
     """Write what the request changed, all of it or nothing, and return what that means for the response.
 
     Args:
         state: The session.
         now: The present moment.
+        pending: What `first_look` returned.
         is_lent: True if the driver works on a connection of the application's.
         final: True if nothing is saved after this.
         on_conflict: As in `Policy`.
 
     Raises:
         DriverUnavailable: Storage failed.
-        SessionUnavailable: An earlier save failed with its outcome unknown, or was on a lent connection.
+        SessionUnavailable: An earlier save on a lent connection cannot be found out about.
         ConflictError: Two changes do not merge, and *on_conflict* is "error".
         CounterError: An increment cannot be done.
         UnstorableValue: A value was changed in place into something that cannot be stored.
     """
-    if state.failure is not None:
-        if state.finished:  # an earlier save ended with its outcome unknown
-            raise SessionUnavailable(was_saved=True) from state.failure
-        state.finished = final
-        return READ if state.used else UNTOUCHED
     try:
-        if state.lent and is_lent and not state.finished:
-            yield from lending.look(state, now)
-        delta = None if state.finished else _pending(state, now)
-        if delta is None and not state.ended and not state.was_ended:
-            state.finished = state.finished or final
-            return READ if state.used else UNTOUCHED
         if is_lent:
-            with lending.saving(state):
-                saved = yield from _all(state, now, None, on_conflict)
-            state.finished = final
+            saved = yield from _save_lent(state, now, final=final, on_conflict=on_conflict)
+            state.finished = state.finished or final
             return saved
         state.lent = ()
-        token = state.token
-        if delta is None or token is None or not _is_plain(state, now):
-            saved = yield from _all(state, now, None, on_conflict)
-        else:  # the ordinary case: one commit is all there is to do
-            answer = yield Call("commit", (token.digest, delta, now))
-            if isinstance(answer, Committed):
+        token, refused = state.token, None
+        if pending is not None and token is not None and _is_plain(state, now):
+            # The ordinary case: one commit is all there is to do.
+            refused = yield Call("commit", (token.digest, pending, now))
+            if isinstance(refused, Committed):
                 state.finished = final
-                return reply(state, _committed(state, delta, answer, None, 0.0, now))
-            saved = yield from _all(state, now, answer, on_conflict)
+                return reply(state, _committed(state, pending, refused, None, 0.0, now))
+        saved = yield from _all(state, now, refused, on_conflict)
         state.finished = final
     except DriverUnavailable as error:
         state.save_failed(error)
@@ -91,6 +102,17 @@ def save(state: State, now: float, *, is_lent: bool, final: bool, on_conflict: s
         state.interrupted(error)
         raise
     return saved
+
+
+def _save_lent(state: State, now: float, *, final: bool, on_conflict: str) -> Steps:
+    """Save on a connection of the application's, after a look at what became of the save before."""
+    if state.lent:
+        yield from lending.look(state, now)
+        found = first_look(state, now, is_lent=False, final=final)
+        if isinstance(found, Saved):
+            return found
+    with lending.saving(state):
+        return (yield from _all(state, now, None, on_conflict))
 
 
 def _pending(state: State, now: float) -> Delta | None:

@@ -119,10 +119,10 @@ class SQLiteStore(Store):
         return self._folder / f"{prefix}.db"
 
     def fill(self, population: Population) -> None:
-        from coatcheck.drivers.sqlite.schema import Statements  # noqa: PLC0415 (a short cut of this store alone)
-        from coatcheck.drivers.sqlite.work import Work  # noqa: PLC0415
+        from coatcheck.drivers.sqlite.schema import SQLiteStatements  # noqa: PLC0415 (a short cut of this store alone)
+        from coatcheck.drivers.sqlite.work import SQLiteWork  # noqa: PLC0415
 
-        work = Work(Statements(""))
+        work = SQLiteWork(SQLiteStatements(""))
         connection = sqlite3.connect(self._path(population.prefix), isolation_level=None)
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("PRAGMA cache_size=-400000")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from coatcheck.drivers.memory import MemoryDriver, _Held
+from coatcheck.drivers.memory import MemoryDriver, _StoredSession
 from coatcheck.record import (
     ABSENT,
     Answer,
@@ -47,7 +47,7 @@ class WholeRecord(MemoryDriver):
 class IgnoresBases(MemoryDriver):
     """Lets the last writer win, always."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         puts = {name: Put(put.data) for name, put in delta.puts.items()}
         return super()._refusal(held, replace(delta, puts=puts, drops=dict.fromkeys(delta.drops)), now)
 
@@ -55,7 +55,7 @@ class IgnoresBases(MemoryDriver):
 class AbsentIsAnything(MemoryDriver):
     """Takes a base of ABSENT for no base."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         puts = {name: Put(put.data, put.base or None) for name, put in delta.puts.items()}
         return super()._refusal(held, replace(delta, puts=puts), now)
 
@@ -63,14 +63,14 @@ class AbsentIsAnything(MemoryDriver):
 class DropsIgnoreBases(MemoryDriver):
     """Looks at the base of puts only."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         return super()._refusal(held, replace(delta, drops={}), now)
 
 
 class NamesOneConflict(MemoryDriver):
     """Stops at the first key that fails."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         refusal = super()._refusal(held, delta, now)
         return Conflict(refusal.keys[:1]) if isinstance(refusal, Conflict) else refusal
 
@@ -78,7 +78,7 @@ class NamesOneConflict(MemoryDriver):
 class WritesHalfOfAConflict(MemoryDriver):
     """Writes what did not conflict, and says Conflict."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         refusal = super()._refusal(held, delta, now)
         if isinstance(refusal, Conflict):
             fine = {name: put for name, put in delta.puts.items() if name not in refusal.keys}
@@ -89,7 +89,7 @@ class WritesHalfOfAConflict(MemoryDriver):
 class TouchesOnConflict(MemoryDriver):
     """Records the activity of a change that it refuses."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         refusal = super()._refusal(held, delta, now)
         if isinstance(refusal, Conflict):
             self._apply(held, Delta(touch=delta.touch))
@@ -99,7 +99,7 @@ class TouchesOnConflict(MemoryDriver):
 class WritesBeforeAnError(MemoryDriver):
     """Puts first, and finds out about the counter afterwards."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         super()._apply(held, replace(delta, increments={}))
         return super()._apply(held, delta)
 
@@ -107,7 +107,7 @@ class WritesBeforeAnError(MemoryDriver):
 class VersionsStartAgain(MemoryDriver):
     """Counts the versions of each value, from 1 after it was dropped."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         before = held.values
         done = super()._apply(held, delta)
         for name, value in held.values.items():
@@ -120,7 +120,7 @@ class VersionsStartAgain(MemoryDriver):
 class VersionOfContent(MemoryDriver):
     """Takes the content for the version, so that A, B, A passes for A."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         done = super()._apply(held, delta)
         version = done.version
         for name, value in held.values.items():
@@ -133,7 +133,7 @@ class VersionOfContent(MemoryDriver):
 class IncrementsKeepTheVersion(MemoryDriver):
     """Does not count an increment as a write."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         before = held.values
         done = super()._apply(held, delta)
         for name in delta.increments:
@@ -167,7 +167,7 @@ class RacyBases(MemoryDriver):
     def commit(self, digest: bytes, delta: Delta, now: float) -> Answer:
         with self._lock:
             held = self._find(digest, now)
-            if isinstance(held, _Held) and (refusal := self._refusal(held, delta, now)) is not None:
+            if isinstance(held, _StoredSession) and (refusal := self._refusal(held, delta, now)) is not None:
                 return refusal
         time.sleep(0.0005)
         puts = {name: Put(put.data) for name, put in delta.puts.items()}
@@ -177,7 +177,7 @@ class RacyBases(MemoryDriver):
 class CountersWrap(MemoryDriver):
     """Starts again at the other end."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         increments = dict(delta.increments)
         for name, amount in increments.items():
             value = held.values.get(name)
@@ -190,7 +190,7 @@ class CountersWrap(MemoryDriver):
 class CountsDigits(MemoryDriver):
     """Takes bytes that look like a number for one, as Redis does."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         for name in delta.increments:
             value = held.values.get(name)
             if value is not None and isinstance(value.data, bytes) and value.data.isdigit():
@@ -213,7 +213,7 @@ class StoresDigits(MemoryDriver):
 class FoldsCase(MemoryDriver):
     """Compares keys as a database with the wrong collation does."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         known = {(app.lower(), key.lower().rstrip()): (app, key) for app, key in held.values}
         puts: dict[ValueKey, Put] = {}
         for name, put in delta.puts.items():
@@ -225,7 +225,7 @@ class FoldsCase(MemoryDriver):
 class JoinsNames(MemoryDriver):
     """Joins app and key with a colon."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         known = {":".join(name): name for name in held.values}
         puts = {known.setdefault(":".join(name), name): put for name, put in delta.puts.items()}
         return super()._apply(held, replace(delta, puts=puts))
@@ -234,14 +234,14 @@ class JoinsNames(MemoryDriver):
 class ClearIgnoresSpare(MemoryDriver):
     """Clears what it should spare."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         return super()._apply(held, replace(delta, spare=frozenset()))
 
 
 class ClearSparesNoWholeApp(MemoryDriver):
     """Takes an app that is to be spared as a whole for a key."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         spare = frozenset(name for name in delta.spare if name[1])
         return super()._apply(held, replace(delta, spare=spare))
 
@@ -249,7 +249,7 @@ class ClearSparesNoWholeApp(MemoryDriver):
 class ClearsLast(MemoryDriver):
     """Clears after it wrote."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         done = super()._apply(held, replace(delta, clears=frozenset(), clear_all=False))
         super()._apply(held, Delta(clears=delta.clears, clear_all=delta.clear_all, spare=delta.spare))
         return done
@@ -258,14 +258,14 @@ class ClearsLast(MemoryDriver):
 class ClearIsForAll(MemoryDriver):
     """Clears every app."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         return super()._apply(held, replace(delta, clear_all=delta.clear_all or bool(delta.clears)))
 
 
 class ClearsWhatWasLoaded(MemoryDriver):
     """Judges base versions after its own clear."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         if delta.clear_all:
-            held = _Held(Record(sid="", digest=b"", created=0, seen=0), {})
+            held = _StoredSession(Record(sid="", digest=b"", created=0, seen=0), {})
         return super()._refusal(held, delta, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from coatcheck.drivers.memory import MemoryDriver, _Held
+from coatcheck.drivers.memory import MemoryDriver, _StoredSession
 from coatcheck.record import Answer, Committed, Delta, Record, SessionInfo
 
 # -- rule 7
@@ -97,7 +97,7 @@ class EndFails(MemoryDriver):
 class NotesAreText(MemoryDriver):
     """Stores a note as text."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         note = None if delta.note is None else delta.note.decode(errors="replace").encode()
         return super()._apply(held, replace(delta, note=note))
 
@@ -105,7 +105,7 @@ class NotesAreText(MemoryDriver):
 class NotesAreForgotten(MemoryDriver):
     """Loses a note with the next change."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         return super()._apply(held, replace(delta, note=delta.note or b""))
 
 
@@ -126,7 +126,7 @@ class NotesEndWithARotation(MemoryDriver):
 class NotesAreNotEmptied(MemoryDriver):
     """Takes an empty note for none."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         return super()._apply(held, replace(delta, note=delta.note or None))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from coatcheck.drivers.memory import MemoryDriver, _Held
+from coatcheck.drivers.memory import MemoryDriver, _StoredSession
 from coatcheck.record import (
     CLOCK_SKEW,
     NEVER,
@@ -60,7 +60,7 @@ class SharesValues(MemoryDriver):
             return replace(found, values=self._digests[digest].values)
         return found
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         shared = held.values
         done = super()._apply(held, delta)
         shared.update(held.values)
@@ -125,9 +125,9 @@ class Revives(MemoryDriver):
 
     def __init__(self) -> None:
         super().__init__()
-        self._graves: dict[bytes, _Held] = {}
+        self._graves: dict[bytes, _StoredSession] = {}
 
-    def _remove(self, held: _Held) -> None:
+    def _remove(self, held: _StoredSession) -> None:
         super()._remove(held)
         self._graves[held.digest] = held
 
@@ -178,23 +178,23 @@ class CommitCreates(MemoryDriver):
 class ExpiresWhenSwept(MemoryDriver):
     """Leaves expiry to the sweeper."""
 
-    def _find(self, digest: bytes, now: float) -> _Held | Reason:
+    def _find(self, digest: bytes, now: float) -> _StoredSession | Reason:
         return super()._find(digest, -NEVER if digest in self._digests else now)
 
 
 class ExpiresLate(MemoryDriver):
     """Takes the last moment for a live one."""
 
-    def _find(self, digest: bytes, now: float) -> _Held | Reason:
+    def _find(self, digest: bytes, now: float) -> _StoredSession | Reason:
         return super()._find(digest, now - 0.0005 if digest in self._digests else now)
 
 
 class AbsoluteFromCreation(MemoryDriver):
     """Does not start the absolute limit again at a log-in."""
 
-    def _find(self, digest: bytes, now: float) -> _Held | Reason:
+    def _find(self, digest: bytes, now: float) -> _StoredSession | Reason:
         held = super()._find(digest, now)
-        if isinstance(held, _Held) and held.info.created + held.info.absolute <= now:
+        if isinstance(held, _StoredSession) and held.info.created + held.info.absolute <= now:
             return Reason.EXPIRED
         return held
 
@@ -202,7 +202,7 @@ class AbsoluteFromCreation(MemoryDriver):
 class TouchGoesBackwards(MemoryDriver):
     """Believes whoever comes last."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         done = super()._apply(held, delta)
         if delta.touch is not None:
             held.info = replace(held.info, seen=delta.touch)
@@ -257,7 +257,7 @@ class IndexKeepsTheOldUser(MemoryDriver):
         super().__init__()
         self._users: dict[str, set[str]] = {}
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         self._users.setdefault(held.info.user or "", set()).add(held.info.sid)
         return super()._refusal(held, delta, now)
 
@@ -308,7 +308,7 @@ class NoFence(MemoryDriver):
 class FenceForCreateOnly(MemoryDriver):
     """Lets a log-in into a session that exists slip by."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         fences, self._fences = self._fences, {}
         try:
             return super()._refusal(held, delta, now)
@@ -378,7 +378,7 @@ class TearDownLeavesSessions(MemoryDriver):
 class StripsBytes(MemoryDriver):
     """Stores bytes as a text column does."""
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         puts = {
             name: Put(put.data.split(b"\0", 1)[0] if isinstance(put.data, bytes) else put.data, put.base)
             for name, put in delta.puts.items()

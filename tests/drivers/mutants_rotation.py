@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coatcheck.drivers._rules import prior_state
-from coatcheck.drivers.memory import MemoryDriver, _Held
+from coatcheck.drivers.memory import MemoryDriver, _StoredSession
 from coatcheck.record import (
     NEVER,
     Answer,
@@ -76,7 +76,7 @@ class RotatesBeforeAConflict(MemoryDriver):
 class GraceFromTheRotation(MemoryDriver):
     """Lets the old token's time run before anybody has the new one."""
 
-    def _move(self, held: _Held, old: bytes, new: bytes, grace: float, now: float) -> None:
+    def _move(self, held: _StoredSession, old: bytes, new: bytes, grace: float, now: float) -> None:
         super()._move(held, old, new, grace, now)
         if held.prior is not None:
             held.prior_until = now + grace
@@ -126,7 +126,7 @@ class AnEmptyCommitConfirmsNothing(MemoryDriver):
 class ARefusedCommitConfirms(MemoryDriver):
     """Confirms before it looks at the versions."""
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         if held.prior_until == NEVER and delta:
             held.prior_until = now + held.grace
         return super()._refusal(held, delta, now)
@@ -156,7 +156,7 @@ class NeverReplacesALostSuccessor(MemoryDriver):
 class ALogInLeavesTheOtherToken(MemoryDriver):
     """Kills the token that it came by and forgets the session's second one."""
 
-    def _move(self, held: _Held, old: bytes, new: bytes, grace: float, now: float) -> None:
+    def _move(self, held: _StoredSession, old: bytes, new: bytes, grace: float, now: float) -> None:
         other = held.digest if old == held.prior else held.prior
         super()._move(held, old, new, grace, now)
         if grace <= 0 and other is not None:

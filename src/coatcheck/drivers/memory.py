@@ -53,7 +53,7 @@ _locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 """What a fork waits for, so that no child inherits half a change."""
 
 
-class _Held:
+class _StoredSession:
     """One stored session."""
 
     __slots__ = ("digest", "grace", "info", "prior", "prior_until", "rotated", "values")
@@ -90,8 +90,8 @@ class MemoryDriver(Driver):
         self._lock = threading.Lock()
         _locks.add(self._lock)
         self._versions = itertools.count(1)  # one sequence for all, so no version is given twice
-        self._sessions: dict[str, _Held] = {}  # by sid
-        self._digests: dict[bytes, _Held] = {}  # by digest, current or prior
+        self._sessions: dict[str, _StoredSession] = {}  # by sid
+        self._digests: dict[bytes, _StoredSession] = {}  # by digest, current or prior
         self._ended: dict[bytes, tuple[Reason, float, str | None]] = {}
         self._fences: dict[str, float] = {}
 
@@ -133,7 +133,7 @@ class MemoryDriver(Driver):
                 return Gone(Reason.REVOKED)
             version = next(self._versions)
             values = {name: Value(value.data, version) for name, value in record.values.items()}
-            held = _Held(record, values)
+            held = _StoredSession(record, values)
             self._sessions[record.sid] = self._digests[record.digest] = held
             return Committed(version)
 
@@ -166,7 +166,7 @@ class MemoryDriver(Driver):
             self._move(held, old, new, grace, now)
             return done
 
-    def _move(self, held: _Held, old: bytes, new: bytes, grace: float, now: float) -> None:
+    def _move(self, held: _StoredSession, old: bytes, new: bytes, grace: float, now: float) -> None:
         for digest in (held.digest, held.prior):
             if digest is not None and (digest != old or grace <= 0):
                 del self._digests[digest]
@@ -245,7 +245,7 @@ class MemoryDriver(Driver):
 
     # -- under the lock
 
-    def _find(self, digest: bytes, now: float) -> _Held | Reason:
+    def _find(self, digest: bytes, now: float) -> _StoredSession | Reason:
         held = self._digests.get(digest)
         if held is None:
             reason, until, _ = self._ended.get(digest, (Reason.UNKNOWN, now, None))
@@ -262,7 +262,7 @@ class MemoryDriver(Driver):
             return Gone(found)
         return Conflict() if digest in self._digests else None
 
-    def _refusal(self, held: _Held, delta: Delta, now: float) -> Conflict | Gone | None:
+    def _refusal(self, held: _StoredSession, delta: Delta, now: float) -> Conflict | Gone | None:
         if delta.user is not None or delta.auth_time is not None:
             info = _changed(held.info, delta)
             login = info.created if info.auth_time is None else info.auth_time
@@ -276,7 +276,7 @@ class MemoryDriver(Driver):
         failed = failed_bases(delta, version_of)
         return Conflict(failed) if failed else None
 
-    def _apply(self, held: _Held, delta: Delta) -> Committed:
+    def _apply(self, held: _StoredSession, delta: Delta) -> Committed:
         version = next(self._versions)
         values = dict(held.values)  # a refusal half-way leaves the session as it was
         for name in cleared(delta, list(values)):
@@ -298,13 +298,13 @@ class MemoryDriver(Driver):
     def _end(self, digest: bytes, reason: Reason, end: float, sid: str | None = None) -> None:
         self._ended[digest] = (reason, end + TOMBSTONE, sid)
 
-    def _bury(self, held: _Held, now: float) -> None:
+    def _bury(self, held: _StoredSession, now: float) -> None:
         self._end(held.digest, Reason.REVOKED, now)
         if held.prior is not None and prior_state(held.prior_until, now) is not Reason.UNKNOWN:
             self._end(held.prior, Reason.REVOKED, now)
         self._remove(held)
 
-    def _remove(self, held: _Held) -> None:
+    def _remove(self, held: _StoredSession) -> None:
         del self._sessions[held.info.sid], self._digests[held.digest]
         if held.prior is not None:
             del self._digests[held.prior]
@@ -336,7 +336,7 @@ class AsyncMemoryDriver(AsyncFace):
         return call()
 
 
-def _record(held: _Held, digest: bytes) -> Record:
+def _record(held: _StoredSession, digest: bytes) -> Record:
     info = held.info
     return Record(
         sid=info.sid,

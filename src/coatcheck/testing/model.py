@@ -30,14 +30,14 @@ from coatcheck.record import (
     is_spared,
 )
 
-__all__ = ["Held", "Model", "Refusal"]
+__all__ = ["Model", "ModelSession", "Refusal"]
 
 Refusal = Conflict | Gone | type[NotACounter] | type[CounterOverflow]
 """A right answer to a write that is not done."""
 
 
 @dataclass
-class Held:
+class ModelSession:
     """One session of the model.
 
     Attributes:
@@ -80,14 +80,14 @@ class Model:
     """What is stored, if the driver is right."""
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Held] = {}
+        self.sessions: dict[str, ModelSession] = {}
         self.owners: dict[bytes, str] = {}
         self.fences: dict[str, float] = {}
         self._fates: dict[bytes, _Fate] = {}
 
     # -- questions
 
-    def find(self, digest: bytes, now: float) -> Held | set[Reason]:
+    def find(self, digest: bytes, now: float) -> ModelSession | set[Reason]:
         """Return the live session under *digest*, or the right reasons for which there is none."""
         self._end_graces(now)
         held = self.sessions.get(self.owners.get(digest, ""))
@@ -106,7 +106,7 @@ class Model:
     def load(self, digest: bytes, now: float) -> Record | set[Reason]:
         """Return the record that *digest* has to load, or the right reasons for none."""
         held = self.find(digest, now)
-        if not isinstance(held, Held):
+        if not isinstance(held, ModelSession):
             return held
         is_current = digest == held.record.digest
         is_fresh = is_current and held.prior is not None and held.prior_until == NEVER
@@ -126,7 +126,7 @@ class Model:
 
     def remembers(self, digest: bytes, now: float) -> bool:
         """Return whether the contract says what stands under *digest*: a live session or a tombstone."""
-        return isinstance(self.find(digest, now), Held) or any(
+        return isinstance(self.find(digest, now), ModelSession) or any(
             until > now for until in self._fates.get(digest, _Fate()).until.values()
         )
 
@@ -147,7 +147,7 @@ class Model:
         """Return the right refusals of a creation."""
         found: set[Refusal] = set()
         there = self.find(record.digest, now)
-        if isinstance(there, Held):
+        if isinstance(there, ModelSession):
             found.add(Conflict())
         elif record.digest in self._fates:
             found |= {Gone(reason) for reason in there}
@@ -158,14 +158,14 @@ class Model:
     def created(self, record: Record, done: Committed) -> None:
         """Note a creation."""
         values = {name: Value(value.data, done.version) for name, value in record.values.items()}
-        held = Held(replace(record, values=values), versions={name: {done.version} for name in values})
+        held = ModelSession(replace(record, values=values), versions={name: {done.version} for name in values})
         self.sessions[record.sid] = held
         self.owners[record.digest] = record.sid
 
     def commit_refusals(self, digest: bytes, delta: Delta, now: float) -> set[Refusal]:
         """Return the right refusals of a commit."""
         held = self.find(digest, now)
-        if not isinstance(held, Held):
+        if not isinstance(held, ModelSession):
             return {Gone(reason) for reason in held}
         found: set[Refusal] = set()
         record = held.record
@@ -196,7 +196,7 @@ class Model:
     def rotate_refusals(self, old: bytes, new: bytes, delta: Delta, grace: float, now: float) -> set[Refusal]:
         """Return the right refusals of a rotation."""
         held = self.find(old, now)
-        if not isinstance(held, Held):
+        if not isinstance(held, ModelSession):
             return {Gone(reason) for reason in held}
         found = self.commit_refusals(old, delta, now)
         if old == held.prior:
@@ -260,7 +260,7 @@ class Model:
 
     # -- the parts
 
-    def _held(self, digest: bytes) -> Held:
+    def _held(self, digest: bytes) -> ModelSession:
         return self.sessions[self.owners[digest]]
 
     def _fate(self, digest: bytes) -> _Fate:
@@ -281,7 +281,7 @@ class Model:
                     fate.open.add(Reason.REVOKED)
                 held.prior = None
 
-    def _end(self, held: Held, now: float) -> None:
+    def _end(self, held: ModelSession, now: float) -> None:
         if not held.is_live(now):
             held.may_be_swept = True
         elif not held.is_over:
@@ -294,10 +294,10 @@ class Model:
             if digest in self._fates:
                 self._fates[digest].open.add(Reason.REVOKED)
 
-    def _tokens(self, held: Held) -> Iterable[bytes]:
+    def _tokens(self, held: ModelSession) -> Iterable[bytes]:
         return [digest for digest, sid in self.owners.items() if sid == held.record.sid]
 
-    def _change(self, held: Held, delta: Delta, done: Committed) -> None:
+    def _change(self, held: ModelSession, delta: Delta, done: Committed) -> None:
         record = held.record
         data = _without_counts(record, delta)
         counters: dict[ValueKey, int] = {}

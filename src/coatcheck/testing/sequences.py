@@ -42,7 +42,7 @@ from coatcheck.record import (
     ValueKey,
 )
 from coatcheck.testing.helpers import START, Clock, make_record
-from coatcheck.testing.model import Held, Model, Refusal
+from coatcheck.testing.model import Model, ModelSession, Refusal
 
 __all__ = ["Sequences", "check"]
 
@@ -204,7 +204,7 @@ class Sequences(RuleBasedStateMachine):
             count = self._driver.end(sids, now, user=user)
             right = self._model.end(sids, user, now)
             assert count == right, f"end ended {count} sessions of {right}"
-        elif isinstance(found, Held) or self._model.remembers(client.digest, now):
+        elif isinstance(found, ModelSession) or self._model.remembers(client.digest, now):
             ended = self._driver.revoke(client.digest, now)
             assert ended is self._model.revoke(client.digest, now), f"revoke says {ended}"
 
@@ -226,7 +226,7 @@ class Sequences(RuleBasedStateMachine):
             assert not self._driver.revoke(record.digest, self._now)
             self._model.revoke(record.digest, self._now)
             self._create(record)
-        elif what == "sid" and isinstance(held, Held):
+        elif what == "sid" and isinstance(held, ModelSession):
             self._create(replace(record, sid=held.record.sid))
         elif what == "token" and is_known:
             self._create(replace(record, digest=client.digest))

@@ -17,7 +17,7 @@ from coatcheck.drivers.base import Capability, Driver
 from coatcheck.drivers.filesystem.locks import Locks
 from coatcheck.drivers.filesystem.sessions import Sessions
 from coatcheck.drivers.filesystem.tree import Tree, Unsure
-from coatcheck.drivers.filesystem.work import Work
+from coatcheck.drivers.filesystem.work import FileWork
 from coatcheck.errors import ConfigurationError, DriverUnavailable
 from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
 
@@ -91,7 +91,7 @@ class FilesystemDriver(Driver):
         self.timeout: Final = timeout
         self._tree: Final = Tree(self.folder, is_synced=synchronous == "full", network_allowed=network_filesystem)
         locks = Locks(f"{self.folder}/lock", timeout)
-        self._work: Final = Work(Sessions(self._tree, locks), locks)
+        self._work: Final = FileWork(Sessions(self._tree, locks), locks)
 
     @classmethod
     def from_url(cls, url: str) -> FilesystemDriver:

@@ -51,7 +51,7 @@ from coatcheck.record import (
     ValueKey,
 )
 
-__all__ = ["Work"]
+__all__ = ["FileWork"]
 
 USER: Final = "user-"
 DIGEST: Final = "digest-"
@@ -60,7 +60,7 @@ _TRIES: Final = 100
 _Decide = Callable[[Document, Mapping[ValueKey, Value] | None], Change | Gone | Conflict]
 
 
-class Work:
+class FileWork:
     """The operations.
 
     Args:

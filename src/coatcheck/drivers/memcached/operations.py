@@ -68,7 +68,7 @@ LEAST_ITEM: Final = 1 << 20
 REMEDY: Final = "use Redis, a SQL engine or the file system where the sessions of a user have to be found"
 
 
-class _Held(NamedTuple):
+class _Fetched(NamedTuple):
     """A session as it was read, and the number that its next write has to name."""
 
     document: Document
@@ -109,7 +109,7 @@ class MemcachedOperations(Operations):
             return missing(session, digest, now, values)
         if values is None:
             return Missing(Reason.UNREADABLE)
-        return record_of(session, values, digest, _Held(session, item.cas))
+        return record_of(session, values, digest, _Fetched(session, item.cas))
 
     def missing(self, sids: Iterable[str], now: float) -> Steps[set[str]]:
         """See `Driver.missing`."""
@@ -188,7 +188,7 @@ class MemcachedOperations(Operations):
         self, digest: bytes, delta: Delta, now: float, decide: _Decide, new: bytes | None = None
     ) -> Steps[Answer]:
         """Change a session as *decide* says; *new* is a digest to point at it first."""
-        held = delta.basis if isinstance(delta.basis, _Held) else None
+        held = delta.basis if isinstance(delta.basis, _Fetched) else None
         sid: str | None = None
         while True:
             # What was loaded will do for a write, since the server refuses it if anybody wrote meanwhile. A refusal
@@ -214,7 +214,7 @@ class MemcachedOperations(Operations):
                 return decision
             held = None
 
-    def _read(self, digest: bytes, sid: str | None, now: float) -> Steps[_Held | Reason]:
+    def _read(self, digest: bytes, sid: str | None, now: float) -> Steps[_Fetched | Reason]:
         """Return the session under *digest*, whose sid may be known, or why there is none."""
         if sid is None:
             named = yield from self._sid(digest, now)
@@ -226,10 +226,10 @@ class MemcachedOperations(Operations):
             return Reason.UNKNOWN
         session = session_in(item.data)
         if isinstance(session, Document):
-            return _Held(session, item.cas)
+            return _Fetched(session, item.cas)
         return Reason.UNREADABLE if session is None else reason_of(session, digest, now) or Reason.UNKNOWN
 
-    def _swap(self, held: _Held, change: Change, now: float) -> Steps[bool]:
+    def _swap(self, held: _Fetched, change: Change, now: float) -> Steps[bool]:
         """Write *change* in the place of *held*; False where somebody else wrote first."""
         document = change.document
         if change.values is not None:

@@ -9,20 +9,20 @@ from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from coatcheck.drivers.base import Driver
 from coatcheck.drivers.sqlite.trouble import NAME
-from coatcheck.drivers.sqlite.work import Run, Work
+from coatcheck.drivers.sqlite.work import Run, SQLiteWork
 from coatcheck.record import Answer, Delta, Missing, Record, SessionInfo
 
-__all__ = ["Common", "despite_text", "is_of_text"]
+__all__ = ["SQLiteBase", "despite_text", "is_of_text"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Common(Driver):
+class SQLiteBase(Driver):
     """The contract's operations, each as one call of `_read` or `_write`."""
 
     name: ClassVar[str] = NAME
-    _work: Work
+    _work: SQLiteWork
 
     @abstractmethod
     def _read(self, operation: str, work: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -39,7 +39,7 @@ from coatcheck.drivers.sqlite.opened import (
     take_log_away,
 )
 
-__all__ = ["Connections", "Held"]
+__all__ = ["Connections", "ThreadConnection"]
 
 Prepare = Callable[[sqlite3.Connection], None]
 """Sees to the tables on a new connection."""
@@ -76,7 +76,7 @@ class Turn:
         self._lock.release()
 
 
-class Held:
+class ThreadConnection:
     """The place of one thread's connection. Entering it gives the connection and keeps a fork and `close` away."""
 
     __slots__ = (
@@ -249,7 +249,7 @@ class Held:
 
 
 class Connections:
-    """The connections of one driver, a `Held` for each thread that used it.
+    """The connections of one driver, a `ThreadConnection` for each thread that used it.
 
     Args:
         settings: Where the database is and how to open it.
@@ -261,22 +261,23 @@ class Connections:
         self._prepare: Final = prepare
         self._process = this_process()
         self._local = threading.local()
-        self._all: weakref.WeakSet[Held] = weakref.WeakSet()
+        self._all: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()
         self.writing = Turn(settings)
         with _making:
             _pools.add(self)
 
-    def held(self) -> Held:
+    def held(self) -> ThreadConnection:
         """Return this thread's place, a new one in a new process."""
-        held: Held | None = getattr(self._local, "held", None)
+        held: ThreadConnection | None = getattr(self._local, "held", None)
         if held is None or not held.process.is_this():
             held = self._make_held()
         return held
 
-    def _make_held(self) -> Held:
+    def _make_held(self) -> ThreadConnection:
         if not self._process.is_this():
             self.renew_in_child()
-        held = Held(self._settings, self._prepare)  # nothing that leads back here: no cycle waits for the collector
+        # Nothing in it leads back here, so no cycle waits for the garbage collector.
+        held = ThreadConnection(self._settings, self._prepare)
         with _making:
             self._all.add(held)
         self._local.held = held
@@ -296,7 +297,7 @@ class Connections:
         """The database."""
         return self._settings.path
 
-    def places(self) -> list[Held]:
+    def places(self) -> list[ThreadConnection]:
         """Return the places of all threads. Call it with `_making` held."""
         return list(self._all)
 
@@ -316,7 +317,7 @@ def _take_logs_away(settings: Settings) -> None:
                 held.take_log_away(settings.timeout)
 
 
-def _save_logs(settings: Settings, mine: Held) -> None:
+def _save_logs(settings: Settings, mine: ThreadConnection) -> None:
     """Close all connections of this process to the database, if its log was removed, after saving what is in it.
 
     All of them, because SQLite shares the index of the log between the connections of a process.

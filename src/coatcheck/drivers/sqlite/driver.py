@@ -16,14 +16,14 @@ from coatcheck.drivers._lent import Lent, lent
 from coatcheck.drivers._rules import new_version
 from coatcheck.drivers._urls import parsed_file
 from coatcheck.drivers.base import Capability, Driver
-from coatcheck.drivers.sqlite.common import Common, despite_text, is_of_text
+from coatcheck.drivers.sqlite.common import SQLiteBase, despite_text, is_of_text
 from coatcheck.drivers.sqlite.connect import Connections
 from coatcheck.drivers.sqlite.connection import Settings
-from coatcheck.drivers.sqlite.fast import Single, single
+from coatcheck.drivers.sqlite.fast import OneStatement, single
 from coatcheck.drivers.sqlite.rows import record_in
-from coatcheck.drivers.sqlite.schema import Statements, check_prefix, is_complete, migrate, migrated
+from coatcheck.drivers.sqlite.schema import SQLiteStatements, check_prefix, is_complete, migrate, migrated
 from coatcheck.drivers.sqlite.trouble import NAME, translated
-from coatcheck.drivers.sqlite.work import Run, Work
+from coatcheck.drivers.sqlite.work import Run, SQLiteWork
 from coatcheck.errors import ConfigurationError, UnsupportedCapability
 from coatcheck.record import Answer, Committed, Conflict, Delta, Gone, Missing, Record
 
@@ -42,7 +42,7 @@ class _Ways(TypedDict):
     network_filesystem: bool
 
 
-class SQLiteDriver(Common):
+class SQLiteDriver(SQLiteBase):
     """Sessions in an SQLite file, for the processes of one host.
 
     Nothing is opened before the first use, which makes the file (readable for its owner alone) and its tables.
@@ -98,7 +98,7 @@ class SQLiteDriver(Common):
             raise ConfigurationError(f"synchronous must be one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
         self.path: Final = os.path.abspath(place)  # noqa: PTH100 (pathlib would look at the file system)
         self.timeout: Final = timeout
-        self._work = Work(Statements(check_prefix(prefix)))
+        self._work = SQLiteWork(SQLiteStatements(check_prefix(prefix)))
         self._ways: Final[_Ways] = {"synchronous": synchronous, "network_filesystem": network_filesystem}
         settings = Settings(self.path, timeout, synchronous, network_allowed=network_filesystem, hasty=self._is_hasty)
         self._connections: Final = Connections(settings, partial(_see_to_tables, self._work.sql, self.path))
@@ -171,7 +171,7 @@ class SQLiteDriver(Common):
                 return done
         return super().commit(digest, delta, now)
 
-    def _try_single(self, statement: Single, version: int) -> Committed | None:
+    def _try_single(self, statement: OneStatement, version: int) -> Committed | None:
         """Run *statement*; return None if it found nothing to change."""
         try:
             with self._connections.held() as connection, self._connections.writing:
@@ -232,7 +232,7 @@ def _commits_alone(connection: sqlite3.Connection) -> bool:
     return (connection.isolation_level is None if mode == -1 else bool(mode)) and not connection.in_transaction
 
 
-def _see_to_tables(sql: Statements, path: str, connection: sqlite3.Connection) -> None:
+def _see_to_tables(sql: SQLiteStatements, path: str, connection: sqlite3.Connection) -> None:
     """Create the tables, or bring them up to date, on a new connection where nobody did so before."""
     if migrated(connection, sql, path) >= len(sql.migrations):
         return
@@ -257,12 +257,12 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-class _BorrowedDriver(Common):
+class _BorrowedDriver(SQLiteBase):
     """Sessions inside the transaction of a connection that belongs to the application."""
 
     capabilities: ClassVar[frozenset[Capability]] = SQLiteDriver.capabilities
 
-    def __init__(self, connection: Lent, work: Work) -> None:
+    def __init__(self, connection: Lent, work: SQLiteWork) -> None:
         self._lent: Final = connection
         self._work = work
 

@@ -19,7 +19,7 @@ from coatcheck.drivers._migrations import AddColumn, Migration, last_migration, 
 from coatcheck.errors import ConfigurationError
 from coatcheck.record import CLOCK_SKEW, MAX_TOUCH_INTERVAL, NEVER, TOUCHES_PER_IDLE
 
-__all__ = ["NO_TOUCH", "Statements", "check_prefix", "is_complete", "migrate", "migrated"]
+__all__ = ["NO_TOUCH", "SQLiteStatements", "check_prefix", "is_complete", "migrate", "migrated"]
 
 NO_TOUCH: Final = -1.0
 """The moment of no activity at all: it is never due to be recorded."""
@@ -104,7 +104,7 @@ _ON_CONFLICT: Final = " ON CONFLICT (session, app, key) DO "
 _ONE_VALUE: Final = f" WHERE session = (SELECT id {_LIVE}) AND app = ? AND key = ? AND version = ?"
 
 
-class Statements:
+class SQLiteStatements:
     """The SQL text for tables whose names start with *prefix*."""
 
     def __init__(self, prefix: str) -> None:
@@ -201,7 +201,7 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def migrate(run: Callable[..., sqlite3.Cursor], statements: Statements, done: int = 0) -> None:
+def migrate(run: Callable[..., sqlite3.Cursor], statements: SQLiteStatements, done: int = 0) -> None:
     """Take the migrations after the one with the number *done*, inside the transaction that is open.
 
     From 0 on, that creates the tables that are missing and leaves the others as they are.
@@ -220,7 +220,7 @@ def migrate(run: Callable[..., sqlite3.Cursor], statements: Statements, done: in
         run(statements.set_meta, row)
 
 
-def migrated(connection: sqlite3.Connection, statements: Statements, place: str) -> int:
+def migrated(connection: sqlite3.Connection, statements: SQLiteStatements, place: str) -> int:
     """Return the number of the last migration of the tables, after checking that they are ours; 0 if there are none.
 
     One of them may have been removed since; see `is_complete`.
@@ -240,7 +240,7 @@ def migrated(connection: sqlite3.Connection, statements: Statements, place: str)
     return last_migration(dict(rows), statements.prefix, place, "file or prefix")
 
 
-def is_complete(connection: sqlite3.Connection, statements: Statements, place: str) -> bool:
+def is_complete(connection: sqlite3.Connection, statements: SQLiteStatements, place: str) -> bool:
     """Return whether every table is there and up to date, after checking that they are ours; see `migrated`.
 
     Only `setup` completes them. A connection that did so by itself would turn sessions that are out of reach, because

@@ -20,7 +20,7 @@ from coatcheck.drivers._rules import (
     rotation_refused,
 )
 from coatcheck.drivers.sqlite.rows import record_in, value_in
-from coatcheck.drivers.sqlite.schema import Statements
+from coatcheck.drivers.sqlite.schema import SQLiteStatements
 from coatcheck.record import (
     ABSENT,
     TOMBSTONE,
@@ -37,7 +37,7 @@ from coatcheck.record import (
     ValueKey,
 )
 
-__all__ = ["Run", "Work"]
+__all__ = ["Run", "SQLiteWork"]
 
 Run = Callable[..., sqlite3.Cursor]
 """Executes one statement: (text, parameters)."""
@@ -45,14 +45,14 @@ Run = Callable[..., sqlite3.Cursor]
 _CHUNK: Final = 500  # parameters of one statement: the smallest limit among SQLite's builds is 999
 
 
-class Work:
+class SQLiteWork:
     """The operations of the contract on the tables with one prefix. Free of state, so threads share it.
 
     Each method takes *run*, which executes a statement on a connection. All but `load`, `sessions_of`, `missing` and
     `is_dirty` expect an open write transaction, which the caller commits unless the answer is a refusal.
     """
 
-    def __init__(self, statements: Statements) -> None:
+    def __init__(self, statements: SQLiteStatements) -> None:
         self.sql: Final = statements
 
     # -- reading

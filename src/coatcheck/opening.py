@@ -152,7 +152,7 @@ class ManagerBase(ABC):
         _log.warning(_BARE_COOKIE if self.policy.insecure_http else _SECURE_COOKIE)
 
     def _warn_of_risk(self, why: str) -> None:
-        """Tell once what endangers the sessions."""
+        """Emit once the event of what endangers the sessions."""
         if not self._warned_risk:
             self._warned_risk = True
             self.emit(Event(kind=EventKind.AT_RISK, why=why))

@@ -113,7 +113,7 @@ class Session(Values):
     # -- the session's life -------------------------------------------------------------------------------------
 
     def store(self, app: str) -> Store:
-        """Give the namespace of *app*: 1 to 255 characters of ``a-zA-Z0-9-_.``.
+        """Return the namespace of *app*: 1 to 255 characters of ``a-zA-Z0-9-_.``.
 
         Raises:
             ConfigurationError: The name has another form.
@@ -171,7 +171,7 @@ class Session(Values):
         self.destroy()
 
     def rotate(self) -> None:
-        """Give the client a new token; the old one is dead at once. For a change of rights within a log-in.
+        """Issue a new token to the client; the old one is dead at once. For a change of rights within a log-in.
 
         Raises:
             CoatcheckError: The response's headers are already out.
@@ -320,7 +320,7 @@ class AsyncSession(Session):
 
 
 def expiry(state: State) -> float:
-    """Give the moment at which a session ends, with what is still to be written counted in."""
+    """Return the moment at which a session ends, with what is still to be written counted in."""
     policy, known = state.policy, state.record
     record = known or Record(
         sid="",
@@ -336,7 +336,7 @@ def expiry(state: State) -> float:
 
 
 def state_of(session: Session) -> State | None:
-    """Give what is behind a session, for the manager and for adapters; None where nobody used the session."""
+    """Return what is behind a session, for the manager and for exchanges; None if nothing used the session yet."""
     return session._opened  # noqa: SLF001 (the one door for the rest of the package)
 
 
@@ -399,7 +399,7 @@ def spare(keep: object, revocation: Revocation) -> None:
 
 
 def opened(session: Session) -> State:
-    """Give what is behind a session, and open it where nobody used it yet."""
+    """Return what is behind a session, and open it if nothing used it yet."""
     return session._state()  # noqa: SLF001 (likewise)
 
 

@@ -291,7 +291,7 @@ class State(Known):
         self.dead = False
 
     def drop_changes(self) -> None:
-        """Give up what was to be written."""
+        """Discard what was to be written."""
         self.changes = self._no_changes()
         self.wish = NOTHING
 

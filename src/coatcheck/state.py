@@ -352,7 +352,7 @@ class State(Known):
                 self.tombstones = ((self.token, reason),)
             self.adopt(None, None, reason)
             return
-        if self.token is not None and reason.is_tombstone:
+        if self.token is not None:
             self.tombstones = ((self.token, reason),)
         self.tell(EventKind.GONE, reason=reason)
         if self.wish.login is not None and self.record is not None and not self.closed_headers:

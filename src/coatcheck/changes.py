@@ -304,7 +304,10 @@ class Changes:
         return None if is_stored and not self._pending.hides(name) else data
 
     def settle(self, delta: Delta, done: Committed) -> None:
-        """Record that *delta* was written, so that only what changes from now on is written next."""
+        """Record that *delta* was written, so that only what changed since it was made is written next.
+
+        Another task of the request may have changed something while the write was awaited.
+        """
         if self.journal is not None:
             before = {name: (entry.seen, entry.change) for name, entry in self._entries.items()}
             self.journal.append(Settled(delta, self.values, before, done.version))
@@ -318,15 +321,50 @@ class Changes:
                 name: raw for name, raw in self.values.items() if name not in delta.drops and not self._is_hidden(name)
             }
             self.values = {**kept, **stored}
-        for name in delta.increments:
-            self._adds.pop(name, None)
-            if self._is_hidden(name):  # what is stored there does not count for this request, but this does
-                self._entries[name] = ValueEntry(done.counters[name], stored[name], UNCHANGED)
-            else:
-                self._entries.pop(name, None)
+        cleared = Cleared.of(delta)
+        if self._pending is not UNCLEARED:
+            self._pending = self._pending.since(cleared)
+        for name, amount in delta.increments.items():
+            is_alone = cleared.hides(name) or self._blank.hides(name)
+            self._settle_increment(name, amount, stored[name], is_alone=is_alone)
         for name, entry in self._entries.items():
-            entry.settle(stored.get(name), self._codec.is_mutable)
-        self._pending = UNCLEARED
+            if not self._is_newer(name, entry, delta, stored.get(name)):
+                entry.settle(stored.get(name), self._codec.is_mutable)
+
+    def _settle_increment(self, name: ValueKey, amount: int, stored: Value, *, is_alone: bool) -> None:
+        left = self._adds.pop(name, amount) - amount
+        if left:
+            self._adds[name] = left
+        entry = self._entries.get(name)
+        if entry is not None and not isinstance(entry.change, Unchanged):
+            return  # assigned or deleted while the write was awaited
+        if is_alone and not self._pending.hides(name):  # what else is stored does not count for this request
+            self._entries[name] = ValueEntry(stored.data, stored, UNCHANGED)
+        else:
+            self._entries.pop(name, None)
+
+    def _is_newer(self, name: ValueKey, entry: ValueEntry, delta: Delta, written: Value | None) -> bool:
+        """Check whether a value was changed after *delta* was made, and base that change on what is stored now."""
+        change = entry.change
+        if isinstance(change, Unchanged):
+            return False  # a change in place shows when it is compared with what was written
+        if name in delta.drops:
+            is_newer, entry.seen = entry.value is not MISSING, NOT_STORED
+            return is_newer
+        if written is None:
+            if entry.value is MISSING:
+                return entry.seen is not NOT_STORED and not self._pending.hides(name)
+            return self._changed_data(name, entry) is not None
+        if entry.value is MISSING:
+            entry.seen = written
+            return True
+        if self._codec.is_mutable(entry.value):
+            return False  # likewise
+        data = change.data if isinstance(change, Assigned) and change.data is not None else None
+        if (self._encode(name, entry.value) if data is None else data) == written.data:
+            return False
+        entry.seen = written
+        return True
 
     def undo(self) -> None:
         """Take back each `settle` in the journal: the transaction that was written in did not last."""

@@ -118,6 +118,7 @@ def _save_lent(state: State, now: float, *, final: bool, on_conflict: str) -> St
 def _pending(state: State, now: float) -> Delta | None:
     """Return what a save has to write; None if the request changed nothing and asks for nothing."""
     wish, record = state.wish, state.record
+    state.asked = wish
     delta = state.changes.pending()
     if record is None:
         is_due = True  # of a session that was not read it is not known; see `Delta.if_due`

@@ -74,6 +74,12 @@ class Cleared:
         """Check whether all values of an app are deleted."""
         return app in self.apps or (self.everything and not any(name[0] == app for name in self.spare))
 
+    def since(self, before: Cleared) -> Cleared:
+        """Return what was deleted in addition to *before*."""
+        if self == before:
+            return UNCLEARED
+        return self if self.everything else Cleared(self.apps - before.apps)
+
     def __or__(self, other: Cleared) -> Cleared:
         """Return what one of both deletes."""
         if not (self.everything or other.everything):

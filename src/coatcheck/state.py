@@ -54,6 +54,14 @@ class Wish(NamedTuple):
     note: bytes | None = None
     end_others: bool = False
 
+    def since(self, before: Wish) -> Wish:
+        """Return what was asked in addition to *before*."""
+        if self == before:
+            return NOTHING
+        return NOTHING._replace(
+            **{name: asked for name, asked in self._asdict().items() if asked != getattr(before, name)}
+        )
+
     def over(self, before: Wish) -> Wish:
         """Return this wish with those of *before* where it asks for nothing."""
         asked = {name: wish for name, wish in self._asdict().items() if wish is not None and wish is not False}
@@ -101,6 +109,7 @@ class State(Known):
         driver: The driver that the session was opened with.
         loader: Loads the session when it is first read; None if a load has to be awaited.
         wish: What the next save is to do, besides the values.
+        asked: What the save that is under way does of that.
         used: True once the application read, probed or wrote; the response then varies with the cookie.
         reserved: The token and the sid of the session that is still to be made, if either was needed before.
         refused: True if the request's log-in was refused because the user was revoked meanwhile.
@@ -124,7 +133,7 @@ class State(Known):
 
     driver: Any = None
     loader: Callable[[State], None] | None = None
-    wish = NOTHING
+    wish = asked = NOTHING
     turn: Any
     used = False
     reserved: tuple[Token, str] | None = None
@@ -312,7 +321,7 @@ class State(Known):
         """
         if not self.finished:
             self.changes.settle(delta, done)
-        self.wrote, self.wish = True, NOTHING
+        self.wrote, self.wish = True, self.wish.since(self.asked)
         record = self.record
         if successor is not None and (grace == 0 or record is None):
             # With a grace the request goes on under the old token: one that writes under the new one has received it.
@@ -340,7 +349,7 @@ class State(Known):
         self.changes.values = {}
         self.changes.settle(delta, Committed(done.version, delta.increments))
         self.record, self.token, self.loaded, self.reserved = record, token, True, None
-        self.wrote, self.wish = True, NOTHING
+        self.wrote, self.wish = True, self.wish.since(self.asked)
         self.tell(EventKind.CREATED, user=record.user)
 
     def lost(self, reason: Reason) -> None:

@@ -17,6 +17,8 @@ from coatcheck.testing import Interleaving, explore
 from coatcheck.testing.explorer_run import Schedule
 from coatcheck.testing.explorer_visits import BEGINNINGS, EXPIRY, KINDS
 
+pytestmark = pytest.mark.slow  # a minute in all, on two processors
+
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
@@ -26,7 +28,6 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 def test_the_model_explains_every_order_of_every_pair(beginning: str) -> None:
     found = explore(MemoryDriver, None, [beginning])

@@ -16,6 +16,8 @@ from coatcheck.state import State
 from coatcheck.steps import Call
 from coatcheck.testing import explore
 
+pytestmark = pytest.mark.slow  # a minute in all, on two processors
+
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 The bytes are MessagePack. Trees of dicts, lists and scalars are plain MessagePack, which msgspec reads and writes at
 the speed of C; every other type is an extension with a tag of its own. msgspec alone would turn tuples into lists,
-dates into strings and subclasses into their bases without a word: hence the walk over exact types that comes before
+dates into strings and subclasses into their bases silently: hence the walk over exact types that comes before
 it. Nothing is ever imported because stored data says so: the types of an application are registered by name.
 """
 

@@ -167,7 +167,7 @@ class Session(Values):
         state.ask(end_others=True)
 
     def logout(self) -> None:
-        """End the session, whoever is logged in. What is written after it goes to a new session with a new token."""
+        """End the session, with or without a user. What is written after it goes to a new session with a new token."""
         self.destroy()
 
     def rotate(self) -> None:

@@ -174,7 +174,7 @@ class Response:
         if self._status is None:
             raise AssertionError("the application did not call start_response")
         if self._status.startswith("500") and self.exchange.raised:
-            self.unavailable()  # a framework inside made its answer to any exception out of ours
+            self.unavailable()  # a framework inside turned our exception into its own answer
             return
         saved = self.exchange.save(final=finished)
         if saved.login_refused:  # the application's answer says that the user is logged in, which is not so

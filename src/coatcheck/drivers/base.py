@@ -19,7 +19,7 @@
     works, a rotation of the new one with a grace is `Conflict()` too: the old one would lose its grace. The record of
     an old digest is `stale`, its `digest` is the one asked for, and its `rotated` is when the successor was issued.
  7. `revoke` ends the session of a digest: current, in grace, or rotated away within `TOMBSTONE`, so that a logout that
-    races a rotation ends the session all the same. `revoke_user` ends all sessions of a user but the one with the sid
+    races a rotation still ends the session. `revoke_user` ends all sessions of a user but the one with the sid
     `keep`; a log-in with an `auth_time` up to the moment of the revocation, arriving within `USER_FENCE`,
     is answered `Gone(REVOKED)`, in `create`, `commit` and `rotate` (the session `keep` included: it need not log in).
     Moments are the callers': log-ins and revocations of several hosts are in order as far as their clocks agree.

@@ -32,7 +32,7 @@ class DeviceRules(Rules):
     """How sessions are ended by their sids."""
 
     def test_rule_07_end(self, driver: Driver) -> None:
-        """Sessions end by their sids, whoever they belong to, with both tokens of a grace, and no other does."""
+        """Sessions end by their sids, those of any user, with both tokens of a grace, and no other does."""
         who = user()
         anonymous, listed, other = started(driver), started(driver, user=who), started(driver, user=who)
         new = successor(driver, listed.digest)

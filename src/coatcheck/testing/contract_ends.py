@@ -207,7 +207,7 @@ class EndRules(Rules):
             assert driver.missing([record.sid], START + 1) == {record.sid}
 
     def test_rule_07_a_logout_that_races_a_rotation(self, driver: Driver) -> None:
-        """A digest that was rotated away within the last minute ends the session all the same, whatever came after."""
+        """A digest that was rotated away within the last minute still ends the session, whatever came after."""
         for grace, rotations, now in ((0, 1, START), (0, 1, START + 59), (0, 3, START + 50), (30, 2, START + 89)):
             record = started(driver, user=user())
             chain = [record.digest]

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Suspended:
-    """Awaited, it hands control to whoever drives the coroutine."""
+    """Awaited, it hands control to the code that drives the coroutine."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield

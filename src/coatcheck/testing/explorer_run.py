@@ -1,8 +1,8 @@
 """One schedule: some requests on one storage, each taken one driver call further when it is its turn.
 
-The requests are coroutines over an asynchronous driver whose every call suspends them, and whoever owns the schedule
-resumes them. There are no threads, no event loop and no clock but the schedule's own: so the same choices have the same
-results.
+The requests are coroutines over an asynchronous driver whose every call suspends them, and the owner of
+the schedule resumes them. There are no threads, no event loop and no clock but the schedule's own. So the same choices
+have the same results.
 """
 
 from __future__ import annotations

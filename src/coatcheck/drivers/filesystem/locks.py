@@ -1,7 +1,7 @@
 """Locks between threads and processes, in 256 stripes of each kind.
 
 A lock belongs to an open file of its own, so a thread keeps out the other threads of its process too, and it is gone
-with the process. Whoever takes several takes a user's before a session's, and never two of a kind.
+with the process. A thread that takes several takes a user's before a session's, and never two of a kind.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files of a session: the document, its values where they are large, pointers, and the lists of a user's sessions.
 
-Whoever writes here holds the lock of the session.
+The caller of what writes here holds the lock of the session.
 """
 
 # ruff: noqa: PTH106 (a Path takes longer to make than the call, and paths are made for every operation)

@@ -144,7 +144,7 @@ class PyMySQLConnection(_PyMySQLBase, _ExchangeState):
         return not poll.poll(0)
 
     def discard(self) -> None:
-        """Close it without a word to the server, which may not listen."""
+        """Close it without telling the server, which may not listen."""
         self._force_close()  # type: ignore[attr-defined]  # the stubs leave it out
 
 
@@ -166,7 +166,7 @@ class AioMySQLConnection(aiomysql.Connection, _ExchangeState):  # type: ignore[m
     async def _get_server_information(self) -> None:
         await super()._get_server_information()
         if self._ssl_context is not None and not self.server_capabilities & _TLS_FLAG:
-            # aiomysql would go on without a word, and without encryption
+            # aiomysql would silently go on without encryption
             raise OperationalError(NO_TLS, "TLS is required, but the server does not offer it")
 
     @property
@@ -189,7 +189,7 @@ class AioMySQLConnection(aiomysql.Connection, _ExchangeState):  # type: ignore[m
         return not (reader.at_eof() or reader.eof_received or reader.exception() or reader._buffer)  # noqa: SLF001 (see above)
 
     def discard(self) -> None:
-        """Close it without a word to the server, whether or not its loop is still there."""
+        """Close it without telling the server, whether or not its loop is still there."""
         writer, self._writer, self._reader = self._writer, None, None
         if writer is None:
             return

@@ -175,6 +175,6 @@ class AsyncLentMariaDBDriver(AsyncLentDriver[Any]):
 def _for_what_is_current(prefix: str) -> SQLOperations:
     """Return the operations for a transaction that sees something older than what it is refused for.
 
-    Whoever merges loads once more; under REPEATABLE READ, the server's default, the same would be found for ever.
+    A save that merges loads once more; under REPEATABLE READ, the server's default, the same would be found for ever.
     """
     return SQLOperations(LentDialect(prefix, newest=True))

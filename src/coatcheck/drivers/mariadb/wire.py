@@ -40,7 +40,7 @@ SHORT: Final = 1 << 14
 
 BETWEEN: Final = "; "
 _SPARE: Final = 256  # bytes for a limit that goes first
-_VARBINARY: Final = 253  # the type by which the server announces a column of ours that holds text
+_VARBINARY: Final = 253  # the type by which the server announces a column that holds text
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 
 

@@ -221,7 +221,7 @@ class _PsycopgManners:
     def _asked(
         self, connection: PsycopgConnection | AsyncPsycopgConnection, statements: Sequence[Statement], deadline: float
     ) -> Waiting:
-        """Have *statements* done, with limits by which the server gives up a lock before the moment *deadline*."""
+        """Run *statements*, with limits by which the server gives up a lock before the moment *deadline*."""
         pgconn, most = connection.pgconn, self._settings.patience
         left = deadline - time.monotonic()
         limits: tuple[Statement, ...] = ()

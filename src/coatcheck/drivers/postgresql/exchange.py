@@ -1,7 +1,7 @@
 """Statements over libpq: sent together, answered together, prepared where that lasts.
 
-psycopg's cursors take twice as long as libpq and the server for a statement of ours, and its pipeline writes to a log.
-So our own connections speak to libpq through `psycopg.pq`; parameters are few types, and rows are decoded by psycopg.
+psycopg's cursors add to the time of each statement, and its pipeline writes to a log. So the driver's own connections
+speak to libpq through `psycopg.pq`; parameters are few types, and rows are decoded by psycopg.
 
 Each statement of a message sees what is committed when it begins, as if it had been sent alone. The server stops at the
 first that fails, and leaves the others undone, a COMMIT among them.

@@ -78,7 +78,7 @@ class Keys:
             try:
                 first = int(sid[:2], 16)
             except ValueError:
-                first = 0  # names no session of ours
+                first = 0  # names no session
             found.setdefault((self._bases[first], self._slots[first]), []).append(sid)
         return found
 
@@ -96,7 +96,7 @@ def field_of(name: ValueKey) -> bytes:
 
 
 def key_in(field: bytes) -> ValueKey | None:
-    """Return the name of the value in a field, or None if the field is none of ours."""
+    """Return the name of the value in a field, or None if the field is of another kind."""
     if field[:2] == b"0:":
         try:
             return "", field[2:].decode()

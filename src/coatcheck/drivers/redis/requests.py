@@ -99,7 +99,7 @@ class Primaries(NamedTuple):
 class RoundTrip(NamedTuple):
     """Commands for one server, to be sent together. The reply is the list of their replies, errors among them.
 
-    Whoever carries it out throws `NotSent` or `Lost` where it fails.
+    The driver that carries it out throws `NotSent` or `Lost` into it if it fails.
     """
 
     address: Address

@@ -270,7 +270,7 @@ class Statements:
         self.why_not_now = sql(why_not + current)
         self.lock_user = sql(find + f"username = %s{bound} ORDER BY id" + all_rows + lock)
         self.peek = sql("SELECT username FROM coatcheck_session WHERE digest = %s OR prior = %s")
-        # Whoever files a digest need not see the very latest, since unique keys refuse what comes too late; and the gap
+        # To file a digest the newest rows need not be seen, since unique keys refuse what comes too late; and the gap
         # where nothing is found must not be locked, or sessions that begin at the same moment run into a deadlock.
         self.taken = sql(f"({find}digest = %s) UNION ALL ({find}prior = %s)")
         # not with OR: where that is no use of two indexes, all rows would be locked

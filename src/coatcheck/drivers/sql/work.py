@@ -1,6 +1,6 @@
 """What each operation does on a SQL server, statement by statement.
 
-The order in which transactions of ours take locks is everywhere the same, so that none waits for another in a circle:
+All transactions of the driver take their locks in one order, so that none waits for another in a circle:
 
 1. the fence of a user (a row of `fence`),
 2. sessions (rows of `session`), one, or those of a user by rising id,
@@ -16,13 +16,13 @@ that are locked, or that nobody changes but under a lock that is held.
 Two transactions that insert different rows do not see each other before they commit, whatever they look for. Wherever
 both must not succeed, both therefore write one row, on which the second waits for the first:
 
-- A log-in and `revoke_user`: the row of `fence`. Whoever logs in writes it too, without raising the fence. If the
+- A log-in and `revoke_user`: the row of `fence`. The log-in writes it too, without raising the fence. If the
   log-in is first, the revocation waits for it and then finds its session; if the revocation is first, the log-in waits
   and then finds the fence.
 - `create` (or the new digest of a rotation) and the revocation of a digest that is not there yet: the row of `ended`.
-  Whoever files a session under a new digest inserts that row as a guard, and deletes it before the end. A revocation
-  that finds no session writes the tombstone into that row, waiting where the guard is there, and then looks for the
-  session once more. Two creations under one digest wait for each other there too.
+  The request that files a session under a new digest inserts that row as a guard, and deletes it before the end. A
+  revocation that finds no session writes the tombstone into that row, waiting if the guard is there, and then looks for
+  the session once more. Two creations under one digest wait for each other there too.
 
 What an operation locks and reads is sent in one message, and what it writes, with the COMMIT, in another; in between it
 decides. The statements of a message are done in their order, and each sees what was committed when it began: so the

@@ -70,6 +70,6 @@ def _increment(sql: SQLiteStatements, live: Sequence[object], delta: Delta, vers
     ((name, amount),) = delta.increments.items()
     if not _HAS_RETURNING or not COUNTER_MIN <= amount <= COUNTER_MAX:
         return None
-    # SQLite turns a sum that overflows into a float without a word: only what cannot overflow is added there
+    # SQLite turns a sum that overflows into a float silently: only what cannot overflow is added there
     lowest, highest = max(COUNTER_MIN, COUNTER_MIN - amount), min(COUNTER_MAX, COUNTER_MAX - amount)
     return OneStatement(sql.fast_increment, (*name, version, amount, *live, lowest, highest), name)

@@ -271,7 +271,7 @@ class SQLiteWork:
         self._end(run, digest, Reason.REVOKED, now)
         if isinstance(found, Reason):
             row = run(self.sql.find, (digest,)).fetchone()
-            if row is not None:  # expired or unreadable: it ends all the same, whatever another clock says
+            if row is not None:  # expired or unreadable: it ends in any case, whatever another clock says
                 self._remove(run, row[0])
             return False
         self._bury(run, found, now)

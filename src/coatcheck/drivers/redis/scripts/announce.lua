@@ -1,5 +1,5 @@
 -- Cluster, the session's slot. The last of ARGV: the mark of a log-in that is about to be written into a live session.
--- Whoever ends the user's sessions meanwhile takes the mark away. Gives the head.
+-- A request that ends the user's sessions in between removes the mark. Returns the head.
 local head, reason = find(digest)
 if not head then return {'gone', reason} end
 local waiting = first_confirm(head)
